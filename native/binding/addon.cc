@@ -1,0 +1,105 @@
+// The addon: one translation unit, since the headers of node-addon-api cost seconds in each. It
+// may be loaded in any number of threads; all state is the environment's, and what is shared
+// between them (inboxes, ledger) lives in the core.
+
+#include <napi.h>
+
+// clang-format off: in this order, since the files share one namespace
+#include "env_state.cc"
+#include "drive.cc"
+#include "base_binding.cc"
+#include "sys_binding.cc"
+#include "inbox_binding.cc"
+// clang-format on
+
+namespace multiloop {
+
+namespace {
+
+struct Export {
+  const char* name;
+  napi_callback function;
+};
+
+constexpr Export kExports[] = {
+    {"baseNew", base_new},
+    {"baseClose", base_close},
+    {"baseRun", base_run},
+    {"baseStop", base_stop},
+    {"baseDrive", base_drive},
+    {"baseSettle", base_settle},
+    {"basePoll", base_poll},
+    {"baseEmpty", base_empty},
+    {"baseAdded", base_added},
+    {"baseNow", base_now},
+    {"baseUpdateTime", base_update_time},
+    {"baseCheck", base_check},
+    {"eventNew", event_new},
+    {"eventAdd", event_add},
+    {"eventDel", event_call<&Base::remove>},
+    {"eventRemoveTimer", event_call<&Base::remove_timer>},
+    {"eventFree", event_call<&Base::destroy>},
+    {"eventRearm", event_call<&Base::rearm>},
+    {"eventRef", event_ref},
+    {"eventPending", event_pending},
+    {"eventRemaining", event_remaining},
+    {"fdForget", fd_forget},
+    {"backends", backends},
+    {"layout", layout},
+    {"sysRead", sys_read},
+    {"sysWrite", sys_write},
+    {"sysClose", sys_close},
+    {"sysDup", sys_dup},
+    {"sysPipe", open_two<sys::pipe>},
+    {"sysSocketPair", open_two<sys::socket_pair>},
+    {"sockRecv", sock_recv},
+    {"sockSend", sock_send},
+    {"sockSendv", sock_sendv},
+    {"sockShutdown", sock_shutdown},
+    {"sockError", sock_error},
+    {"sockLocal", sock_name<sys::local_address>},
+    {"sockPeer", sock_name<sys::peer_address>},
+    {"sockListen", sock_listen},
+    {"sockAccept", sock_accept},
+    {"lastPeer", last_peer},
+    {"isIp", is_ip},
+    {"inboxNew", inbox_new},
+    {"inboxFree", inbox_free},
+    {"inboxAttach", inbox_attach},
+    {"inboxDetach", inbox_detach},
+    {"inboxRef", inbox_ref},
+    {"inboxPost", inbox_post},
+    {"inboxTake", inbox_take},
+    {"inboxHandoff", inbox_handoff},
+    {"inboxWake", inbox_wake},
+    {"inboxStats", inbox_stats},
+    {"ledgerAccept", ledger_accept},
+    {"ledgerClose", ledger_close},
+    {"ledgerPeer", ledger_peer},
+    {"ledgerListener", ledger_listener},
+    {"ledgerCount", ledger_count},
+};
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  uv_loop_t* loop = nullptr;
+  ML_CHECK(napi_get_uv_event_loop(env, &loop) == napi_ok);
+  // Freed by its own cleanup hook, after its libuv handles.
+  auto* state = new EnvState(env, loop);
+  for (const Export& entry : kExports) {
+    napi_value function = nullptr;
+    ML_CHECK(napi_create_function(env, entry.name, NAPI_AUTO_LENGTH, entry.function, state,
+                                  &function) == napi_ok);
+    exports.Set(entry.name, Napi::Value(env, function));
+  }
+  return exports;
+}
+
+}  // namespace
+
+}  // namespace multiloop
+
+static Napi::Object InitAddon(Napi::Env env, Napi::Object exports) {
+  return multiloop::init(env, exports);
+}
+
+NODE_API_MODULE(multiloop, InitAddon)

@@ -1,0 +1,228 @@
+// Bases and their events, for TypeScript. Every function takes a base's id first; one that is
+// closed answers -ESTALE. Times are microseconds, -1 is none.
+
+#include <cerrno>
+
+#include "env_state.h"
+#include "napi_util.h"
+
+namespace multiloop {
+
+namespace {
+
+constexpr std::int32_t kStale = -ESTALE;
+
+// baseNew(backend, page: ArrayBuffer, scratch: ArrayBuffer, memory: object) -> id | -errno
+napi_value base_new(napi_env env, napi_callback_info info) {
+  const Args<4> args(env, info);
+  const ShortString<16> name(env, args[0]);
+  const BackendType* type = find_backend(name.text);
+  if (type == nullptr) return js(env, -EINVAL);
+  void* page = nullptr;
+  std::size_t page_length = 0;
+  void* scratch = nullptr;
+  std::size_t scratch_length = 0;
+  ML_CHECK(napi_get_arraybuffer_info(env, args[1], &page, &page_length) == napi_ok);
+  ML_CHECK(napi_get_arraybuffer_info(env, args[2], &scratch, &scratch_length) == napi_ok);
+  ML_CHECK(page_length == sizeof(Page));
+  int error = 0;
+  std::unique_ptr<Backend> backend = type->create(&error);
+  if (backend == nullptr) return js(env, error);
+  BaseHost* host = args.state().add_host();
+  if (host == nullptr) return js(env, -EMFILE);
+  host->page = static_cast<Page*>(page);
+  host->scratch = {static_cast<std::byte*>(scratch), scratch_length};
+  host->base = std::make_unique<Base>(*type, std::move(backend), host->page);
+  ML_CHECK(napi_create_reference(env, args[3], 1, &host->memory) == napi_ok);
+  return js(env, static_cast<std::int32_t>(host->id));
+}
+
+napi_value base_close(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  if (BaseHost* host = args.state().host(args.u32(0))) args.state().close_host(host);
+  return js_undefined(env);
+}
+
+// baseRun(id, preferBaseDrive, dispatcher, resource) -> 0 | -errno
+napi_value base_run(napi_env env, napi_callback_info info) {
+  const Args<4> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  if (host == nullptr) return js(env, kStale);
+  if (host->running()) return js(env, -EALREADY);
+  return js(env, args.state().run(host, args.boolean(1), args[2], args[3]));
+}
+
+napi_value base_stop(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  if (BaseHost* host = args.state().host(args.u32(0))) args.state().stop(host);
+  return js_undefined(env);
+}
+
+// Which drive runs it: 0 none, 1 base, 2 nested in libuv.
+napi_value base_drive(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  const BaseHost* host = args.state().host(args.u32(0));
+  return js(env, host == nullptr ? 0 : static_cast<std::int32_t>(host->drive));
+}
+
+napi_value base_settle(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  if (BaseHost* host = args.state().host(args.u32(0))) args.state().settle(host);
+  return js_undefined(env);
+}
+
+// basePoll(id, limitMicros) -> found bits | -errno. One wait of loopSync: it blocks this thread.
+napi_value base_poll(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  if (host == nullptr) return js(env, kStale);
+  const auto limit = static_cast<Micros>(args.number(1));
+  host->base->end_of_pass();
+  Micros timeout = host->base->next_timeout();
+  if (timeout < 0 || timeout > limit) timeout = limit;
+  return js(env, host->base->poll(timeout));
+}
+
+napi_value base_empty(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  const BaseHost* host = args.state().host(args.u32(0));
+  return js(env, host == nullptr || host->base->empty() ? 1 : 0);
+}
+
+napi_value base_added(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  const BaseHost* host = args.state().host(args.u32(0));
+  return js(env, host == nullptr ? 0U : host->base->counts().added);
+}
+
+napi_value base_now(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  return js(env, host == nullptr ? -1.0 : static_cast<double>(host->base->now()));
+}
+
+napi_value base_update_time(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  // Outside a pass nothing is cached, so there is nothing to refresh.
+  if (host != nullptr && host->dispatching) host->base->update_time();
+  return js_undefined(env);
+}
+
+napi_value base_check(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  const BaseHost* host = args.state().host(args.u32(0));
+  if (host != nullptr) host->base->check();
+  return js_undefined(env);
+}
+
+// eventNew(base, fd, mask) -> event | -errno
+napi_value event_new(napi_env env, napi_callback_info info) {
+  const Args<3> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  if (host == nullptr) return js(env, kStale);
+  EventId id = 0;
+  const int status = host->base->create(args.i32(1), static_cast<Mask>(args.u32(2)), &id);
+  return js(env, status < 0 ? status : static_cast<std::int32_t>(id));
+}
+
+// eventAdd(base, event, timeoutMicros) -> 0 | -errno
+napi_value event_add(napi_env env, napi_callback_info info) {
+  const Args<3> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  if (host == nullptr) return js(env, kStale);
+  const int status = host->base->add(args.u32(1), static_cast<Micros>(args.number(2)));
+  args.state().settle(host);
+  return js(env, status);
+}
+
+// The functions of one event that take nothing else.
+template <int (Base::*kFunction)(EventId)>
+napi_value event_call(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  if (host == nullptr) return js(env, kStale);
+  const int status = ((*host->base).*kFunction)(args.u32(1));
+  args.state().settle(host);
+  return js(env, status);
+}
+
+napi_value event_ref(napi_env env, napi_callback_info info) {
+  const Args<3> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  if (host == nullptr) return js(env, kStale);
+  const int status = host->base->set_ref(args.u32(1), args.boolean(2));
+  args.state().settle(host);
+  return js(env, status);
+}
+
+// eventPending(base, event) -> mask | -errno
+napi_value event_pending(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  if (host == nullptr) return js(env, kStale);
+  Micros remaining = kForever;
+  return js(env, host->base->pending(args.u32(1), &remaining));
+}
+
+// eventRemaining(base, event) -> micros | -1
+napi_value event_remaining(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  Micros remaining = kForever;
+  if (host == nullptr || host->base->pending(args.u32(1), &remaining) < 0) remaining = kForever;
+  return js(env, static_cast<double>(remaining));
+}
+
+napi_value fd_forget(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  if (host != nullptr) host->base->forget(args.i32(1));
+  return js_undefined(env);
+}
+
+// backends() -> [name, features, status][]: 0 when one can be made here, else -errno.
+napi_value backends(napi_env env, napi_callback_info) {
+  napi_value list = nullptr;
+  napi_create_array(env, &list);
+  std::uint32_t at = 0;
+  for (const BackendType& type : backend_types()) {
+    int error = 0;
+    const std::unique_ptr<Backend> made = type.create(&error);
+    napi_value row = nullptr;
+    napi_create_array_with_length(env, 3, &row);
+    napi_set_element(env, row, 0, js(env, type.name));
+    napi_set_element(env, row, 1, js(env, static_cast<std::uint32_t>(type.features)));
+    napi_set_element(env, row, 2, js(env, made == nullptr ? error : 0));
+    napi_set_element(env, list, at++, row);
+  }
+  return list;
+}
+
+// layout() -> byte offsets of the page, for src/event/page.ts to be compared with.
+napi_value layout(napi_env env, napi_callback_info) {
+  napi_value out = nullptr;
+  napi_create_object(env, &out);
+  const auto set = [&](const char* name, std::size_t value) {
+    napi_set_named_property(env, out, name, js(env, static_cast<std::uint32_t>(value)));
+  };
+  set("active", offsetof(Page, active));
+  set("threw", offsetof(Page, threw));
+  set("noExit", offsetof(Page, no_exit));
+  set("nonblock", offsetof(Page, nonblock));
+  set("reason", offsetof(Page, reason));
+  set("ready", offsetof(Page, ready));
+  set("messages", offsetof(Page, messages));
+  set("error", offsetof(Page, error));
+  set("now", offsetof(Page, now));
+  set("idle", offsetof(Page, idle));
+  set("turns", offsetof(Page, turns));
+  set("ring", offsetof(Page, ring));
+  set("inbox", offsetof(Page, inbox));
+  set("bytes", sizeof(Page));
+  return out;
+}
+
+}  // namespace
+
+}  // namespace multiloop

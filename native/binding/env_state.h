@@ -1,0 +1,107 @@
+// Everything the addon keeps for one environment (one thread of Node): its bases, how they are
+// driven, and what has to be released when the thread ends. All of it belongs to that thread.
+#pragma once
+
+#include <node_api.h>
+#include <uv.h>
+
+#include <memory>
+#include <vector>
+
+#include "../core/base.h"
+#include "../core/inbox.h"
+#include "../core/sys.h"
+#include "napi_util.h"
+
+namespace multiloop {
+
+class EnvState;
+
+// Why the dispatcher is called, in Page::reason.
+enum class Reason : std::int32_t { kPass = 0, kEmpty = 1, kError = 2 };
+
+// Who blocks while the base dispatches (design.md §2).
+enum class Drive { kNone, kBase, kNested };
+
+struct NestedDrive;
+
+// A base and what binds it to JavaScript.
+struct BaseHost {
+  EnvState* env = nullptr;
+  std::uint32_t id = 0;
+  std::unique_ptr<Base> base;
+  Page* page = nullptr;
+  ByteSpan scratch{nullptr, 0};
+  napi_ref memory = nullptr;      // keeps the page's and the scratch's memory alive
+  napi_ref dispatcher = nullptr;  // TypeScript's function, while running
+  napi_async_context context = nullptr;
+  Drive drive = Drive::kNone;
+  NestedDrive* nested = nullptr;
+  bool dispatching = false;  // control is in the dispatcher
+  bool closed = false;       // closed while dispatching: destroyed when it returns
+
+  bool running() const { return drive != Drive::kNone; }
+};
+
+class EnvState {
+ public:
+  EnvState(napi_env env, uv_loop_t* loop);
+
+  napi_env env() const { return env_; }
+  uv_loop_t* loop() const { return loop_; }
+
+  // Bases. An id names a slot and its use, so that a stale one finds nothing.
+  BaseHost* host(std::uint32_t id);
+  BaseHost* add_host();
+  void close_host(BaseHost* host);
+
+  // Drives. 0, or -EBUSY when the thread's base drive is taken and this base cannot nest.
+  int run(BaseHost* host, bool prefer_base_drive, napi_value dispatcher, napi_value resource);
+  void stop(BaseHost* host);
+  // After a change from outside a pass: liveness, and the nested drive's timer.
+  void settle(BaseHost* host);
+
+  // Inboxes created on this thread, given back when it ends.
+  std::vector<InboxHandle> created_inboxes;
+  // Closes or passes on what this thread's loops own. Idempotent; see handoff.h.
+  void release();
+  void release_inbox(BaseHost* host);
+  bool released() const { return released_; }
+
+  // The peer of the last accept on this thread.
+  sys::SockAddr last_peer{};
+
+ private:
+  friend struct NestedDrive;
+  static void on_prepare(uv_prepare_t* handle);
+  static void on_cleanup(napi_async_cleanup_hook_handle handle, void* data);
+
+  void drive_base(BaseHost* host);
+  void turn_nested(BaseHost* host);
+  // Calls the dispatcher. False: this thread can run no more JavaScript and was released.
+  bool enter(BaseHost* host, Reason reason);
+  bool javascript_refused();
+  void report_exception(BaseHost* host, napi_value exception);
+  void start_base_drive();
+  void sync_liveness();
+  void close_handles();
+  void closed_one();
+
+  const napi_env env_;
+  uv_loop_t* const loop_;
+  napi_ref probe_ = nullptr;
+  napi_async_cleanup_hook_handle cleanup_ = nullptr;
+  std::vector<std::unique_ptr<BaseHost>> hosts_;
+  std::vector<std::uint32_t> uses_;
+
+  BaseHost* driving_ = nullptr;  // the one that blocks for this thread
+  bool handles_open_ = false;
+  bool prepare_refd_ = false;
+  uv_prepare_t prepare_{};
+  uv_idle_t idle_{};
+  int closing_ = 0;  // libuv handles whose close callback is outstanding
+  bool ending_ = false;
+  bool released_ = false;
+};
+
+}  // namespace multiloop

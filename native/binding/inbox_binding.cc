@@ -1,0 +1,203 @@
+// Inboxes, the ledger and what moves between them, for TypeScript. A connection's id and an
+// inbox's handle are plain numbers; a stale one is answered, never followed.
+
+#include <cerrno>
+#include <cstdlib>
+
+#include "../core/handoff.h"
+#include "env_state.h"
+#include "napi_util.h"
+
+namespace multiloop {
+
+namespace {
+
+// inboxNew(capacity, pipe: boolean, parent) -> handle | -errno
+napi_value inbox_new(napi_env env, napi_callback_info info) {
+  const Args<3> args(env, info);
+  InboxHandle handle = kNoInbox;
+  const Waker::Kind kind = args.boolean(1) ? Waker::Kind::kPipe : Waker::Kind::kEventfd;
+  const int status = Inbox::create(args.u32(0), kind, args.u32(2), &handle);
+  if (status < 0) return js(env, status);
+  args.state().created_inboxes.push_back(handle);
+  return js(env, static_cast<std::int32_t>(handle));
+}
+
+// inboxFree(handle): the creator gives it up.
+napi_value inbox_free(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  std::vector<InboxHandle>& created = args.state().created_inboxes;
+  const InboxHandle handle = args.u32(0);
+  for (std::size_t i = 0; i < created.size(); ++i) {
+    if (created[i] != handle) continue;
+    created[i] = created.back();
+    created.pop_back();
+    Inbox::release_creator(handle);
+    break;
+  }
+  return js_undefined(env);
+}
+
+// inboxAttach(base, handle) -> 0 | -errno
+napi_value inbox_attach(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  if (host == nullptr || host->base->inbox() != nullptr) return js(env, -EINVAL);
+  Inbox* inbox = Inbox::attach(args.u32(1));
+  if (inbox == nullptr) return js(env, -ENOENT);
+  const int status = host->base->attach(inbox);
+  if (status < 0) inbox->unref();
+  args.state().settle(host);
+  return js(env, status);
+}
+
+// inboxDetach(base): what waits in the inbox goes back to the coordinator; what the loop still
+// owns is closed.
+napi_value inbox_detach(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  if (host == nullptr) return js_undefined(env);
+  args.state().release_inbox(host);
+  args.state().settle(host);
+  return js_undefined(env);
+}
+
+napi_value inbox_ref(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  if (host == nullptr) return js_undefined(env);
+  host->base->ref_inbox(args.boolean(1));
+  args.state().settle(host);
+  return js_undefined(env);
+}
+
+// inboxPost(from, to, bytes) -> delivery
+napi_value inbox_post(napi_env env, napi_callback_info info) {
+  const Args<3> args(env, info);
+  const ByteSpan bytes = bytes_of(env, args[2]);
+  const Delivery delivery = post(args.u32(0), args.u32(1), bytes.data, bytes.length);
+  return js(env, static_cast<std::int32_t>(delivery));
+}
+
+// inboxTake(base, index) -> Buffer | undefined: the bytes of a message on the page.
+napi_value inbox_take(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  if (host == nullptr) return js_undefined(env);
+  const Base::Post post = host->base->take_post(args.u32(1));
+  if (post.bytes == nullptr) return js_undefined(env);
+  napi_value buffer = nullptr;
+  const napi_status status =
+      napi_create_buffer_copy(env, post.length, post.bytes, nullptr, &buffer);
+  std::free(post.bytes);
+  return status == napi_ok ? buffer : js_undefined(env);
+}
+
+// inboxHandoff(connection, from, to) -> delivery; the receiver is not woken.
+napi_value inbox_handoff(napi_env env, napi_callback_info info) {
+  const Args<3> args(env, info);
+  const Delivery delivery = hand_off(args.u64(0), args.u32(1), args.u32(2));
+  return js(env, static_cast<std::int32_t>(delivery));
+}
+
+napi_value inbox_wake(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  wake(args.u32(0));
+  return js_undefined(env);
+}
+
+// inboxStats(handle, out: Float64Array(8)) -> boolean: false when it is gone. In this order:
+// depth, capacity, opened, closed, lost, wakes sent, wakes saved, refused for want of room.
+napi_value inbox_stats(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  const InboxPin inbox(args.u32(0));
+  napi_value found = nullptr;
+  napi_get_boolean(env, static_cast<bool>(inbox), &found);
+  if (!inbox) return found;
+  void* data = nullptr;
+  std::size_t length = 0;
+  ML_CHECK(napi_get_typedarray_info(env, args[1], nullptr, &length, &data, nullptr, nullptr) ==
+           napi_ok);
+  ML_CHECK(length >= 8);
+  auto* out = static_cast<double*>(data);
+  const InboxCounters& counters = inbox->counters();
+  const auto read = [](const std::atomic<std::uint64_t>& counter) {
+    return static_cast<double>(counter.load(std::memory_order_relaxed));
+  };
+  out[0] = inbox->depth();
+  out[1] = inbox->capacity();
+  out[2] = read(counters.opened);
+  out[3] = read(counters.closed);
+  out[4] = read(counters.lost);
+  out[5] = read(counters.wakes_sent);
+  out[6] = read(counters.wakes_saved);
+  out[7] = read(counters.refused_full);
+  return found;
+}
+
+// ledgerAccept(listener fd, owner, listener number, max, out: Float64Array) -> count | -errno.
+// Accepts in one crossing up to `max` connections that are then `owner`'s; their ids are in `out`.
+napi_value ledger_accept(napi_env env, napi_callback_info info) {
+  const Args<5> args(env, info);
+  void* data = nullptr;
+  std::size_t length = 0;
+  ML_CHECK(napi_get_typedarray_info(env, args[4], nullptr, &length, &data, nullptr, nullptr) ==
+           napi_ok);
+  const std::uint32_t max = args.u32(3);
+  ML_CHECK(max <= length);
+  auto* out = static_cast<double*>(data);
+  const int listener = args.i32(0);
+  std::uint32_t count = 0;
+  while (count < max) {
+    sys::SockAddr peer;
+    const int fd = sys::accept(listener, &peer);
+    // A connection that its peer gave up while it waited is no reason to stop (accept(2)).
+    if (fd == -ECONNABORTED) continue;
+    if (fd < 0) {
+      if (count == 0 && fd != -EAGAIN) return js(env, fd);
+      break;
+    }
+    ConnectionId id = kNoConnection;
+    if (const int status = Ledger::adopt(fd, args.u32(1), args.u32(2), peer, &id); status < 0) {
+      sys::close(fd);
+      return count == 0 ? js(env, status) : js(env, count);
+    }
+    out[count++] = static_cast<double>(id);
+  }
+  return js(env, count);
+}
+
+// ledgerClose(base, connection, reset) -> boolean: whether it was this base's loop's.
+napi_value ledger_close(napi_env env, napi_callback_info info) {
+  const Args<3> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  napi_value closed = nullptr;
+  bool ok = false;
+  if (host != nullptr && host->base->inbox() != nullptr) {
+    Inbox* inbox = host->base->inbox();
+    const ConnectionId id = args.u64(1);
+    host->base->forget(Ledger::fd(id));
+    ok = Ledger::close(id, inbox->handle(), args.boolean(2));
+    if (ok) inbox->counters().closed.fetch_add(1, std::memory_order_relaxed);
+  }
+  napi_get_boolean(env, ok, &closed);
+  return closed;
+}
+
+napi_value ledger_peer(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  sys::SockAddr peer;
+  if (!Ledger::peer(args.u64(0), &peer)) return js_undefined(env);
+  return js_address(env, peer);
+}
+
+napi_value ledger_listener(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  return js(env, Ledger::listener(args.u64(0)));
+}
+
+napi_value ledger_count(napi_env env, napi_callback_info) { return js(env, Ledger::count()); }
+
+}  // namespace
+
+}  // namespace multiloop

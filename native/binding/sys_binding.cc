@@ -1,0 +1,215 @@
+// Thin system calls for TypeScript: a count, a descriptor or -errno. No policy lives here.
+
+#include <arpa/inet.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sys/un.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "../core/ledger.h"
+#include "../core/sys.h"
+#include "env_state.h"
+#include "napi_util.h"
+
+namespace multiloop {
+
+namespace {
+
+void set(napi_env env, napi_value object, const char* name, napi_value value) {
+  napi_set_named_property(env, object, name, value);
+}
+
+// {host, port, family} or {path}; undefined for an unnamed socket.
+napi_value js_address(napi_env env, const sys::SockAddr& address) {
+  napi_value out = nullptr;
+  char text[INET6_ADDRSTRLEN + IF_NAMESIZE + 1] = "";
+  napi_create_object(env, &out);
+  if (address.storage.ss_family == AF_UNIX) {
+    const auto* name = reinterpret_cast<const sockaddr_un*>(&address.storage);
+    const std::size_t header = offsetof(sockaddr_un, sun_path);
+    if (address.length <= header) return js_undefined(env);
+    std::size_t length = address.length - header;
+    const bool abstract_name = name->sun_path[0] == '\0';
+    if (!abstract_name) length = strnlen(name->sun_path, length);
+    char path[sizeof name->sun_path];
+    std::memcpy(path, name->sun_path, length);
+    if (abstract_name) path[0] = '@';
+    napi_value value = nullptr;
+    napi_create_string_utf8(env, path, length, &value);
+    set(env, out, "path", value);
+    return out;
+  }
+  const bool v6 = address.storage.ss_family == AF_INET6;
+  std::uint16_t port = 0;
+  if (v6) {
+    const auto* in6 = reinterpret_cast<const sockaddr_in6*>(&address.storage);
+    inet_ntop(AF_INET6, &in6->sin6_addr, text, INET6_ADDRSTRLEN);
+    port = ntohs(in6->sin6_port);
+    char zone[IF_NAMESIZE];
+    if (in6->sin6_scope_id != 0 && if_indextoname(in6->sin6_scope_id, zone) != nullptr)
+      std::snprintf(text + std::strlen(text), sizeof zone + 1, "%%%s", zone);
+  } else if (address.storage.ss_family == AF_INET) {
+    const auto* in4 = reinterpret_cast<const sockaddr_in*>(&address.storage);
+    inet_ntop(AF_INET, &in4->sin_addr, text, INET6_ADDRSTRLEN);
+    port = ntohs(in4->sin_port);
+  } else {
+    return js_undefined(env);
+  }
+  set(env, out, "host", js(env, text));
+  set(env, out, "port", js(env, static_cast<std::uint32_t>(port)));
+  set(env, out, "family", js(env, v6 ? 6 : 4));
+  return out;
+}
+
+napi_value sys_read(napi_env env, napi_callback_info info) {
+  const Args<4> args(env, info);
+  const ByteSpan into = bytes_of(env, args[1]);
+  const std::size_t offset = args.u32(2);
+  const std::size_t length = args.u32(3);
+  ML_CHECK(offset + length <= into.length);
+  return js(env, sys::read(args.i32(0), into.data + offset, length));
+}
+
+napi_value sys_write(napi_env env, napi_callback_info info) {
+  const Args<4> args(env, info);
+  const ByteSpan from = bytes_of(env, args[1]);
+  const std::size_t offset = args.u32(2);
+  const std::size_t length = args.u32(3);
+  ML_CHECK(offset + length <= from.length);
+  return js(env, sys::write(args.i32(0), from.data + offset, length));
+}
+
+// Refuses, with -EPERM, what the ledger owns.
+napi_value sys_close(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  const int fd = args.i32(0);
+  return js(env, Ledger::owns(fd) ? -EPERM : sys::close(fd));
+}
+
+napi_value sys_dup(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  return js(env, sys::dup(args.i32(0)));
+}
+
+// Two descriptors, or -errno.
+template <int (*kOpen)(int*)>
+napi_value open_two(napi_env env, napi_callback_info) {
+  int ends[2];
+  if (const int status = kOpen(ends); status < 0) return js(env, status);
+  napi_value pair = nullptr;
+  napi_create_array_with_length(env, 2, &pair);
+  napi_set_element(env, pair, 0, js(env, ends[0]));
+  napi_set_element(env, pair, 1, js(env, ends[1]));
+  return pair;
+}
+
+// recv(base, fd) -> count | -errno, into the base's scratch memory.
+napi_value sock_recv(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  const BaseHost* host = args.state().host(args.u32(0));
+  if (host == nullptr) return js(env, -ESTALE);
+  return js(env, sys::recv(args.i32(1), host->scratch.data, host->scratch.length));
+}
+
+// send(fd, bytes, offset) -> count | -errno
+napi_value sock_send(napi_env env, napi_callback_info info) {
+  const Args<3> args(env, info);
+  const ByteSpan from = bytes_of(env, args[1]);
+  const std::size_t offset = args.u32(2);
+  ML_CHECK(offset <= from.length);
+  const iovec vector{from.data + offset, from.length - offset};
+  return js(env, sys::sendv(args.i32(0), &vector, 1));
+}
+
+// sendv(fd, chunks: Uint8Array[], first, offset) -> count | -errno: the chunks from `first` on,
+// without the first `offset` bytes, in one call.
+napi_value sock_sendv(napi_env env, napi_callback_info info) {
+  const Args<4> args(env, info);
+  std::uint32_t length = 0;
+  napi_get_array_length(env, args[1], &length);
+  iovec vectors[sys::kVectorsMax];
+  int count = 0;
+  std::size_t offset = args.u32(3);
+  for (std::uint32_t i = args.u32(2); i < length && count < sys::kVectorsMax; ++i) {
+    napi_value chunk = nullptr;
+    napi_get_element(env, args[1], i, &chunk);
+    const ByteSpan span = bytes_of(env, chunk);
+    ML_CHECK(offset <= span.length);
+    vectors[count++] = {span.data + offset, span.length - offset};
+    offset = 0;
+  }
+  return js(env, count == 0 ? 0L : sys::sendv(args.i32(0), vectors, count));
+}
+
+napi_value sock_shutdown(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  return js(env, sys::shutdown_write(args.i32(0)));
+}
+
+napi_value sock_error(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  return js(env, sys::socket_error(args.i32(0)));
+}
+
+template <int (*kName)(int, sys::SockAddr*)>
+napi_value sock_name(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  sys::SockAddr address{};
+  if (kName(args.i32(0), &address) < 0) return js_undefined(env);
+  return js_address(env, address);
+}
+
+// listen(kind, host | path, port, backlog, reusePort, ipv6Only, deferAccept)
+//   -> fd | [-errno, syscall]. `kind` is 0 for an IP address, 1 for a unix path.
+napi_value sock_listen(napi_env env, napi_callback_info info) {
+  const Args<7> args(env, info);
+  const ShortString<256> name(env, args[1]);
+  sys::ListenOptions options{};
+  const bool unix_path = args.u32(0) == 1;
+  int status = unix_path
+                   ? sys::parse_unix(name.text, name.length, &options.address)
+                   : sys::parse_ip(name.text, static_cast<std::uint16_t>(args.u32(2)),
+                                   &options.address);
+  const char* failed = "bind";
+  options.backlog = args.i32(3);
+  options.reuse_port = args.boolean(4);
+  options.ipv6_only = args.boolean(5);
+  options.defer_accept = args.boolean(6);
+  if (status == 0) status = sys::listen(options, &failed);
+  // Inherited by every accepted socket: what a pass wrote leaves in one call anyway, so there is
+  // nothing for Nagle's algorithm to gather.
+  if (status >= 0 && !unix_path) static_cast<void>(sys::no_delay(status));
+  if (status >= 0) return js(env, status);
+  napi_value failure = nullptr;
+  napi_create_array_with_length(env, 2, &failure);
+  napi_set_element(env, failure, 0, js(env, status));
+  napi_set_element(env, failure, 1, js(env, failed));
+  return failure;
+}
+
+// accept(listener) -> fd | -errno; lastPeer() tells the address.
+napi_value sock_accept(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  return js(env, sys::accept(args.i32(0), &args.state().last_peer));
+}
+
+napi_value last_peer(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  return js_address(env, args.state().last_peer);
+}
+
+// isIp(text) -> 0, 4 or 6, as the kernel's own parser sees it (a zone is allowed).
+napi_value is_ip(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  const ShortString<256> name(env, args[0]);
+  sys::SockAddr address{};
+  if (sys::parse_ip(name.text, 0, &address) < 0) return js(env, 0);
+  return js(env, address.storage.ss_family == AF_INET6 ? 6 : 4);
+}
+
+}  // namespace
+
+}  // namespace multiloop

@@ -1,0 +1,63 @@
+// The contract of a backend: the kernel interface under a base. A backend knows descriptors and
+// interest masks and nothing else; events, timers and handles are the base's. It belongs to its
+// base's thread. One file per backend in backend/, one line per backend in backend.cc.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "clock.h"
+#include "mask.h"
+
+namespace multiloop {
+
+// What a descriptor turned out to be ready for. An error or a hang-up without more detail is
+// reported as READ|WRITE, so that whoever waits for either finds the error in the call it makes.
+struct Ready {
+  int fd;
+  Mask what;
+};
+
+// Features, with libevent's values (event2/event.h, event_method_feature).
+constexpr std::uint8_t kFeatureEdge = 0x01;        // edge-triggered events
+constexpr std::uint8_t kFeatureConstant = 0x02;    // cost does not grow with idle descriptors
+constexpr std::uint8_t kFeatureAnyFd = 0x04;       // regular files are accepted too
+constexpr std::uint8_t kFeatureEarlyClose = 0x08;  // CLOSED without reading
+
+class Backend {
+ public:
+  Backend() = default;
+  Backend(const Backend&) = delete;
+  Backend& operator=(const Backend&) = delete;
+  virtual ~Backend() = default;
+
+  // Changes the kernel's interest in `fd` from `before` to `after` (kIoMask bits and kEdge; 0 is
+  // none). Answers 0 or -errno; on failure the interest is as it was. `before` may be stale when
+  // the descriptor was closed or duplicated meanwhile: the backend repairs that.
+  [[nodiscard]] virtual int change(int fd, Mask before, Mask after) = 0;
+
+  // Waits for at most `timeout` (kForever: no limit) and fills `out`; answers how many, 0 on a
+  // timeout or an interruption, or -errno. What did not fit is reported by the next call.
+  [[nodiscard]] virtual int wait(Micros timeout, std::span<Ready> out) = 0;
+
+  // A descriptor that is readable exactly when wait(0) would answer more than 0, or -1.
+  [[nodiscard]] virtual int pollable_fd() const { return -1; }
+};
+
+struct BackendType {
+  const char* name;
+  std::uint8_t features;
+  // Creates one, or answers null with -errno in `error`.
+  std::unique_ptr<Backend> (*create)(int* error);
+};
+
+// Every backend of this build, preferred first.
+std::span<const BackendType> backend_types();
+const BackendType* find_backend(const char* name);
+
+std::unique_ptr<Backend> create_epoll(int* error);
+std::unique_ptr<Backend> create_poll(int* error);
+std::unique_ptr<Backend> create_select(int* error);
+
+}  // namespace multiloop

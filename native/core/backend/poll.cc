@@ -1,0 +1,111 @@
+// poll(2): the whole interest set goes to the kernel at every wait. Any descriptor is accepted,
+// regular files (always ready) included.
+#include <poll.h>
+
+#include <cerrno>
+#include <climits>
+#include <vector>
+
+#include "../backend.h"
+#include "../check.h"
+#include "../sys.h"
+
+namespace multiloop {
+
+namespace {
+
+#ifdef POLLRDHUP
+constexpr short kHangup = POLLRDHUP;
+#else
+constexpr short kHangup = 0;
+#endif
+
+short to_kernel(Mask mask) {
+  int events = 0;
+  if (mask & kRead) events |= POLLIN;
+  if (mask & kWrite) events |= POLLOUT;
+  if (mask & kClosed) events |= kHangup;
+  return static_cast<short>(events);
+}
+
+Mask from_kernel(short events) {
+  if (events & (POLLERR | POLLNVAL)) return kRead | kWrite;
+  Mask what = 0;
+  if (events & POLLIN) what |= kRead;
+  if (events & POLLOUT) what |= kWrite;
+  if (events & kHangup) what |= kClosed;
+  if (events & POLLHUP) what |= kRead | kWrite;
+  return what;
+}
+
+class Poll final : public Backend {
+ public:
+  int change(int fd, Mask before, Mask after) override {
+    static_cast<void>(before);
+    const auto number = static_cast<std::size_t>(fd);
+    const bool known = number < places_.size() && places_[number] != kNowhere;
+    if (after == 0) {
+      if (known) remove(number);
+      return 0;
+    }
+    if (known) {
+      set_[places_[number]].events = to_kernel(after);
+      return 0;
+    }
+    // poll(2) answers POLLNVAL only later; the caller is told now, as epoll would tell it.
+    if (const int status = sys::check_open(fd); status < 0) return status;
+    if (number >= places_.size()) places_.resize(number + number / 2 + 16, kNowhere);
+    places_[number] = set_.size();
+    set_.push_back({fd, to_kernel(after), 0});
+    return 0;
+  }
+
+  int wait(Micros timeout, std::span<Ready> out) override {
+    const Micros millis = (timeout + 999) / 1'000;
+    const int limit = timeout < 0 ? -1 : millis > INT_MAX ? INT_MAX : static_cast<int>(millis);
+    const int ready = ::poll(set_.data(), set_.size(), limit);
+    if (ready < 0) return errno == EINTR ? 0 : -errno;
+    return collect(static_cast<std::size_t>(ready), out);
+  }
+
+ private:
+  static constexpr std::size_t kNowhere = SIZE_MAX;
+
+  // The scan starts where the last one stopped, so that descriptors in front cannot starve the
+  // ones behind them when `out` is smaller than what is ready.
+  int collect(std::size_t ready, std::span<Ready> out) {
+    std::size_t count = 0;
+    const std::size_t size = set_.size();
+    if (scan_ >= size) scan_ = 0;
+    std::size_t at = scan_;
+    for (std::size_t seen = 0; seen < size && count < ready && count < out.size(); ++seen) {
+      const pollfd& entry = set_[at];
+      if (entry.revents != 0) out[count++] = {entry.fd, from_kernel(entry.revents)};
+      if (++at == size) at = 0;
+    }
+    scan_ = at;
+    return static_cast<int>(count);
+  }
+
+  void remove(std::size_t number) {
+    const std::size_t place = places_[number];
+    ML_CHECK(place < set_.size());
+    set_[place] = set_.back();
+    places_[static_cast<std::size_t>(set_[place].fd)] = place;
+    places_[number] = kNowhere;
+    set_.pop_back();
+  }
+
+  std::vector<pollfd> set_;
+  std::vector<std::size_t> places_;  // by descriptor: its index in set_
+  std::size_t scan_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> create_poll(int* error) {
+  *error = 0;
+  return std::make_unique<Poll>();
+}
+
+}  // namespace multiloop

@@ -1,0 +1,96 @@
+#include "handoff.h"
+
+#include <sched.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "check.h"
+
+namespace multiloop {
+
+namespace {
+
+Delivery delivery_of(Inbox::Push result) {
+  switch (result) {
+    case Inbox::Push::kOk:
+      return Delivery::kOk;
+    case Inbox::Push::kFull:
+      return Delivery::kFull;
+    case Inbox::Push::kGone:
+      return Delivery::kGone;
+  }
+  return Delivery::kGone;
+}
+
+// A descriptor waiting in the closed inbox of `gone` goes to its coordinator, else it is closed.
+void return_descriptor(ConnectionId id, Inbox* gone, bool redistribute) {
+  if (redistribute && Ledger::redirect(id, gone->handle(), gone->parent())) {
+    const InboxPin parent(gone->parent());
+    const Message message{MessageKind::kReturned, gone->handle(), id, nullptr, 0};
+    if (parent && parent->push(message) == Inbox::Push::kOk) return;
+    ML_CHECK(Ledger::close_undelivered(id, gone->parent()));
+  } else {
+    ML_CHECK(Ledger::close_undelivered(id, gone->handle()));
+  }
+  gone->counters().lost.fetch_add(1, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+Delivery hand_off(ConnectionId id, InboxHandle from, InboxHandle to) {
+  const InboxPin target(to);
+  if (!target) return Delivery::kGone;
+  if (!Ledger::send(id, from, to)) return Delivery::kNotOwner;
+  const Message message{MessageKind::kHandoff, from, id, nullptr, 0};
+  const Delivery delivery = delivery_of(target->push(message));
+  if (delivery != Delivery::kOk)
+    ML_CHECK(Ledger::redirect(id, to, from) && Ledger::take(id, from));
+  return delivery;
+}
+
+Delivery post(InboxHandle from, InboxHandle to, const void* bytes, std::size_t length) {
+  const InboxPin target(to);
+  if (!target) return Delivery::kGone;
+  auto* copy = static_cast<std::byte*>(std::malloc(length > 0 ? length : 1));
+  ML_CHECK(copy != nullptr);
+  std::memcpy(copy, bytes, length);
+  const Message message{MessageKind::kPost, from, kNoConnection, copy, length};
+  const Delivery delivery = delivery_of(target->push(message));
+  if (delivery == Delivery::kOk)
+    target->wake_sleeper();
+  else
+    free_message(message);
+  return delivery;
+}
+
+void wake(InboxHandle to) {
+  const InboxPin target(to);
+  if (target) target->wake_sleeper();
+}
+
+void release_loop(Inbox* inbox, bool redistribute) {
+  inbox->close();
+  while (!inbox->drained()) {
+    Message message;
+    if (!inbox->pop(&message)) {
+      // Claimed before the close, published in a moment by a thread that is running.
+      sched_yield();
+      continue;
+    }
+    if (message.kind == MessageKind::kHandoff || message.kind == MessageKind::kReturned)
+      return_descriptor(message.id, inbox, redistribute);
+    free_message(message);
+  }
+  const std::uint32_t closed = Ledger::close_all(inbox->handle());
+  inbox->counters().closed.fetch_add(closed, std::memory_order_relaxed);
+  inbox->counters().lost.fetch_add(closed, std::memory_order_relaxed);
+  const InboxPin parent(inbox->parent());
+  if (!parent) return;
+  const Message gone{MessageKind::kReleased, inbox->handle(), kNoConnection, nullptr, 0};
+  // A full inbox loses nothing here: the coordinator also learns it from the loop's task.
+  static_cast<void>(parent->push(gone));
+  parent->wake_sleeper();
+}
+
+}  // namespace multiloop

@@ -1,0 +1,27 @@
+// Handing descriptors and messages between threads: the ledger's change of owner together with the
+// message that tells the new one. These are the only functions that do both, so that the two can
+// never disagree. Any thread may call them.
+#pragma once
+
+#include <cstddef>
+
+#include "inbox.h"
+#include "ledger.h"
+
+namespace multiloop {
+
+enum class Delivery { kOk, kFull, kGone, kNotOwner };
+
+// Gives `id`, which `from` owns, to the loop of `to`. Not kOk: `from` still owns it. The receiver
+// is not woken; wake() does that, once for a burst.
+Delivery hand_off(ConnectionId id, InboxHandle from, InboxHandle to);
+// Sends `length` bytes (copied) to `to` and wakes it.
+Delivery post(InboxHandle from, InboxHandle to, const void* bytes, std::size_t length);
+void wake(InboxHandle to);
+
+// What a loop's thread does when it ends, for whatever reason: closes the inbox, gives descriptors
+// that wait in it back to its coordinator (or closes them, when that is gone or `redistribute` is
+// false), closes those it owns with a reset, and tells the coordinator. Idempotent per inbox.
+void release_loop(Inbox* inbox, bool redistribute);
+
+}  // namespace multiloop

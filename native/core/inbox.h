@@ -1,0 +1,136 @@
+// The inbox: a loop's bounded queue of messages from other threads, woken by its waker. Many
+// producers, one consumer, no lock.
+//
+// Inboxes live in a static table, so that a handle may be used by any thread at any time, also
+// after the loop is gone: a push then says so. Two references keep one alive: the coordinator's
+// that created it and the loop's that attached it.
+//
+//   push:   pin the table slot -> claim a queue slot -> publish -> full fence -> wake a sleeper
+//   sleep:  set `sleeping` -> full fence -> look again -> wait
+//   close:  a bit of `tail_`, so that a push lands before the last drain or fails
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "waker.h"
+
+namespace multiloop {
+
+// Table slot (10 bits) and generation (21 bits), so that it fits a small integer of JavaScript.
+using InboxHandle = std::uint32_t;
+constexpr InboxHandle kNoInbox = 0;
+
+constexpr std::uint32_t kInboxesMax = 1'024;
+constexpr std::uint32_t kInboxCapacityMax = 1U << 20;
+
+enum class MessageKind : std::uint32_t {
+  kHandoff = 1,   // id: a ledger entry that is now the receiver's
+  kReturned = 2,  // id: a ledger entry that comes back to the coordinator, its loop being gone
+  kPost = 3,      // bytes: a value of the application or the runtime
+  kReleased = 4,  // from: a loop whose thread is gone and whose descriptors are settled
+};
+
+struct Message {
+  MessageKind kind;
+  InboxHandle from;
+  std::uint64_t id;
+  std::byte* bytes;  // from std::malloc; the receiver frees it
+  std::size_t length;
+};
+
+void free_message(const Message& message);
+
+// Written with relaxed atomics by whoever does the work, read by anyone at any time.
+struct InboxCounters {
+  std::atomic<std::uint64_t> pushed{0};
+  std::atomic<std::uint64_t> popped{0};
+  std::atomic<std::uint64_t> refused_full{0};
+  std::atomic<std::uint64_t> wakes_sent{0};
+  std::atomic<std::uint64_t> wakes_saved{0};
+  std::atomic<std::uint64_t> opened{0};  // ledger entries taken over by this loop
+  std::atomic<std::uint64_t> closed{0};  // … and closed by it, or by its release
+  std::atomic<std::uint64_t> lost{0};    // … of which by its release
+};
+
+class Inbox {
+ public:
+  enum class Push { kOk, kFull, kGone };
+
+  // Makes one of at least `capacity` messages whose descriptors go to `parent` when its loop is
+  // gone. 0 and a handle, or -errno (ENOSPC: the table is full).
+  static int create(std::uint32_t capacity, Waker::Kind waker, InboxHandle parent,
+                    InboxHandle* out);
+  // Takes the loop's reference; null when the handle is stale or attached already.
+  static Inbox* attach(InboxHandle handle);
+  // Gives back the creator's or the loop's reference; the last one frees it.
+  static void release_creator(InboxHandle handle);
+  void unref();
+
+  InboxHandle handle() const { return handle_; }
+  InboxHandle parent() const { return parent_; }
+  const Waker& waker() const { return waker_; }
+  InboxCounters& counters() { return counters_; }
+  std::uint32_t depth() const;
+  std::uint32_t capacity() const { return mask_ + 1; }
+
+  // Any thread that holds a pin.
+  [[nodiscard]] Push push(const Message& message);
+  void wake_sleeper();
+
+  // The loop's thread.
+  bool pop(Message* out);
+  bool empty() const;
+  // Announces a wait. False: there is a message already, so do not block.
+  [[nodiscard]] bool prepare_to_sleep();
+  void awake();
+  // No push lands after this. What landed before is still to be popped, until drained() says so.
+  void close();
+  bool drained() const;
+
+ private:
+  friend class InboxPin;
+  struct Slot {
+    std::atomic<std::uint64_t> sequence;
+    Message message;
+  };
+
+  static constexpr std::uint64_t kClosedBit = 1ULL << 63;
+
+  std::atomic<std::uint64_t> tail_{0};
+  std::uint64_t head_ = 0;
+  std::atomic<std::uint64_t> head_seen_{0};  // head_ for others, for depth()
+  std::atomic<bool> sleeping_{false};
+  std::unique_ptr<Slot[]> slots_;
+  std::uint32_t mask_ = 0;
+  InboxHandle handle_ = kNoInbox;
+  InboxHandle parent_ = kNoInbox;
+  Waker waker_;
+  InboxCounters counters_;
+
+  // Of the static table.
+  std::atomic<std::uint32_t> generation_{0};  // odd while in use
+  std::atomic<std::uint32_t> pins_{0};
+  std::atomic<std::uint32_t> refs_{0};
+  std::atomic<bool> attached_{false};
+};
+
+// Keeps an inbox from being freed while a thread pushes into it: a few instructions, never a wait.
+class InboxPin {
+ public:
+  explicit InboxPin(InboxHandle handle);
+  ~InboxPin();
+  InboxPin(const InboxPin&) = delete;
+  InboxPin& operator=(const InboxPin&) = delete;
+
+  explicit operator bool() const { return inbox_ != nullptr; }
+  Inbox* operator->() const { return inbox_; }
+
+ private:
+  Inbox* slot_;
+  Inbox* inbox_;
+};
+
+}  // namespace multiloop

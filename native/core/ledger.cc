@@ -1,0 +1,189 @@
+#include "ledger.h"
+
+#include <netinet/in.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "check.h"
+
+namespace multiloop {
+
+namespace {
+
+constexpr std::uint32_t kFdBits = 20;
+constexpr std::uint32_t kFdsMax = 1U << kFdBits;
+constexpr std::uint32_t kChunk = 1'024;
+constexpr std::uint32_t kGenerationMask = (1U << 24) - 1;
+
+// What identifies an entry's moment, in one word, so that a transition is one compare-exchange.
+struct Word {
+  std::uint32_t generation;
+  FdState state;
+  InboxHandle owner;
+
+  std::uint64_t packed() const {
+    return static_cast<std::uint64_t>(generation) << 40 |
+           static_cast<std::uint64_t>(state) << 32 | owner;
+  }
+  static Word from(std::uint64_t packed) {
+    return {static_cast<std::uint32_t>(packed >> 40), static_cast<FdState>(packed >> 32 & 0xff),
+            static_cast<InboxHandle>(packed)};
+  }
+};
+
+struct Entry {
+  std::atomic<std::uint64_t> word{0};
+  std::uint32_t listener = 0;
+  // The peer's address in as many bytes as an internet address needs; 0: none.
+  std::uint8_t peer_length = 0;
+  std::byte peer[sizeof(sockaddr_in6)];
+};
+
+struct Chunk {
+  Entry entries[kChunk];
+};
+
+std::atomic<Chunk*> chunks[kFdsMax / kChunk];
+
+Entry* find(int fd) {
+  if (fd < 0 || static_cast<std::uint32_t>(fd) >= kFdsMax) return nullptr;
+  const auto number = static_cast<std::uint32_t>(fd);
+  Chunk* chunk = chunks[number / kChunk].load(std::memory_order_acquire);
+  return chunk ? &chunk->entries[number % kChunk] : nullptr;
+}
+
+Entry* find_or_make(int fd) {
+  if (static_cast<std::uint32_t>(fd) >= kFdsMax) return nullptr;
+  std::atomic<Chunk*>& place = chunks[static_cast<std::uint32_t>(fd) / kChunk];
+  if (place.load(std::memory_order_acquire) == nullptr) {
+    Chunk* made = new Chunk;
+    Chunk* expected = nullptr;
+    // Chunks are never freed: the table is as large as the highest descriptor ever was.
+    if (!place.compare_exchange_strong(expected, made)) delete made;
+  }
+  return find(fd);
+}
+
+int fd_of(ConnectionId id) { return static_cast<int>(id & (kFdsMax - 1)); }
+std::uint32_t generation_of(ConnectionId id) { return static_cast<std::uint32_t>(id >> kFdBits); }
+
+bool transition(ConnectionId id, FdState from, InboxHandle from_owner, FdState to,
+                InboxHandle to_owner) {
+  Entry* entry = find(fd_of(id));
+  if (entry == nullptr) return false;
+  const std::uint32_t generation = generation_of(id);
+  std::uint64_t expected = Word{generation, from, from_owner}.packed();
+  return entry->word.compare_exchange_strong(expected, Word{generation, to, to_owner}.packed());
+}
+
+// The one place that closes an accepted descriptor. The entry is free before the number is, since
+// another thread may be given the number by its accept at once.
+void close_now(ConnectionId id, bool reset) {
+  const int fd = fd_of(id);
+  Entry* entry = find(fd);
+  if (reset) sys::reset_on_close(fd);
+  entry->word.store(Word{generation_of(id), FdState::kFree, kNoInbox}.packed());
+  const int status = sys::close(fd);
+  ML_CHECK(status != -EBADF);
+}
+
+}  // namespace
+
+int Ledger::adopt(int fd, InboxHandle owner, std::uint32_t listener, const sys::SockAddr& peer,
+                  ConnectionId* out) {
+  Entry* entry = find_or_make(fd);
+  if (entry == nullptr) return -EMFILE;
+  const Word last = Word::from(entry->word.load());
+  ML_CHECK(last.state == FdState::kFree);
+  // Generation 0 is never used, so that no id is kNoConnection.
+  std::uint32_t generation = (last.generation + 1) & kGenerationMask;
+  if (generation == 0) generation = 1;
+  entry->listener = listener;
+  const bool internet =
+      peer.storage.ss_family == AF_INET || peer.storage.ss_family == AF_INET6;
+  entry->peer_length = internet ? static_cast<std::uint8_t>(peer.length) : 0;
+  ML_CHECK(entry->peer_length <= sizeof entry->peer);
+  std::memcpy(entry->peer, &peer.storage, entry->peer_length);
+  *out = static_cast<ConnectionId>(generation) << kFdBits | static_cast<std::uint32_t>(fd);
+  entry->word.store(Word{generation, FdState::kOwned, owner}.packed());
+  return 0;
+}
+
+bool Ledger::send(ConnectionId id, InboxHandle from, InboxHandle to) {
+  return transition(id, FdState::kOwned, from, FdState::kInbox, to);
+}
+
+bool Ledger::take(ConnectionId id, InboxHandle by) {
+  return transition(id, FdState::kInbox, by, FdState::kOwned, by);
+}
+
+bool Ledger::redirect(ConnectionId id, InboxHandle from, InboxHandle to) {
+  return transition(id, FdState::kInbox, from, FdState::kInbox, to);
+}
+
+bool Ledger::close(ConnectionId id, InboxHandle owner, bool reset) {
+  if (!transition(id, FdState::kOwned, owner, FdState::kClosing, owner)) return false;
+  close_now(id, reset);
+  return true;
+}
+
+bool Ledger::close_undelivered(ConnectionId id, InboxHandle owner) {
+  if (!transition(id, FdState::kInbox, owner, FdState::kClosing, owner)) return false;
+  close_now(id, true);
+  return true;
+}
+
+std::uint32_t Ledger::close_all(InboxHandle owner) {
+  std::uint32_t count = 0;
+  for (std::uint32_t at = 0; at < kFdsMax; ++at) {
+    if (chunks[at / kChunk].load(std::memory_order_acquire) == nullptr) {
+      at += kChunk - 1;
+      continue;
+    }
+    const Word word = Word::from(find(static_cast<int>(at))->word.load());
+    if (word.state != FdState::kOwned || word.owner != owner) continue;
+    const ConnectionId id = static_cast<ConnectionId>(word.generation) << kFdBits | at;
+    if (close(id, owner, true)) ++count;
+  }
+  return count;
+}
+
+int Ledger::fd(ConnectionId id) {
+  const Entry* entry = find(fd_of(id));
+  if (entry == nullptr) return -1;
+  const Word word = Word::from(entry->word.load());
+  return word.generation == generation_of(id) && word.state != FdState::kFree ? fd_of(id) : -1;
+}
+
+bool Ledger::owns(int fd) {
+  const Entry* entry = find(fd);
+  return entry != nullptr && Word::from(entry->word.load()).state != FdState::kFree;
+}
+
+std::uint32_t Ledger::listener(ConnectionId id) {
+  const Entry* entry = find(fd_of(id));
+  return entry ? entry->listener : 0;
+}
+
+bool Ledger::peer(ConnectionId id, sys::SockAddr* out) {
+  const Entry* entry = find(fd_of(id));
+  if (fd(id) < 0 || entry->peer_length == 0) return false;
+  *out = sys::SockAddr{};
+  std::memcpy(&out->storage, entry->peer, entry->peer_length);
+  out->length = entry->peer_length;
+  return true;
+}
+
+std::uint32_t Ledger::count() {
+  std::uint32_t count = 0;
+  for (std::uint32_t at = 0; at < kFdsMax; ++at) {
+    if (chunks[at / kChunk].load(std::memory_order_acquire) == nullptr)
+      at += kChunk - 1;
+    else if (owns(static_cast<int>(at)))
+      ++count;
+  }
+  return count;
+}
+
+}  // namespace multiloop

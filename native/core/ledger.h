@@ -1,0 +1,55 @@
+// The ledger: the process-wide table that owns every accepted descriptor. Each has exactly one
+// owner, a loop named by its inbox, and exactly one place that closes it. An entry is found by its
+// descriptor's number, since the kernel never gives out a number that is open; its generation
+// tells later connections on the same number apart.
+//
+//   accept ─► owned ─► inbox ─► owned ─► closing ─► free
+//             (coordinator)     (loop)
+//
+// Any thread may call any function; a transition names the owner it expects and fails when it is
+// not (ABA), so two threads never both act on one descriptor.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "inbox.h"
+#include "sys.h"
+
+namespace multiloop {
+
+// Descriptor number (20 bits) and generation (24 bits): an exact integer of JavaScript.
+using ConnectionId = std::uint64_t;
+constexpr ConnectionId kNoConnection = 0;
+
+enum class FdState : std::uint8_t { kFree, kOwned, kInbox, kMoving, kClosing };
+
+class Ledger {
+ public:
+  // Takes over a descriptor for `owner`. 0 or -EMFILE for a number past the table.
+  static int adopt(int fd, InboxHandle owner, std::uint32_t listener, const sys::SockAddr& peer,
+                   ConnectionId* out);
+  // owned(from) -> inbox(to), before the message is pushed; false when `from` is not the owner.
+  [[nodiscard]] static bool send(ConnectionId id, InboxHandle from, InboxHandle to);
+  // inbox(by) -> owned(by), when the message is taken out.
+  [[nodiscard]] static bool take(ConnectionId id, InboxHandle by);
+  // inbox(from) -> inbox(to), for a message that could not be delivered and goes elsewhere.
+  [[nodiscard]] static bool redirect(ConnectionId id, InboxHandle from, InboxHandle to);
+  // owned(owner) -> free, and close(2); with a reset when asked. False: not the owner's.
+  static bool close(ConnectionId id, InboxHandle owner, bool reset);
+  // inbox(owner) -> free, for a message that cannot be delivered any more.
+  static bool close_undelivered(ConnectionId id, InboxHandle owner);
+  // Closes with a reset whatever `owner` owns, and answers how many.
+  static std::uint32_t close_all(InboxHandle owner);
+
+  static int fd(ConnectionId id);
+  static bool owns(int fd);
+  static std::uint32_t listener(ConnectionId id);
+  // False when the entry is gone or the peer has no address (a unix socket's is unnamed).
+  static bool peer(ConnectionId id, sys::SockAddr* out);
+  // How many entries are in use, over all owners. Walks the table: for tests and diagnosis.
+  static std::uint32_t count();
+};
+
+}  // namespace multiloop

@@ -1,0 +1,61 @@
+// The one place where the core enters the kernel. Every function answers a result >= 0 or -errno,
+// retries EINTR where the call may be repeated, and makes descriptors close-on-exec and
+// non-blocking. Any thread may call them. Nothing else in the core reads errno.
+#pragma once
+
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace multiloop::sys {
+
+// A socket address of any family, by value.
+struct SockAddr {
+  sockaddr_storage storage;
+  socklen_t length;
+};
+
+[[nodiscard]] long read(int fd, void* into, std::size_t length);
+[[nodiscard]] long write(int fd, const void* from, std::size_t length);
+[[nodiscard]] long recv(int fd, void* into, std::size_t length);
+// Sends without raising SIGPIPE. At most `kVectorsMax` vectors.
+[[nodiscard]] long sendv(int fd, const iovec* vectors, int count);
+constexpr int kVectorsMax = 64;
+
+// close(2) is not repeated on EINTR: on Linux the descriptor is gone by then (close(2), "Dealing
+// with error returns").
+int close(int fd);
+[[nodiscard]] int dup(int fd);
+[[nodiscard]] int pipe(int ends[2]);
+[[nodiscard]] int socket_pair(int ends[2]);
+[[nodiscard]] int eventfd();
+// Whether `fd` names an open descriptor: 0 or -EBADF.
+[[nodiscard]] int check_open(int fd);
+
+[[nodiscard]] int accept(int listener, SockAddr* peer);
+[[nodiscard]] int shutdown_write(int fd);
+[[nodiscard]] int socket_error(int fd);
+[[nodiscard]] int no_delay(int fd);
+// Makes the coming close(2) send a reset, so that half an answer never looks whole (SO_LINGER 0).
+int reset_on_close(int fd);
+[[nodiscard]] int local_address(int fd, SockAddr* out);
+[[nodiscard]] int peer_address(int fd, SockAddr* out);
+
+struct ListenOptions {
+  SockAddr address;
+  int backlog;
+  bool reuse_port;
+  bool ipv6_only;
+  bool defer_accept;
+};
+// A bound, listening, non-blocking socket, or -errno; `failed` names the call that said no.
+[[nodiscard]] int listen(const ListenOptions& options, const char** failed);
+
+// Parses a numeric host ("127.0.0.1", "::1", "fe80::1%eth0"); -EINVAL when it is not one.
+[[nodiscard]] int parse_ip(const char* host, std::uint16_t port, SockAddr* out);
+// A unix path; a leading '@' or NUL means Linux's abstract namespace (unix(7)).
+[[nodiscard]] int parse_unix(const char* path, std::size_t length, SockAddr* out);
+
+}  // namespace multiloop::sys

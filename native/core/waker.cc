@@ -1,0 +1,60 @@
+#include "waker.h"
+
+#include <cerrno>
+#include <cstdint>
+
+#include "check.h"
+#include "sys.h"
+
+namespace multiloop {
+
+namespace {
+
+constexpr std::size_t kDrainBytes = 1'024;
+// A pipe holds 64 KiB by default, so this many reads empty any of them.
+constexpr int kDrainReadsMax = 128;
+
+}  // namespace
+
+int Waker::open(Kind kind) {
+  ML_CHECK(read_end_ == -1);
+  kind_ = kind;
+  if (kind == Kind::kEventfd) {
+    const int fd = sys::eventfd();
+    if (fd < 0) return fd;
+    read_end_ = write_end_ = fd;
+    return 0;
+  }
+  int ends[2];
+  const int status = sys::pipe(ends);
+  if (status < 0) return status;
+  read_end_ = ends[0];
+  write_end_ = ends[1];
+  return 0;
+}
+
+void Waker::close() {
+  if (read_end_ < 0) return;
+  sys::close(read_end_);
+  if (write_end_ != read_end_) sys::close(write_end_);
+  read_end_ = write_end_ = -1;
+}
+
+void Waker::wake() const {
+  // EAGAIN means that the counter or the pipe is full of wake-ups that nobody has taken yet: the
+  // sleeper is awake already.
+  const std::uint64_t one = 1;
+  const long status = kind_ == Kind::kEventfd ? sys::write(write_end_, &one, sizeof one)
+                                              : sys::write(write_end_, &one, 1);
+  ML_CHECK(status > 0 || status == -EAGAIN);
+}
+
+void Waker::drain() const {
+  char bytes[kDrainBytes];
+  for (int i = 0; i < kDrainReadsMax; ++i) {
+    const long count = sys::read(read_end_, bytes, sizeof bytes);
+    if (count < static_cast<long>(sizeof bytes)) return;
+  }
+}
+
+}  // namespace multiloop

@@ -1,0 +1,64 @@
+// Every error that multiloop itself raises: what happened, to what, and what to do about it, with
+// a code to switch on. Failures of the kernel keep the shape Node gives them.
+
+import { getSystemErrorMap } from 'node:util';
+
+/** Codes of multiloop's own errors; the table in the README says when each one is raised. */
+export type ErrorCode =
+  | 'ERR_ADDON_LOAD'
+  | 'ERR_BACKEND_UNAVAILABLE'
+  | 'ERR_BASE_CLOSED'
+  | 'ERR_EVENT_FREED'
+  | 'ERR_LOOP_REENTERED'
+  | 'ERR_DRIVE_TAKEN'
+  | 'ERR_BAD_MASK'
+  | 'ERR_FD_OWNED'
+  | 'ERR_GROUP_CLOSED'
+  | 'ERR_INBOX_FULL'
+  | 'ERR_LOOP_GONE'
+  | 'ERR_LOOP_CRASHING'
+  | 'ERR_STREAM_WRITE_AFTER_END'
+  | 'ERR_WORKER_LOAD'
+  | 'ERR_WORKER_TYPESCRIPT';
+
+export class MultiloopError extends Error {
+  override readonly name: string = 'MultiloopError';
+  readonly code: ErrorCode;
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** A failed system call, shaped like Node's own. */
+export interface SystemError extends NodeJS.ErrnoException {
+  errno: number;
+  code: string;
+  syscall: string;
+  address?: string;
+  port?: number;
+}
+
+/** The name of a negative errno, `EINVAL` for -22; numbers nobody knows stay numbers. */
+export function errnoName(errno: number): string {
+  return getSystemErrorMap().get(errno)?.[0] ?? `E${-errno}`;
+}
+
+/** Turns the -errno of a native call into an error. The one place where that happens. */
+export function systemError(
+  errno: number,
+  syscall: string,
+  where?: { address?: string; port?: number },
+): SystemError {
+  const [name, text] = getSystemErrorMap().get(errno) ?? [errnoName(errno), 'unknown error'];
+  let place = '';
+  if (where?.address !== undefined)
+    place = ` ${where.address}${where.port === undefined ? '' : `:${where.port}`}`;
+  const error = new Error(`${syscall} ${name}: ${text}${place}`) as SystemError;
+  error.errno = errno;
+  error.code = name;
+  error.syscall = syscall;
+  if (where?.address !== undefined) error.address = where.address;
+  if (where?.port !== undefined) error.port = where.port;
+  return error;
+}

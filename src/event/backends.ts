@@ -1,0 +1,88 @@
+// Which backend a base gets: libevent's rules (event.c, event_base_new_with_config), with a reason
+// for every one that was passed over.
+
+import { errnoName, MultiloopError } from '../errors.js';
+import { native } from '../native.js';
+import { checkOneOf } from '../validate.js';
+import type { BackendName, BackendReport, Feature } from './ev.js';
+
+/** Every backend there is, preferred first, with the kernels that have it. */
+const ALL: readonly { name: BackendName; kernels: string }[] = [
+  { name: 'evport', kernels: 'Solaris and illumos' },
+  { name: 'kqueue', kernels: 'macOS and the BSDs' },
+  { name: 'epoll', kernels: 'Linux' },
+  { name: 'devpoll', kernels: 'Solaris' },
+  { name: 'poll', kernels: 'POSIX systems' },
+  { name: 'select', kernels: 'POSIX systems' },
+  { name: 'io_uring', kernels: 'Linux' },
+];
+
+const FEATURES: readonly [bit: number, name: Feature][] = [
+  [1, 'et'],
+  [2, 'o1'],
+  [4, 'fds'],
+  [8, 'early-close'],
+];
+
+export const BACKEND_NAMES: readonly BackendName[] = ALL.map((one) => one.name);
+
+let reports: BackendReport[] | undefined;
+
+/** Preferred first. Probed once a process thread: kernels do not change under it. */
+export function backendReports(): BackendReport[] {
+  reports ??= probe();
+  return reports.map((report) => ({ ...report, features: [...report.features] }));
+}
+
+function probe(): BackendReport[] {
+  const built = new Map(native.backends().map((row) => [row[0], row]));
+  return ALL.map(({ name, kernels }) => {
+    const row = built.get(name);
+    if (row === undefined)
+      return { name, available: false, reason: reasonNotBuilt(name, kernels), features: [] };
+    const features = FEATURES.filter(([bit]) => row[1] & bit).map(([, feature]) => feature);
+    if (row[2] === 0) return { name, available: true, features };
+    const reason = `the kernel refuses it: ${errnoName(row[2])}`;
+    return { name, available: false, reason, features };
+  });
+}
+
+function reasonNotBuilt(name: BackendName, kernels: string): string {
+  if (name === 'io_uring') return 'not in this version of multiloop';
+  return `for ${kernels}; this is ${process.platform}`;
+}
+
+export interface BackendChoice {
+  backend?: BackendName;
+  avoid?: BackendName[];
+  require?: Feature[];
+  ignoreEnv?: boolean;
+}
+
+/** The first backend that nothing speaks against, or ERR_BACKEND_UNAVAILABLE with every reason. */
+export function chooseBackend(choice: BackendChoice): BackendReport {
+  if (choice.backend !== undefined) checkOneOf('options.backend', choice.backend, BACKEND_NAMES);
+  const refusals: string[] = [];
+  for (const report of backendReports()) {
+    if (choice.backend !== undefined && report.name !== choice.backend) continue;
+    const reason = refusal(report, choice);
+    if (reason === undefined) return report;
+    refusals.push(`${report.name} (${reason})`);
+  }
+  const usable = backendReports().filter((report) => report.available);
+  throw new MultiloopError(
+    'ERR_BACKEND_UNAVAILABLE',
+    `No usable backend: ${refusals.join('; ')}. ` +
+      `Available here: ${usable.map((report) => report.name).join(', ')}`,
+  );
+}
+
+function refusal(report: BackendReport, choice: BackendChoice): string | undefined {
+  if (!report.available) return report.reason;
+  if (choice.avoid?.includes(report.name)) return 'in options.avoid';
+  const missing = choice.require?.filter((feature) => !report.features.includes(feature)) ?? [];
+  if (missing.length > 0) return `lacks ${missing.join(', ')}`;
+  const variable = `EVENT_NO${report.name.toUpperCase()}`;
+  if (choice.ignoreEnv !== true && process.env[variable] !== undefined) return `${variable} is set`;
+  return undefined;
+}

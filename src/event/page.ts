@@ -1,0 +1,42 @@
+// The page that a base shares with TypeScript: native/core/base.h, struct Page, in index form.
+// test/event/page.test.ts compares the two.
+
+const RING_RECORDS = 4_096;
+const MESSAGES_PER_TURN = 64;
+
+const WORDS = 8; // of 32 bits
+const NUMBERS = 4; // doubles
+const RING_BYTES = RING_RECORDS * 8;
+
+/** Index of each 32-bit word. */
+export const Word = {
+  ACTIVE: 0,
+  THREW: 1,
+  NO_EXIT: 2,
+  NONBLOCK: 3,
+  REASON: 4,
+  READY: 5,
+  MESSAGES: 6,
+  ERROR: 7,
+  /** {event, what} records from here on. */
+  RING: WORDS + NUMBERS * 2,
+} as const;
+
+/** Index of each double, in microseconds; the messages are {kind, from, id, fd} records. */
+export const Num = {
+  NOW: WORDS / 2,
+  IDLE: WORDS / 2 + 1,
+  TURNS: WORDS / 2 + 2,
+  INBOX: WORDS / 2 + NUMBERS + RING_BYTES / 8,
+} as const;
+
+export const PAGE_BYTES = WORDS * 4 + NUMBERS * 8 + RING_BYTES + MESSAGES_PER_TURN * 32;
+
+/** Why the dispatcher is called. */
+export const Reason = { PASS: 0, EMPTY: 1, ERROR: 2 } as const;
+
+/** What basePoll found. */
+export const Found = { WORK: 1, EXTERNAL: 2, ERROR: 4 } as const;
+
+/** What a message is: native/core/inbox.h, MessageKind. */
+export const MessageKind = { HANDOFF: 1, RETURNED: 2, POST: 3, RELEASED: 4 } as const;

@@ -1,0 +1,56 @@
+// Thin system calls for tests, benches and unusual descriptors.
+
+import { MultiloopError, systemError } from '../errors.js';
+import { native } from '../native.js';
+import { checkInteger, invalidType } from '../validate.js';
+
+const FD_MAX = 2 ** 31 - 1;
+
+function range(bytes: Uint8Array, offset: number, length: number | undefined): number {
+  if (!(bytes instanceof Uint8Array)) throw invalidType('bytes', 'an instance of Uint8Array', bytes);
+  checkInteger('offset', offset, 0, bytes.length);
+  const left = bytes.length - offset;
+  return length === undefined ? left : checkInteger('length', length, 0, left);
+}
+
+function two(result: [number, number] | number, syscall: string): [number, number] {
+  if (typeof result === 'number') throw systemError(result, syscall);
+  return result;
+}
+
+/**
+ * read, write, close and dup answer a count, a descriptor or -errno and do not throw for what the
+ * kernel says; socketPair and pipe throw. Descriptors made here are non-blocking and close-on-exec.
+ * Any thread may call them.
+ */
+export const sys = {
+  /** A connected pair of stream sockets (AF_UNIX). */
+  socketPair(): [number, number] {
+    return two(native.sysSocketPair(), 'socketpair');
+  },
+  /** [read end, write end] */
+  pipe(): [number, number] {
+    return two(native.sysPipe(), 'pipe2');
+  },
+  dup(fd: number): number {
+    return native.sysDup(checkInteger('fd', fd, 0, FD_MAX));
+  },
+  /** Throws ERR_FD_OWNED for a descriptor that the ledger owns: its connection closes it. */
+  close(fd: number): number {
+    const status = native.sysClose(checkInteger('fd', fd, 0, FD_MAX));
+    if (status === -1)
+      throw new MultiloopError(
+        'ERR_FD_OWNED',
+        `Descriptor ${fd} belongs to a connection of a loop group; close that connection instead`,
+      );
+    return status;
+  },
+  read(fd: number, into: Uint8Array, offset = 0, length?: number): number {
+    const count = range(into, offset, length);
+    return native.sysRead(checkInteger('fd', fd, 0, FD_MAX), into, offset, count);
+  },
+  write(fd: number, from: Uint8Array, offset = 0, length?: number): number {
+    const count = range(from, offset, length);
+    return native.sysWrite(checkInteger('fd', fd, 0, FD_MAX), from, offset, count);
+  },
+};

@@ -1,0 +1,140 @@
+// The one file that loads the addon, and what the addon offers. Everything here is internal:
+// arguments have been validated, results are counts, ids or -errno, times are microseconds.
+
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { MultiloopError } from './errors.js';
+
+/** What became of a message or a descriptor that was given to another loop. */
+export const Delivery = { OK: 0, FULL: 1, GONE: 2, NOT_OWNER: 3 } as const;
+
+export interface RawAddress {
+  host?: string;
+  port?: number;
+  family?: 4 | 6;
+  path?: string;
+}
+
+export interface Native {
+  baseNew(backend: string, page: ArrayBuffer, scratch: ArrayBuffer, memory: object): number;
+  baseClose(base: number): void;
+  baseRun(base: number, preferBase: boolean, dispatcher: () => void, resource: object): number;
+  baseStop(base: number): void;
+  baseDrive(base: number): number;
+  baseSettle(base: number): void;
+  basePoll(base: number, limit: number): number;
+  baseEmpty(base: number): number;
+  baseAdded(base: number): number;
+  baseNow(base: number): number;
+  baseUpdateTime(base: number): void;
+  baseCheck(base: number): void;
+  eventNew(base: number, fd: number, mask: number): number;
+  eventAdd(base: number, event: number, timeout: number): number;
+  eventDel(base: number, event: number): number;
+  eventRemoveTimer(base: number, event: number): number;
+  eventFree(base: number, event: number): number;
+  eventRearm(base: number, event: number): number;
+  eventRef(base: number, event: number, ref: boolean): number;
+  eventPending(base: number, event: number): number;
+  eventRemaining(base: number, event: number): number;
+  fdForget(base: number, fd: number): void;
+  backends(): [name: string, features: number, status: number][];
+  layout(): Record<string, number>;
+  sysRead(fd: number, into: Uint8Array, offset: number, length: number): number;
+  sysWrite(fd: number, from: Uint8Array, offset: number, length: number): number;
+  sysClose(fd: number): number;
+  sysDup(fd: number): number;
+  sysPipe(): [number, number] | number;
+  sysSocketPair(): [number, number] | number;
+  sockRecv(base: number, fd: number): number;
+  sockSend(fd: number, from: Uint8Array, offset: number): number;
+  sockSendv(fd: number, chunks: Uint8Array[], first: number, offset: number): number;
+  sockShutdown(fd: number): number;
+  sockError(fd: number): number;
+  sockLocal(fd: number): RawAddress | undefined;
+  sockPeer(fd: number): RawAddress | undefined;
+  sockListen(
+    kind: number,
+    name: string,
+    port: number,
+    backlog: number,
+    reusePort: boolean,
+    ipv6Only: boolean,
+    deferAccept: boolean,
+  ): number | [errno: number, syscall: string];
+  sockAccept(listener: number): number;
+  lastPeer(): RawAddress | undefined;
+  isIp(text: string): 0 | 4 | 6;
+  inboxNew(capacity: number, pipe: boolean, parent: number): number;
+  inboxFree(inbox: number): void;
+  inboxAttach(base: number, inbox: number): number;
+  inboxDetach(base: number): void;
+  inboxRef(base: number, ref: boolean): void;
+  inboxPost(from: number, to: number, bytes: Uint8Array): number;
+  inboxTake(base: number, index: number): Buffer | undefined;
+  inboxHandoff(connection: number, from: number, to: number): number;
+  inboxWake(inbox: number): void;
+  inboxStats(inbox: number, out: Float64Array): boolean;
+  ledgerAccept(
+    listenerFd: number,
+    owner: number,
+    listener: number,
+    max: number,
+    out: Float64Array,
+  ): number;
+  ledgerClose(base: number, connection: number, reset: boolean): boolean;
+  ledgerPeer(connection: number): RawAddress | undefined;
+  ledgerListener(connection: number): number;
+  ledgerCount(): number;
+}
+
+// From dist/src/native.js; the package's root holds package.json, build/ and prebuilds/.
+const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
+
+/** glibc tells its version in the process report; musl does not. */
+function isMusl(): boolean {
+  if (process.platform !== 'linux') return false;
+  const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } };
+  return report?.header?.glibcVersionRuntime === undefined;
+}
+
+function candidates(): string[] {
+  const platform = `${process.platform}-${process.arch}${isMusl() ? '-musl' : ''}`;
+  return [
+    join(root, 'build', 'Release', 'multiloop.node'),
+    join(root, 'prebuilds', `${platform}.node`),
+  ];
+}
+
+function load(): Native {
+  const require = createRequire(import.meta.url);
+  const tried: string[] = [];
+  let cause: unknown;
+  for (const path of candidates()) {
+    if (!existsSync(path)) {
+      tried.push(`  ${path}: not there`);
+      continue;
+    }
+    try {
+      return require(path) as Native;
+    } catch (error) {
+      cause = error;
+      tried.push(`  ${path}: ${(error as Error).message}`);
+    }
+  }
+  throw new MultiloopError(
+    'ERR_ADDON_LOAD',
+    `The native part of multiloop could not be loaded. Tried:\n${tried.join('\n')}\n` +
+      'To build it, install python3, make and g++ (Debian: apt-get install python3 make g++), ' +
+      'then run:\n  npm rebuild multiloop\n' +
+      'If your package manager blocks install scripts, allow this one first:\n' +
+      '  npm install-scripts approve multiloop   (npm 11 and later)\n' +
+      '  pnpm approve-builds                     (pnpm)\n' +
+      'In a clone of the repository: npm run build',
+    { cause },
+  );
+}
+
+export const native: Native = load();

@@ -1,0 +1,168 @@
+// Runs the compiled tests: every dist/test/**/*.test.js is a process of its own, so that a crash,
+// an endless loop or a leaked handle in one of them is a failure of that one and of nothing else.
+//
+//   node test/run.mjs [--verbose] [part of a file's name ...]
+//
+// ML_TEST_JOBS is how many run at a time (2), ML_TEST_TIMEOUT how many seconds one may take (120).
+// A file named *.serial.test.ts runs alone, after the others. uvu prints a summary but neither ends
+// a process that still has handles open nor fails when a file has no summary; both are done here.
+
+import { spawn } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { stripVTControlCharacters } from 'node:util';
+
+const top = fileURLToPath(new URL('../dist/test/', import.meta.url));
+const jobs = numberFrom('ML_TEST_JOBS', 2);
+const timeoutMs = numberFrom('ML_TEST_TIMEOUT', 120) * 1000;
+// How long a process may live after its summary: closing sockets and threads takes a moment.
+const lingerMs = 5000;
+
+const names = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
+const verbose = process.argv.includes('--verbose');
+
+function numberFrom(variable, otherwise) {
+  const value = Number(process.env[variable] ?? otherwise);
+  if (value > 0) return value;
+  console.error(`${variable} must be a number above 0, not '${process.env[variable]}'.`);
+  process.exit(2);
+}
+
+// ── one file ────────────────────────────────────────────────────────────────────────────────────
+
+const running = new Set();
+
+function killGroup(child) {
+  try {
+    process.kill(-child.pid, 'SIGKILL');
+  } catch {
+    // Every process of the group has ended.
+  }
+}
+
+/** uvu's closing lines. Its total leaves out what was skipped. */
+function parseSummary(output) {
+  const text = stripVTControlCharacters(output);
+  const match = text.match(/^ {2}Total: +(\d+)\n {2}Passed: +(\d+)\n {2}Skipped: +(\d+)\n/m);
+  if (!match) return undefined;
+  const [total, passed, skipped] = match.slice(1).map(Number);
+  return { passed, failed: total - passed, skipped };
+}
+
+function runFile(file) {
+  return new Promise((resolve) => {
+    const begin = performance.now();
+    const child = spawn(process.execPath, [join(top, file)], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true,
+    });
+    running.add(child);
+    const chunks = [];
+    let killedFor;
+    const killFor = (reason) => {
+      killedFor = reason;
+      killGroup(child);
+    };
+    const seconds = timeoutMs / 1000;
+    const hard = setTimeout(() => killFor(`it did not end within ${seconds} seconds`), timeoutMs);
+    let linger;
+    const collect = (chunk) => {
+      chunks.push(chunk);
+      if (linger || !String(chunk).includes('Duration:')) return;
+      if (!parseSummary(Buffer.concat(chunks).toString())) return;
+      const leaked = 'it finished its tests but did not exit: a handle is leaked';
+      linger = setTimeout(() => killFor(leaked), lingerMs);
+    };
+    child.stdout.on('data', collect);
+    child.stderr.on('data', collect);
+    child.on('error', (error) => chunks.push(Buffer.from(`${error.message}\n`)));
+    // A process that the test has left behind would keep its output open, and would disturb others.
+    child.on('exit', () => killGroup(child));
+    child.on('close', (code, signal) => {
+      clearTimeout(hard);
+      clearTimeout(linger);
+      running.delete(child);
+      const output = Buffer.concat(chunks).toString();
+      const counts = parseSummary(output);
+      resolve({
+        file,
+        output,
+        ms: performance.now() - begin,
+        counts: counts ?? { passed: 0, failed: 0, skipped: 0 },
+        problem: killedFor ?? findProblem(counts, code, signal),
+      });
+    });
+  });
+}
+
+/** What is wrong with a file beyond the failed tests that it has counted itself. */
+function findProblem(counts, code, signal) {
+  if (signal) return `it died of ${signal}`;
+  if (!counts) return `it ended with exit code ${code} and without uvu's summary (test.run()?)`;
+  if (code !== 0 && counts.failed === 0) return `its tests passed but its exit code is ${code}`;
+  return undefined;
+}
+
+// ── all of them ─────────────────────────────────────────────────────────────────────────────────
+
+const totals = { passed: 0, failed: 0, skipped: 0 };
+
+function report({ file, output, ms, counts, problem }) {
+  const failed = counts.failed + (problem ? 1 : 0);
+  totals.passed += counts.passed;
+  totals.failed += failed;
+  totals.skipped += counts.skipped;
+  const parts = [`${counts.passed} passed`];
+  if (counts.failed > 0) parts.push(`${counts.failed} failed`);
+  if (counts.skipped > 0) parts.push(`${counts.skipped} skipped`);
+  const name = file.replace(/\.test\.js$/, '');
+  const head = `${failed > 0 ? 'FAIL' : 'ok  '}  ${name}`.padEnd(46);
+  console.log(`${head}  ${parts.join(', ')}  ${(ms / 1000).toFixed(1)} s`);
+  if (problem) console.log(`      ${problem}`);
+  const shown = failed > 0 || verbose ? output.trimEnd() : '';
+  if (shown) console.log(shown.replace(/^(?=.)/gm, '      | '));
+}
+
+async function runAll(files, width) {
+  const queue = [...files];
+  const lane = async () => {
+    for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
+      report(await runFile(file));
+    }
+  };
+  await Promise.all(Array.from({ length: width }, lane));
+}
+
+function findFiles() {
+  if (!existsSync(top)) return [];
+  const all = readdirSync(top, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith('.test.js'))
+    .map((entry) => relative(top, join(entry.parentPath ?? entry.path, entry.name)));
+  const isAsked = (file) => names.length === 0 || names.some((name) => file.includes(name));
+  return all.filter(isAsked).sort();
+}
+
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+  ['SIGHUP', 129],
+]) {
+  process.on(signal, () => {
+    for (const child of running) killGroup(child);
+    process.exit(code);
+  });
+}
+
+const files = findFiles();
+const isSerial = (file) => file.endsWith('.serial.test.js');
+await runAll(
+  files.filter((file) => !isSerial(file)),
+  jobs,
+);
+await runAll(files.filter(isSerial), 1);
+
+const { passed, failed, skipped } = totals;
+if (files.length === 0) console.log(`No test file matches ${names.join(', ') || '*.test.ts'}.`);
+console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
+process.exitCode = failed > 0 || passed + skipped === 0 ? 1 : 0;
