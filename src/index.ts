@@ -1,4 +1,17 @@
+// multiloop's public surface.
+
+export { type ErrorCode, MultiloopError, type SystemError } from './errors.js';
 export * from './event/ev.js';
 export { EventBase, type EventBaseOptions, type EventCounts } from './event/event_base.js';
 export { type EventCallback, EventHandle } from './event/event_handle.js';
 export { sys } from './event/sys.js';
+export { type Connection } from './runtime/connection.js';
+export { type GroupStats, LoopGroup } from './runtime/loop_group.js';
+export { type LoopHandle, type LoopState, type LoopStats } from './runtime/loop_slot.js';
+export { type PolicyName } from './runtime/policy.js';
+export { serve } from './runtime/serve.js';
+export { type ServeOptions } from './runtime/settings.js';
+export { defineWorker, type LoopContext, type LoopWorker } from './runtime/worker.js';
+export { type Address } from './stream/address.js';
+export { Listener } from './stream/listener.js';
+export { type ListenOptions } from './stream/listening_socket.js';

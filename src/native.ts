@@ -51,6 +51,7 @@ export interface Native {
   sockRecv(base: number, fd: number): number;
   sockSend(fd: number, from: Uint8Array, offset: number): number;
   sockSendv(fd: number, chunks: Uint8Array[], first: number, offset: number): number;
+  sockNonBlocking(fd: number): number;
   sockShutdown(fd: number): number;
   sockError(fd: number): number;
   sockLocal(fd: number): RawAddress | undefined;

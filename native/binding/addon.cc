@@ -55,6 +55,7 @@ constexpr Export kExports[] = {
     {"sockRecv", sock_recv},
     {"sockSend", sock_send},
     {"sockSendv", sock_sendv},
+    {"sockNonBlocking", sock_non_blocking},
     {"sockShutdown", sock_shutdown},
     {"sockError", sock_error},
     {"sockLocal", sock_name<sys::local_address>},

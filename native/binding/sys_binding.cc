@@ -144,6 +144,11 @@ napi_value sock_sendv(napi_env env, napi_callback_info info) {
   return js(env, count == 0 ? 0L : sys::sendv(args.i32(0), vectors, count));
 }
 
+napi_value sock_non_blocking(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  return js(env, sys::set_non_blocking(args.i32(0)));
+}
+
 napi_value sock_shutdown(napi_env env, napi_callback_info info) {
   const Args<1> args(env, info);
   return js(env, sys::shutdown_write(args.i32(0)));

@@ -107,6 +107,12 @@ int check_open(int fd) {
   return flags < 0 ? flags : 0;
 }
 
+int set_non_blocking(int fd) {
+  const int flags = retried([=] { return ::fcntl(fd, F_GETFL); });
+  if (flags < 0) return flags;
+  return retried([=] { return ::fcntl(fd, F_SETFL, flags | O_NONBLOCK); });
+}
+
 int accept(int listener, SockAddr* peer) {
   peer->length = sizeof peer->storage;
   return retried([=] {

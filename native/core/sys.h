@@ -34,6 +34,8 @@ int close(int fd);
 // Whether `fd` names an open descriptor: 0 or -EBADF.
 [[nodiscard]] int check_open(int fd);
 
+// For a descriptor that somebody else made.
+[[nodiscard]] int set_non_blocking(int fd);
 [[nodiscard]] int accept(int listener, SockAddr* peer);
 [[nodiscard]] int shutdown_write(int fd);
 [[nodiscard]] int socket_error(int fd);

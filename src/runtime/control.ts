@@ -1,0 +1,72 @@
+// What coordinator and loops tell each other through their inboxes, and what a loop's task is
+// given and returns. All of it is structured clone.
+
+import { deserialize, serialize } from 'node:v8';
+import type { BackendName, WakerName } from '../event/ev.js';
+import type { ListenOptions } from '../stream/listening_socket.js';
+import type { ErrorCode } from '../errors.js';
+import { MultiloopError } from '../errors.js';
+
+/** The task that a loop's thread runs for its whole life. */
+export interface LoopTask {
+  loop: number;
+  generation: number;
+  worker: string;
+  workerData: unknown;
+  backend: BackendName | undefined;
+  waker: WakerName;
+  inbox: number;
+  coordinator: number;
+  /** By the number that the ledger keeps with each connection. */
+  listeners: [number: number, options: ListenOptions][];
+  stats: SharedArrayBuffer;
+}
+
+/** How the task ended, unless its thread died. */
+export type LoopEnd = { stopped: true } | { failed: FlatError };
+
+export type ToCoordinator =
+  | { type: 'ready'; loop: number; generation: number; threadId: number; backend: BackendName }
+  | { type: 'workerError'; loop: number; connection: number; error: FlatError };
+
+export type ToLoop = { type: 'stop'; drainMs: number };
+
+export function encode(message: ToCoordinator | ToLoop): Buffer {
+  return serialize(message);
+}
+
+export function decode<T extends ToCoordinator | ToLoop>(bytes: Buffer): T {
+  return deserialize(bytes) as T;
+}
+
+/** An error between threads: structured clone would drop its code. */
+export interface FlatError {
+  name: string;
+  message: string;
+  code?: string;
+  stack?: string;
+}
+
+export function flatten(error: unknown): FlatError {
+  if (!(error instanceof Error)) return { name: 'Error', message: `thrown: ${String(error)}` };
+  const { name, message, stack } = error;
+  const cause = error.cause instanceof Error ? error.cause.stack : undefined;
+  const code = (error as { code?: unknown }).code;
+  return {
+    name,
+    message,
+    ...(typeof code === 'string' ? { code } : {}),
+    stack: cause === undefined ? stack : `${stack}\n  [cause]: ${cause}`,
+  };
+}
+
+export function unflatten(flat: FlatError): Error {
+  const ours = flat.code?.startsWith('ERR_WORKER') ?? false;
+  const error = ours
+    ? new MultiloopError(flat.code as ErrorCode, flat.message)
+    : Object.assign(new Error(flat.message), flat.code === undefined ? {} : { code: flat.code });
+  if (!ours && flat.name !== 'Error')
+    Object.defineProperty(error, 'name', { value: flat.name, enumerable: false });
+  if (flat.stack !== undefined) error.stack = flat.stack;
+  return error;
+}

@@ -1,0 +1,150 @@
+// The coordinator: what listens, accepts and hands descriptors to loops. One a thread, shared by
+// the groups of that thread and counted; its base is driven by libuv, beside everything else that
+// the thread does.
+
+import { systemError } from '../errors.js';
+import { EventBase } from '../event/event_base.js';
+import { MessageKind, Num } from '../event/page.js';
+import { native } from '../native.js';
+import { type ListenOptions, ListeningSocket } from '../stream/listening_socket.js';
+import { decode, type ToCoordinator } from './control.js';
+
+/** Messages from loops that may wait: reports, and descriptors of loops that died. */
+const INBOX_MESSAGES = 16_384;
+
+/** A group, as its coordinator sees it. */
+export interface Sink {
+  /** Accepted connections, by id; the coordinator owns them. */
+  accepted(ids: Float64Array, count: number): void;
+  /** A connection whose loop died before it took it. */
+  returned(id: number): void;
+  /** The loop of `inbox` is gone and its descriptors are settled. */
+  released(inbox: number): void;
+  report(inbox: number, message: ToCoordinator): void;
+  failed(error: Error): void;
+}
+
+export class LedgerListener extends ListeningSocket {
+  readonly number: number;
+  readonly options: ListenOptions;
+  readonly #owner: number;
+  readonly #sink: Sink;
+  readonly #ids: Float64Array;
+
+  constructor(
+    coordinator: Coordinator,
+    number: number,
+    options: ListenOptions,
+    batch: number,
+    sink: Sink,
+  ) {
+    super(coordinator.base, options);
+    this.number = number;
+    this.options = options;
+    this.#owner = coordinator.inbox;
+    this.#sink = sink;
+    this.#ids = new Float64Array(batch);
+  }
+
+  protected acceptBatch(): number {
+    const max = this.#ids.length;
+    const count = native.ledgerAccept(this.fd, this.#owner, this.number, max, this.#ids);
+    if (count > 0) this.#sink.accepted(this.#ids, count);
+    return Math.min(count, 0);
+  }
+
+  protected failed(error: Error): void {
+    this.#sink.failed(error);
+  }
+}
+
+export class Coordinator {
+  static #shared: Coordinator | undefined;
+
+  /** This thread's; give it back with release(). */
+  static acquire(): Coordinator {
+    Coordinator.#shared ??= new Coordinator();
+    Coordinator.#shared.#users++;
+    return Coordinator.#shared;
+  }
+
+  readonly base = new EventBase({ drive: 'libuv' });
+  readonly inbox: number;
+  #users = 0;
+  #refs = 0;
+  #nextListener = 1;
+  readonly #sinks = new Map<number, Sink>(); // by listener number
+  readonly #loops = new Map<number, Sink>(); // by inbox
+
+  private constructor() {
+    this.inbox = native.inboxNew(INBOX_MESSAGES, false, 0);
+    if (this.inbox < 0) throw systemError(this.inbox, 'inbox_new');
+    const status = native.inboxAttach(this.base._id, this.inbox);
+    if (status < 0) throw systemError(status, 'inbox_attach');
+    this.base._onMessages = (count, numbers) => this.#messages(count, numbers);
+    native.inboxRef(this.base._id, false);
+    this.base.dispatch();
+  }
+
+  release(): void {
+    if (--this.#users > 0) return;
+    Coordinator.#shared = undefined;
+    native.inboxDetach(this.base._id);
+    this.base.close();
+    native.inboxFree(this.inbox);
+  }
+
+  /** Groups that keep the process alive. */
+  ref(): void {
+    if (++this.#refs === 1) native.inboxRef(this.base._id, true);
+  }
+  unref(): void {
+    if (--this.#refs === 0) native.inboxRef(this.base._id, false);
+  }
+
+  /** Opens a listening socket that accepts nothing before resume(). */
+  listen(options: ListenOptions, batch: number, sink: Sink): LedgerListener {
+    const number = this.#nextListener++;
+    const listener = new LedgerListener(this, number, options, batch, sink);
+    listener.pause();
+    this.#sinks.set(number, sink);
+    return listener;
+  }
+  forgetListener(listener: LedgerListener): void {
+    this.#sinks.delete(listener.number);
+  }
+
+  addLoop(inbox: number, sink: Sink): void {
+    this.#loops.set(inbox, sink);
+  }
+  forgetLoop(inbox: number): void {
+    this.#loops.delete(inbox);
+  }
+
+  /** Closes a connection that the coordinator owns, with a reset. */
+  refuse(id: number): void {
+    native.ledgerClose(this.base._id, id, true);
+  }
+
+  #messages(count: number, numbers: Float64Array): void {
+    for (let i = 0, at: number = Num.INBOX; i < count; i++, at += 4) {
+      const kind = numbers[at];
+      const from = numbers[at + 1];
+      const id = numbers[at + 2];
+      if (kind === MessageKind.RELEASED) this.#loops.get(from)?.released(from);
+      else if (kind === MessageKind.RETURNED) this.#returned(id);
+      else if (kind === MessageKind.POST) this.#report(from, i);
+    }
+  }
+
+  #returned(id: number): void {
+    const sink = this.#sinks.get(native.ledgerListener(id));
+    if (sink === undefined) this.refuse(id);
+    else sink.returned(id);
+  }
+
+  #report(from: number, index: number): void {
+    const bytes = native.inboxTake(this.base._id, index);
+    if (bytes !== undefined) this.#loops.get(from)?.report(from, decode<ToCoordinator>(bytes));
+  }
+}

@@ -1,0 +1,125 @@
+// What serve() was asked for, checked and with every default in place.
+
+import { availableParallelism } from 'node:os';
+import type { ResourceLimits } from 'node:worker_threads';
+import { BACKEND_NAMES, chooseBackend } from '../event/backends.js';
+import type { BackendName, WakerName } from '../event/ev.js';
+import { resolveHost } from '../stream/address.js';
+import { checkListenOptions, type ListenOptions } from '../stream/listening_socket.js';
+import { checkInteger, checkOneOf, invalidType } from '../validate.js';
+import { workerUrl } from './load_worker.js';
+import { POLICY_NAMES, type PolicyName } from './policy.js';
+
+export interface ServeOptions {
+  /** Module with a worker as default export; a string is a file: URL or a path from cwd. */
+  worker: string | URL;
+  /** Structured clone, to every loop; SharedArrayBuffers stay shared. */
+  workerData?: unknown;
+  /** os.availableParallelism() by default. */
+  loops?: number;
+  /** { port: 0, host: '127.0.0.1' } by default. */
+  listen?: ListenOptions | ListenOptions[];
+  /** A list is dealt out to the loops in turn. */
+  backend?: BackendName | BackendName[];
+  waker?: WakerName | WakerName[];
+  /** 'round-robin' */
+  policy?: PolicyName;
+  /** 65,536 over all loops; what is accepted beyond is closed at once. */
+  maxConnections?: number;
+  /** Messages that may wait for one loop: 1,024. */
+  inboxSize?: number;
+  /** Connections accepted in one turn: 64. */
+  acceptBatch?: number;
+  /** How long a stop waits for what is being written: 10,000 ms. */
+  drainMs?: number;
+  /** A loop that dies is replaced: 5 times in 60,000 ms, after 100 ms doubling to 5,000. */
+  restart?: { max?: number; within?: number; backoff?: number };
+  resourceLimits?: ResourceLimits;
+  execArgv?: string[];
+  env?: NodeJS.ProcessEnv;
+  /** SIGINT and SIGTERM close the group, a second one ends the process at once. false. */
+  handleSignals?: boolean;
+  /** Aborting drains and closes. */
+  signal?: AbortSignal;
+}
+
+export interface Settings {
+  worker: string;
+  workerData: unknown;
+  loops: { backend: BackendName; waker: WakerName }[];
+  listen: ListenOptions[];
+  maxConnections: number;
+  inboxSize: number;
+  acceptBatch: number;
+  drainMs: number;
+  restart: { max: number; within: number; backoff: number };
+  resourceLimits: ResourceLimits | undefined;
+  execArgv: string[] | undefined;
+  env: NodeJS.ProcessEnv | undefined;
+}
+
+/** More loops than this on one machine is a mistake. */
+const LOOPS_MAX = 512;
+const INBOX_MAX = 2 ** 20;
+const WAKERS: readonly WakerName[] = ['eventfd', 'pipe'];
+
+/** Throws what is wrong, before anything is started. */
+export async function settle(options: ServeOptions): Promise<Settings> {
+  if (typeof options !== 'object' || options === null)
+    throw invalidType('options', 'of type object', options);
+  const count = checkInteger('options.loops', options.loops ?? availableParallelism(), 1, LOOPS_MAX);
+  checkOneOf('options.policy', options.policy ?? 'round-robin', POLICY_NAMES);
+  const backends = backendList(options.backend);
+  const wakers = listOf<WakerName>(options.waker, ['eventfd']);
+  for (const waker of wakers) checkOneOf('options.waker', waker, WAKERS);
+  const integer = (key: keyof ServeOptions, fallback: number, min: number, max: number) =>
+    checkInteger(`options.${key}`, (options[key] as number | undefined) ?? fallback, min, max);
+  const restart = options.restart ?? {};
+  const worker = workerUrl(options.worker);
+  return {
+    worker,
+    workerData: options.workerData,
+    loops: Array.from({ length: count }, (_, loop) => ({
+      backend: backends[loop % backends.length],
+      waker: wakers[loop % wakers.length],
+    })),
+    listen: await listenList(options.listen),
+    maxConnections: integer('maxConnections', 65_536, 1, 2 ** 20),
+    inboxSize: integer('inboxSize', 1_024, 1, INBOX_MAX),
+    acceptBatch: integer('acceptBatch', 64, 1, 4_096),
+    drainMs: integer('drainMs', 10_000, 0, 2 ** 31 - 1),
+    restart: {
+      max: checkInteger('options.restart.max', restart.max ?? 5, 0),
+      within: checkInteger('options.restart.within', restart.within ?? 60_000, 1),
+      backoff: checkInteger('options.restart.backoff', restart.backoff ?? 100, 0, 60_000),
+    },
+    resourceLimits: options.resourceLimits,
+    execArgv: options.execArgv,
+    env: options.env,
+  };
+}
+
+function listOf<T>(value: T | T[] | undefined, fallback: T[]): T[] {
+  if (value === undefined) return fallback;
+  const list = Array.isArray(value) ? value : [value];
+  return list.length === 0 ? fallback : list;
+}
+
+function backendList(value: ServeOptions['backend']): BackendName[] {
+  if (value === undefined) return [chooseBackend({}).name];
+  const names = listOf<BackendName>(value, []);
+  for (const name of names) checkOneOf('options.backend', name, BACKEND_NAMES);
+  return names.map((name) => chooseBackend({ backend: name }).name);
+}
+
+async function listenList(value: ServeOptions['listen']): Promise<ListenOptions[]> {
+  const list = listOf(value, [{ port: 0, host: '127.0.0.1' }]);
+  for (const options of list) checkListenOptions(options);
+  return Promise.all(
+    list.map(async (options) =>
+      options.host === undefined
+        ? options
+        : { ...options, host: await resolveHost(options.host) },
+    ),
+  );
+}

@@ -1,0 +1,70 @@
+// A worker: the user's module that a loop runs, and what it may define.
+
+import type { EventBase } from '../event/event_base.js';
+import { invalidType } from '../validate.js';
+import type { Connection } from './connection.js';
+
+/**
+ * What a loop does with its connections. Hooks may be async: one that returns a promise holds the
+ * connection, which gets no further data until it settles. A hook that throws or rejects destroys
+ * its connection with that error and is counted; the loop lives. An error outside any hook ends
+ * the loop, and the group starts another in its place.
+ */
+export interface LoopWorker<State = unknown> {
+  /** Before the first connection; throwing fails serve(). */
+  start?(loop: LoopContext): void | Promise<void>;
+  open?(conn: Connection<State>): void | Promise<void>;
+  /** The chunk is the worker's to keep. */
+  data?(conn: Connection<State>, chunk: Uint8Array): void | Promise<void>;
+  /** The output is below the high watermark again. */
+  writable?(conn: Connection<State>): void;
+  /** The peer will send no more; without this hook the connection is ended too. */
+  end?(conn: Connection<State>): void | Promise<void>;
+  /** Exactly once for each connection that was opened on this loop. */
+  close?(conn: Connection<State>, error?: Error): void;
+  /** After the last connection; the loop ends when it is done, or when drainMs is over. */
+  stop?(loop: LoopContext): void | Promise<void>;
+}
+
+export interface LoopContext {
+  readonly id: number;
+  /** How often this loop's thread was replaced. */
+  readonly generation: number;
+  readonly threadId: number;
+  readonly base: EventBase;
+  readonly workerData: unknown;
+  /** Aborted when the loop begins to stop. */
+  readonly signal: AbortSignal;
+  connections(): IterableIterator<Connection>;
+}
+
+const HOOKS = ['start', 'open', 'data', 'writable', 'end', 'close', 'stop'] as const;
+
+// Shared by every copy of the package in the thread, so that serve() is recognised in all of them.
+const DEFINED = Symbol.for('multiloop.defined');
+const registry = globalThis as { [DEFINED]?: LoopWorker };
+
+/**
+ * Marks a worker, for its types. A file that both defines a worker and calls serve() has to call
+ * this first: in a loop's thread nothing after `await serve()` runs.
+ */
+export function defineWorker<State = unknown>(worker: LoopWorker<State>): LoopWorker<State> {
+  checkWorker(worker);
+  registry[DEFINED] = worker as LoopWorker;
+  return worker;
+}
+
+/** What defineWorker was last given on this thread. */
+export function definedWorker(): LoopWorker | undefined {
+  return registry[DEFINED];
+}
+
+export function checkWorker(worker: unknown): asserts worker is LoopWorker {
+  if (typeof worker !== 'object' || worker === null)
+    throw invalidType('worker', 'an object with hooks', worker);
+  for (const hook of HOOKS) {
+    const value = (worker as Record<string, unknown>)[hook];
+    if (value !== undefined && typeof value !== 'function')
+      throw invalidType(`worker.${hook}`, 'of type function', value);
+  }
+}

@@ -1,0 +1,111 @@
+// The heap of timers against a sorted set that does the same.
+#include "../../native/core/timer_heap.h"
+
+#include <map>
+
+#include "check.h"
+#include "fixture.h"
+
+namespace multiloop::test {
+
+namespace {
+
+// The timers in the order in which they must fire: by deadline, then by when they were set.
+struct Model {
+  using Key = std::pair<Micros, std::uint64_t>;
+  std::map<Key, std::uint32_t> sorted;
+  std::map<std::uint32_t, Key> places;
+  std::uint64_t order = 0;
+
+  void set(std::uint32_t owner, Micros deadline) {
+    remove(owner);
+    places[owner] = {deadline, order++};
+    sorted[places[owner]] = owner;
+  }
+  void remove(std::uint32_t owner) {
+    const auto place = places.find(owner);
+    if (place == places.end()) return;
+    sorted.erase(place->second);
+    places.erase(place);
+  }
+};
+
+}  // namespace
+
+TEST(random_operations_agree_with_a_sorted_model) {
+  constexpr int kOperations = 200'000;
+  constexpr std::uint32_t kOwners = 1'000;
+  std::mt19937 random = make_random();
+  TimerHeap heap;
+  heap.reserve(kOwners);
+  Model model;
+  for (int i = 0; i < kOperations; ++i) {
+    const std::uint32_t owner = below(random, kOwners);
+    switch (below(random, 8)) {
+      case 0:
+      case 1:
+        if (heap.contains(owner)) heap.remove(owner);
+        model.remove(owner);
+        break;
+      case 2:
+        // As a turn does: take the first until only later ones are left.
+        while (!heap.empty() && heap.size() > kOwners / 2) {
+          if (!EXPECT_EQ(heap.first().owner, model.sorted.begin()->second)) return;
+          model.remove(heap.first().owner);
+          heap.remove(heap.first().owner);
+        }
+        break;
+      default: {
+        // Few different deadlines, so that many are equal.
+        const auto deadline = static_cast<Micros>(below(random, 200));
+        heap.set(owner, deadline);
+        model.set(owner, deadline);
+      }
+    }
+    bool same = heap.size() == model.sorted.size() &&
+                heap.contains(owner) == (model.places.count(owner) > 0);
+    if (same && heap.contains(owner)) same = heap.deadline(owner) == model.places[owner].first;
+    if (same && !heap.empty()) same = heap.first().owner == model.sorted.begin()->second;
+    if (same && i % 500 == 0) same = heap.valid();
+    if (!EXPECT_TRUE(same)) return;
+  }
+  while (!heap.empty()) {
+    if (!EXPECT_EQ(heap.first().owner, model.sorted.begin()->second)) return;
+    model.remove(heap.first().owner);
+    heap.remove(heap.first().owner);
+  }
+  EXPECT_TRUE(heap.valid());
+}
+
+TEST(equal_deadlines_fire_in_the_order_they_were_set) {
+  TimerHeap heap;
+  heap.reserve(100);
+  for (std::uint32_t owner = 0; owner < 100; ++owner) heap.set(owner, 7);
+  // One that is set again goes to the end.
+  heap.set(0, 7);
+  std::vector<std::uint32_t> fired;
+  while (!heap.empty()) {
+    fired.push_back(heap.first().owner);
+    heap.remove(heap.first().owner);
+  }
+  std::vector<std::uint32_t> expected;
+  for (std::uint32_t owner = 1; owner < 100; ++owner) expected.push_back(owner);
+  expected.push_back(0);
+  EXPECT_EQ(fired, expected);
+}
+
+TEST(reserving_keeps_what_is_set) {
+  TimerHeap heap;
+  heap.reserve(1);
+  heap.set(0, 5);
+  heap.reserve(1'000);
+  heap.reserve(10);
+  EXPECT_TRUE(heap.contains(0));
+  EXPECT_TRUE(!heap.contains(999));
+  heap.set(999, 4);
+  EXPECT_EQ(heap.first().owner, 999U);
+  EXPECT_EQ(heap.at(1).owner, 0U);
+  EXPECT_TRUE(heap.valid());
+}
+
+}  // namespace multiloop::test
