@@ -30,6 +30,7 @@ export interface Native {
   baseNow(base: number): number;
   baseUpdateTime(base: number): void;
   baseCheck(base: number): void;
+  reportException(error: unknown): void;
   eventNew(base: number, fd: number, mask: number): number;
   eventAdd(base: number, event: number, timeout: number): number;
   eventDel(base: number, event: number): number;

@@ -34,6 +34,7 @@ constexpr Export kExports[] = {
     {"baseNow", base_now},
     {"baseUpdateTime", base_update_time},
     {"baseCheck", base_check},
+    {"reportException", report_exception},
     {"eventNew", event_new},
     {"eventAdd", event_add},
     {"eventDel", event_call<&Base::remove>},

@@ -109,6 +109,14 @@ napi_value base_update_time(napi_env env, napi_callback_info info) {
   return js_undefined(env);
 }
 
+// reportException(error): as Node reports one that nobody caught. 'uncaughtException' sees it;
+// without a handler it ends the process, or this thread.
+napi_value report_exception(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  napi_fatal_exception(env, args[0]);
+  return js_undefined(env);
+}
+
 napi_value base_check(napi_env env, napi_callback_info info) {
   const Args<1> args(env, info);
   const BaseHost* host = args.state().host(args.u32(0));
@@ -207,7 +215,6 @@ napi_value layout(napi_env env, napi_callback_info) {
     napi_set_named_property(env, out, name, js(env, static_cast<std::uint32_t>(value)));
   };
   set("active", offsetof(Page, active));
-  set("threw", offsetof(Page, threw));
   set("noExit", offsetof(Page, no_exit));
   set("nonblock", offsetof(Page, nonblock));
   set("reason", offsetof(Page, reason));

@@ -34,7 +34,6 @@ bool EnvState::enter(BaseHost* host, Reason reason) {
   napi_handle_scope scope = nullptr;
   ML_CHECK(napi_open_handle_scope(env_, &scope) == napi_ok);
   host->page->reason = static_cast<std::int32_t>(reason);
-  host->page->threw = 0;
   host->dispatching = true;
   napi_value receiver = nullptr;
   napi_value dispatcher = nullptr;
@@ -45,30 +44,26 @@ bool EnvState::enter(BaseHost* host, Reason reason) {
       napi_make_callback(env_, host->context, receiver, dispatcher, 0, nullptr, &result);
   host->dispatching = false;
   host->base->end_of_pass();
-  bool alive = true;
-  if (status != napi_ok) {
-    bool pending = false;
-    napi_is_exception_pending(env_, &pending);
-    napi_value exception = nullptr;
-    if (pending) napi_get_and_clear_last_exception(env_, &exception);
-    napi_valuetype type = napi_null;
-    if (pending) napi_typeof(env_, exception, &type);
-    // A thread that is being terminated leaves V8's null behind and never reached the
-    // dispatcher's catch, which sets `threw`.
-    alive = pending && (host->page->threw != 0 || type != napi_null);
-    if (alive) report_exception(host, exception);
-  }
+  const bool alive = status == napi_ok || report_pending();
   if (host->closed) close_host(host);
   napi_close_handle_scope(env_, scope);
   if (!alive) release();
   return alive;
 }
 
-void EnvState::report_exception(BaseHost* host, napi_value exception) {
-  host->page->threw = 0;
-  // 'uncaughtException' sees it as it sees one from any of Node's callbacks; without a handler
-  // this ends the process, or this thread.
+// The dispatcher reports what callbacks throw itself, so a call that failed means that the thread
+// is being terminated; V8 then leaves no exception or null. On a Node whose ticks the dispatcher
+// cannot drain, one of theirs may be pending.
+bool EnvState::report_pending() {
+  bool pending = false;
+  napi_value exception = nullptr;
+  napi_valuetype type = napi_null;
+  napi_is_exception_pending(env_, &pending);
+  if (!pending) return false;
+  napi_get_and_clear_last_exception(env_, &exception);
+  if (napi_typeof(env_, exception, &type) != napi_ok || type == napi_null) return false;
   napi_fatal_exception(env_, exception);
+  return true;
 }
 
 bool EnvState::javascript_refused() {

@@ -80,8 +80,8 @@ class EnvState {
   void turn_nested(BaseHost* host);
   // Calls the dispatcher. False: this thread can run no more JavaScript and was released.
   bool enter(BaseHost* host, Reason reason);
+  bool report_pending();
   bool javascript_refused();
-  void report_exception(BaseHost* host, napi_value exception);
   void start_base_drive();
   void sync_liveness();
   void close_handles();

@@ -45,7 +45,7 @@ struct Page {
     double fd;
   };
   std::int32_t active;       // TypeScript: callbacks that wait for the next pass
-  std::int32_t threw;        // TypeScript: the pass ended by an exception, not by termination
+  std::int32_t spare;
   std::int32_t no_exit;      // TypeScript: NO_EXIT_ON_EMPTY is in force
   std::int32_t nonblock;     // TypeScript: never block, and call the dispatcher after every wait
   std::int32_t reason;       // why the dispatcher is called, one of Reason

@@ -476,18 +476,19 @@ export class EventBase implements Disposable {
       return;
     }
     this.#ranCallback = false;
+    let thrown: { error: unknown } | undefined;
     try {
       this.#pass();
     } catch (error) {
-      // Termination is not catchable and never gets here: the native side tells them apart by it.
-      this.#words[Word.THREW] = 1;
-      throw error;
-    } finally {
-      if (this.#run === run) {
-        const result = this.#verdict(run.flags);
-        if (result !== undefined) this.#finish(result);
-      }
+      thrown = { error };
     }
+    if (this.#run === run) {
+      const result = this.#verdict(run.flags);
+      if (result !== undefined) this.#finish(result);
+    }
+    // From in here and not by throwing: a tick that threw leaves its async ids on Node's stack,
+    // and the report clears it before the native side takes its own off.
+    if (thrown !== undefined) native.reportException(thrown.error);
   };
 
   #pass(): void {

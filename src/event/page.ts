@@ -11,7 +11,6 @@ const RING_BYTES = RING_RECORDS * 8;
 /** Index of each 32-bit word. */
 export const Word = {
   ACTIVE: 0,
-  THREW: 1,
   NO_EXIT: 2,
   NONBLOCK: 3,
   REASON: 4,

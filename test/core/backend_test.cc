@@ -55,10 +55,9 @@ bool add_for_each_backend(const std::string& name, SubjectBody body) {
   return true;
 }
 
-#define TEST_EACH_BACKEND(name)                              \
-  void name(Subject& subject);                               \
-  [[maybe_unused]] const bool registered_##name =            \
-      add_for_each_backend(#name, name);                     \
+#define TEST_EACH_BACKEND(name)                                                      \
+  void name(Subject& subject);                                                       \
+  [[maybe_unused]] const bool registered_##name = add_for_each_backend(#name, name); \
   void name(Subject& subject)
 
 TEST_EACH_BACKEND(tells_what_is_ready_and_nothing_else) {
@@ -213,13 +212,11 @@ TEST_EACH_BACKEND(many_closed_descriptors_share_a_small_answer) {
 }
 
 TEST_EACH_BACKEND(a_number_that_was_used_again_works_although_we_remember_it) {
-  Pair old;
+  const Pair old;
   const int number = old.near;
   EXPECT_EQ(subject.change(number, 0, kRead), 0);
-  old.near.close();
-  Pair young;
+  const Pair young;
   EXPECT_EQ(dup2(young.near, number), number);
-  const Fd again(number);
   EXPECT_EQ(subject.change(number, kRead, kRead | kWrite), 0);
   EXPECT_EQ(subject.wait(), 1);
   EXPECT_EQ(subject.mask(number), kWrite);

@@ -32,8 +32,8 @@ inline bool add(const char* file, const std::string& name, std::function<void()>
 }
 
 template <typename T>
-constexpr bool kIsNumber = std::is_integral_v<T> && !std::is_same_v<T, bool> &&
-                           !std::is_same_v<T, char>;
+constexpr bool kIsNumber =
+    std::is_integral_v<T> && !std::is_same_v<T, bool> && !std::is_same_v<T, char>;
 
 template <typename T>
 std::string to_text(const T& value) {
@@ -75,10 +75,9 @@ bool expect_eq(const A& actual, const B& expected, const char* text, const char*
 
 }  // namespace check
 
-#define TEST(name)                                             \
-  static void name();                                          \
-  [[maybe_unused]] static const bool registered_##name =       \
-      check::add(__FILE__, #name, name);                       \
+#define TEST(name)                                                                          \
+  static void name();                                                                       \
+  [[maybe_unused]] static const bool registered_##name = check::add(__FILE__, #name, name); \
   static void name()
 #define EXPECT_EQ(actual, expected) \
   check::expect_eq((actual), (expected), #actual " == " #expected, __FILE__, __LINE__)

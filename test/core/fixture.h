@@ -4,9 +4,9 @@
 
 #include <sched.h>
 
+#include <dirent.h>
 #include <cerrno>
 #include <cstdlib>
-#include <dirent.h>
 #include <memory>
 #include <random>
 #include <thread>
@@ -263,8 +263,8 @@ inline bool add_for_each_base(const char* file, const std::string& name, RigBody
 }  // namespace multiloop::test
 
 // A test of an event base, registered for every backend × waker.
-#define TEST_EACH_BASE(name)                                                                  \
-  static void name(::multiloop::test::Rig& rig);                                              \
-  [[maybe_unused]] static const bool registered_##name =                                      \
-      ::multiloop::test::add_for_each_base(__FILE__, #name, name);                            \
+#define TEST_EACH_BASE(name)                                       \
+  static void name(::multiloop::test::Rig& rig);                   \
+  [[maybe_unused]] static const bool registered_##name =           \
+      ::multiloop::test::add_for_each_base(__FILE__, #name, name); \
   static void name(::multiloop::test::Rig& rig)

@@ -157,7 +157,10 @@ TEST(no_message_and_no_wake_up_is_lost_between_producers_and_a_sleeping_consumer
     for (std::uint32_t producer = 0; producer < kProducers; ++producer) {
       producers.emplace_back([&, producer] {
         for (std::uint64_t i = 0; i < kEach; ++i) {
-          while (push(inbox.handle, number(i, producer)) != Inbox::Push::kOk) sched_yield();
+          Inbox::Push result;
+          while ((result = push(inbox.handle, number(i, producer))) == Inbox::Push::kFull)
+            sched_yield();
+          if (result == Inbox::Push::kGone) return;
           // Now and then it lets the consumer fall asleep.
           if (i % 64 == 0) await([&] { return inbox->depth() == 0; });
         }

@@ -35,8 +35,7 @@ int main(int argc, char** argv) {
     const int before = check::failures.load();
     const auto begin = std::chrono::steady_clock::now();
     test.body();
-    const std::chrono::duration<double, std::milli> took =
-        std::chrono::steady_clock::now() - begin;
+    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
     const bool held = check::failures.load() == before;
     ++(held ? passed : failed);
     std::printf("%s %.0f ms\n", held ? "ok" : "FAILED", took.count());
