@@ -2,8 +2,9 @@
 
 export { type ErrorCode, MultiloopError, type SystemError } from './errors.js';
 export * from './event/ev.js';
-export { EventBase, type EventBaseOptions, type EventCounts } from './event/event_base.js';
+export { EventBase } from './event/event_base.js';
 export { type EventCallback, EventHandle } from './event/event_handle.js';
+export { type EventBaseOptions, type EventCounts } from './event/options.js';
 export { sys } from './event/sys.js';
 export { type Connection } from './runtime/connection.js';
 export { type GroupStats, LoopGroup } from './runtime/loop_group.js';

@@ -28,6 +28,7 @@ export interface Native {
   baseEmpty(base: number): number;
   baseAdded(base: number): number;
   baseNow(base: number): number;
+  baseIdle(base: number): number;
   baseUpdateTime(base: number): void;
   baseCheck(base: number): void;
   reportException(error: unknown): void;
@@ -110,7 +111,7 @@ function candidates(): string[] {
   ];
 }
 
-function load(): Native {
+function load(): { native: Native; addonPath: string } {
   const require = createRequire(import.meta.url);
   const tried: string[] = [];
   let cause: unknown;
@@ -120,7 +121,7 @@ function load(): Native {
       continue;
     }
     try {
-      return require(path) as Native;
+      return { native: require(path) as Native, addonPath: path };
     } catch (error) {
       cause = error;
       tried.push(`  ${path}: ${(error as Error).message}`);
@@ -139,4 +140,4 @@ function load(): Native {
   );
 }
 
-export const native: Native = load();
+export const { native, addonPath } = load();

@@ -39,7 +39,8 @@ export function checkInteger(
 /** Milliseconds, fractions allowed; the result is whole microseconds, rounded up. */
 export function checkMillis(name: string, value: unknown): number {
   if (typeof value !== 'number') throw invalidType(name, 'of type number', value);
-  if (!(value >= 0 && value <= MILLIS_MAX)) throw outOfRange(name, `>= 0 && <= ${MILLIS_MAX}`, value);
+  if (!(value >= 0 && value <= MILLIS_MAX))
+    throw outOfRange(name, `>= 0 && <= ${MILLIS_MAX}`, value);
   return Math.ceil(value * 1000);
 }
 
@@ -55,6 +56,25 @@ export function checkOneOf<T extends string>(name: string, value: unknown, all: 
   if (!(all as readonly string[]).includes(value))
     throw invalidValue(name, `must be one of ${all.map((one) => `'${one}'`).join(', ')}`, value);
   return value as T;
+}
+
+export function checkListOf<T extends string>(
+  name: string,
+  value: unknown,
+  all: readonly T[],
+): T[] {
+  if (!Array.isArray(value)) throw invalidType(name, 'an instance of Array', value);
+  for (const [at, one] of value.entries()) checkOneOf(`${name}[${at}]`, one, all);
+  return value;
+}
+
+export function checkObject(name: string, value: unknown): void {
+  if (typeof value !== 'object' || value === null) throw invalidType(name, 'of type object', value);
+}
+
+export function checkSignal(name: string, value: unknown): AbortSignal | undefined {
+  if (value === undefined || value instanceof AbortSignal) return value;
+  throw invalidType(name, 'an instance of AbortSignal', value);
 }
 
 export function checkBytes(name: string, value: unknown): Uint8Array {

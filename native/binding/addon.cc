@@ -32,6 +32,7 @@ constexpr Export kExports[] = {
     {"baseEmpty", base_empty},
     {"baseAdded", base_added},
     {"baseNow", base_now},
+    {"baseIdle", base_idle},
     {"baseUpdateTime", base_update_time},
     {"baseCheck", base_check},
     {"reportException", report_exception},

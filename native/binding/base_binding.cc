@@ -52,6 +52,7 @@ napi_value base_run(napi_env env, napi_callback_info info) {
   return js(env, args.state().run(host, args.boolean(1), args[2], args[3]));
 }
 
+// The loop is over, whoever drove it.
 napi_value base_stop(napi_env env, napi_callback_info info) {
   const Args<1> args(env, info);
   if (BaseHost* host = args.state().host(args.u32(0))) args.state().stop(host);
@@ -80,6 +81,7 @@ napi_value base_poll(napi_env env, napi_callback_info info) {
   host->base->end_of_pass();
   Micros timeout = host->base->next_timeout();
   if (timeout < 0 || timeout > limit) timeout = limit;
+  host->in_pass = true;
   return js(env, host->base->poll(timeout));
 }
 
@@ -101,11 +103,18 @@ napi_value base_now(napi_env env, napi_callback_info info) {
   return js(env, host == nullptr ? -1.0 : static_cast<double>(host->base->now()));
 }
 
+// baseIdle(id) -> micros that it has waited since it was made
+napi_value base_idle(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  return js(env, host == nullptr ? 0.0 : args.state().idle(host));
+}
+
 napi_value base_update_time(napi_env env, napi_callback_info info) {
   const Args<1> args(env, info);
   BaseHost* host = args.state().host(args.u32(0));
   // Outside a pass nothing is cached, so there is nothing to refresh.
-  if (host != nullptr && host->dispatching) host->base->update_time();
+  if (host != nullptr && host->in_pass) host->base->update_time();
   return js_undefined(env);
 }
 

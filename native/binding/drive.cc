@@ -35,6 +35,7 @@ bool EnvState::enter(BaseHost* host, Reason reason) {
   ML_CHECK(napi_open_handle_scope(env_, &scope) == napi_ok);
   host->page->reason = static_cast<std::int32_t>(reason);
   host->dispatching = true;
+  host->in_pass = true;
   napi_value receiver = nullptr;
   napi_value dispatcher = nullptr;
   napi_value result = nullptr;
@@ -43,6 +44,7 @@ bool EnvState::enter(BaseHost* host, Reason reason) {
   const napi_status status =
       napi_make_callback(env_, host->context, receiver, dispatcher, 0, nullptr, &result);
   host->dispatching = false;
+  host->in_pass = false;
   host->base->end_of_pass();
   const bool alive = status == napi_ok || report_pending();
   if (host->closed) close_host(host);
@@ -52,8 +54,8 @@ bool EnvState::enter(BaseHost* host, Reason reason) {
 }
 
 // The dispatcher reports what callbacks throw itself, so a call that failed means that the thread
-// is being terminated; V8 then leaves no exception or null. On a Node whose ticks the dispatcher
-// cannot drain, one of theirs may be pending.
+// is being terminated; V8 then leaves no exception or null. What a tick throws after the dispatcher
+// has returned may be pending too, and may be null.
 bool EnvState::report_pending() {
   bool pending = false;
   napi_value exception = nullptr;
@@ -61,7 +63,8 @@ bool EnvState::report_pending() {
   napi_is_exception_pending(env_, &pending);
   if (!pending) return false;
   napi_get_and_clear_last_exception(env_, &exception);
-  if (napi_typeof(env_, exception, &type) != napi_ok || type == napi_null) return false;
+  if (napi_typeof(env_, exception, &type) != napi_ok) return false;
+  if (type == napi_null && javascript_refused()) return false;
   napi_fatal_exception(env_, exception);
   return true;
 }
@@ -140,7 +143,9 @@ void EnvState::drive_base(BaseHost* host) {
 
 void EnvState::sync_liveness() {
   if (!handles_open_) return;
-  const bool alive = driving_ != nullptr && driving_->base->alive();
+  // An empty base is one that has yet to say so.
+  const bool alive =
+      driving_ != nullptr && (driving_->base->alive() || driving_->base->empty());
   if (alive == prepare_refd_) return;
   prepare_refd_ = alive;
   auto* handle = reinterpret_cast<uv_handle_t*>(&prepare_);
@@ -162,8 +167,11 @@ int NestedDrive::start(EnvState* state, BaseHost* host) {
     return status;
   }
   ML_CHECK(uv_timer_init(state->loop(), &drive->timer) == 0);
-  drive->poll.data = drive->timer.data = drive;
+  ML_CHECK(uv_idle_init(state->loop(), &drive->now) == 0);
+  drive->poll.data = drive->timer.data = drive->now.data = drive;
   uv_unref(reinterpret_cast<uv_handle_t*>(&drive->timer));
+  uv_unref(reinterpret_cast<uv_handle_t*>(&drive->now));
+  drive->waiting_since = monotonic_now();
   host->nested = drive;
   ML_CHECK(uv_poll_start(&drive->poll, UV_READABLE, [](uv_poll_t* handle, int, int) {
              auto* self = static_cast<NestedDrive*>(handle->data);
@@ -172,11 +180,16 @@ int NestedDrive::start(EnvState* state, BaseHost* host) {
   return 0;
 }
 
+void NestedDrive::stop() {
+  uv_timer_stop(&timer);
+  uv_idle_stop(&now);
+  uv_poll_stop(&poll);
+}
+
 void NestedDrive::close() {
   host = nullptr;
-  uv_timer_stop(&timer);
-  uv_poll_stop(&poll);
-  closing = 2;
+  stop();
+  closing = 3;
   state->closing_ += 1;
   const auto closed = [](uv_handle_t* handle) {
     auto* self = static_cast<NestedDrive*>(handle->data);
@@ -187,6 +200,7 @@ void NestedDrive::close() {
   };
   uv_close(reinterpret_cast<uv_handle_t*>(&poll), closed);
   uv_close(reinterpret_cast<uv_handle_t*>(&timer), closed);
+  uv_close(reinterpret_cast<uv_handle_t*>(&now), closed);
 }
 
 void EnvState::turn_nested(BaseHost* host) {
@@ -197,19 +211,23 @@ void EnvState::turn_nested(BaseHost* host) {
   }
   Base& base = *host->base;
   const std::uint32_t id = host->id;
+  host->page->idle += static_cast<double>(monotonic_now() - host->nested->waiting_since);
   if (base.empty() && host->page->no_exit == 0) {
-    enter(host, Reason::kEmpty);
-    return;
-  }
-  const std::uint32_t found = base.poll(0);
-  const Reason reason = (found & kFoundError) ? Reason::kError : Reason::kPass;
-  if (found != 0 || host->page->active > 0 || host->page->nonblock != 0) {
-    if (!enter(host, reason)) return;
+    if (!enter(host, Reason::kEmpty)) return;
   } else {
-    base.end_of_pass();
+    const std::uint32_t found = base.poll(0);
+    const Reason reason = (found & kFoundError) ? Reason::kError : Reason::kPass;
+    if (found != 0 || host->page->active > 0 || host->page->nonblock != 0) {
+      if (!enter(host, reason)) return;
+    } else {
+      base.end_of_pass();
+    }
   }
-  // The dispatcher may have stopped or closed the base.
-  if (BaseHost* still = this->host(id)) settle(still);
+  // The dispatcher may have closed the base, or stopped it, or started it anew.
+  BaseHost* still = this->host(id);
+  if (still == nullptr) return;
+  if (still->nested != nullptr) still->nested->waiting_since = monotonic_now();
+  settle(still);
 }
 
 void EnvState::settle(BaseHost* host) {
@@ -231,17 +249,27 @@ void EnvState::settle(BaseHost* host) {
   // From here on the base sleeps in libuv, and a push has to wake it.
   if (base.inbox() != nullptr && timeout != 0 && !base.inbox()->prepare_to_sleep()) timeout = 0;
   if (finished) timeout = 0;
-  if (timeout < 0) {
-    uv_timer_stop(&drive.timer);
-    return;
+  uv_idle_stop(&drive.now);
+  uv_timer_stop(&drive.timer);
+  if (timeout == 0) {
+    uv_idle_start(&drive.now, [](uv_idle_t* idle) {
+      auto* self = static_cast<NestedDrive*>(idle->data);
+      if (self->host != nullptr) self->state->turn_nested(self->host);
+    });
+  } else if (timeout > 0) {
+    const auto due = [](uv_timer_t* timer) {
+      auto* self = static_cast<NestedDrive*>(timer->data);
+      if (self->host != nullptr) self->state->turn_nested(self->host);
+    };
+    uv_timer_start(&drive.timer, due, to_millis(timeout), 0);
   }
-  uv_timer_start(
-      &drive.timer,
-      [](uv_timer_t* timer) {
-        auto* self = static_cast<NestedDrive*>(timer->data);
-        if (self->host != nullptr) self->state->turn_nested(self->host);
-      },
-      to_millis(timeout), 0);
+}
+
+double EnvState::idle(BaseHost* host) const {
+  double micros = host->page->idle;
+  if (host->drive == Drive::kNested && !host->dispatching)
+    micros += static_cast<double>(monotonic_now() - host->nested->waiting_since);
+  return micros;
 }
 
 // ── running and stopping ────────────────────────────────────────────────────────────────────
@@ -274,6 +302,9 @@ int EnvState::run(BaseHost* host, bool prefer_base_drive, napi_value dispatcher,
 }
 
 void EnvState::stop(BaseHost* host) {
+  // After its loop a base has no cached time, whatever of the pass is still on the stack.
+  host->in_pass = false;
+  host->base->end_of_pass();
   if (!host->running()) return;
   if (host->drive == Drive::kBase) {
     driving_ = nullptr;

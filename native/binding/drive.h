@@ -11,9 +11,14 @@ struct NestedDrive {
   BaseHost* host = nullptr;  // null once closed
   uv_poll_t poll{};
   uv_timer_t timer{};
+  // For a turn that is due at once. A timer of zero would fire again in the same round of libuv's
+  // timers, and a base that is always active would let nothing else run.
+  uv_idle_t now{};
   int closing = 0;
+  Micros waiting_since = 0;
 
   static int start(EnvState* state, BaseHost* host);
+  void stop();
   void close();
 };
 

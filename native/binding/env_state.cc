@@ -74,8 +74,7 @@ void EnvState::release() {
   for (const std::unique_ptr<BaseHost>& host : hosts_) {
     if (host == nullptr) continue;
     release_inbox(host.get());
-    if (host->nested != nullptr) uv_poll_stop(&host->nested->poll);
-    if (host->nested != nullptr) uv_timer_stop(&host->nested->timer);
+    if (host->nested != nullptr) host->nested->stop();
   }
   driving_ = nullptr;
   if (!handles_open_) return;

@@ -38,6 +38,7 @@ struct BaseHost {
   Drive drive = Drive::kNone;
   NestedDrive* nested = nullptr;
   bool dispatching = false;  // control is in the dispatcher
+  bool in_pass = false;      // the clock stands still: in the dispatcher, or in loopSync's
   bool closed = false;       // closed while dispatching: destroyed when it returns
 
   bool running() const { return drive != Drive::kNone; }
@@ -60,6 +61,8 @@ class EnvState {
   void stop(BaseHost* host);
   // After a change from outside a pass: liveness, and the nested drive's timer.
   void settle(BaseHost* host);
+  // How long the base has waited since it was made, the wait that is on included.
+  double idle(BaseHost* host) const;
 
   // Inboxes created on this thread, given back when it ends.
   std::vector<InboxHandle> created_inboxes;

@@ -12,6 +12,12 @@ namespace multiloop {
 namespace {
 
 constexpr std::uint32_t kGenerationMask = (1U << (31 - kEventSlotBits)) - 1;
+// A hundred years: the sum with the clock cannot overflow, and JavaScript holds it exactly.
+constexpr Micros kTimeoutMax = 36'500LL * 24 * 3'600 * 1'000'000;
+constexpr int kRingEnd = static_cast<int>(kRingRecords);
+// The last part of the ring is kept for timers, so that descriptors that fill the rest in every
+// turn do not starve them.
+constexpr int kRingForReady = kRingEnd - kRingEnd / 8;
 
 }  // namespace
 
@@ -61,6 +67,7 @@ int Base::add(EventId id, Micros timeout) {
   }
   if (timeout != kForever) {
     ML_CHECK(timeout >= 0);
+    timeout = std::min(timeout, kTimeoutMax);
     if (event->mask & kPersist) event->interval = timeout;
     timers_.set(slot, now() + timeout);
   }
@@ -71,13 +78,9 @@ int Base::add(EventId id, Micros timeout) {
 int Base::remove(EventId id) {
   Event* event = find(id);
   if (event == nullptr) return -ESTALE;
-  const auto slot = static_cast<std::uint32_t>(event - events_.data());
-  const bool was_added = added(slot);
-  const std::uint32_t before = parts(slot);
-  if (event->inserted) unlink(slot);
-  if (timers_.contains(slot)) timers_.remove(slot);
-  event->interval = kForever;
-  count(slot, was_added, before);
+  const bool was_inserted = event->inserted;
+  take_out(static_cast<std::uint32_t>(event - events_.data()));
+  if (was_inserted && descriptor(event->fd).first == kNone) forget(event->fd);
   return 0;
 }
 
@@ -165,8 +168,10 @@ bool Base::alive() const {
 // ── descriptors ─────────────────────────────────────────────────────────────────────────────
 //
 // Adding tells the kernel at once, so that the caller hears of a bad descriptor from the call it
-// made. Removing waits until the next poll(): an event that is added again in its own callback
-// then costs no system call, since the kernel was never told that it was gone.
+// made. So does removing the last event by hand: the caller may close the descriptor next, and a
+// duplicate of it elsewhere would keep it in epoll's set, where nothing could name it any more. An
+// event that is removed because it fired waits until the next poll(): if it is added again in its
+// own callback that costs no system call, since the kernel was never told that it was gone.
 
 Base::Descriptor& Base::descriptor(int fd) {
   const auto number = static_cast<std::size_t>(fd);
@@ -194,16 +199,15 @@ int Base::insert(std::uint32_t slot) {
   // What the kernel holds can be trusted if another event is on the descriptor, or if this very
   // event was the last one; else the number may have been closed and opened again meanwhile.
   const bool trusted = entry.first != kNone || entry.last_removed == slot;
-  if (all != entry.kernel || !trusted) {
-    // Bits of removed events that the kernel still holds stay for now; poll() takes them out.
-    const bool covered = trusted && (all & ~entry.kernel) == 0 && !(all & kEdge);
-    if (!covered) {
-      if (const int status = backend_->change(event.fd, entry.kernel, all); status < 0) {
-        if (others == 0) entry.kernel = 0;
-        return status;
-      }
-      entry.kernel = all;
+  // Bits of removed events that the kernel still holds stay for now; poll() takes them out. An
+  // edge is always announced anew: what is ready already must be told to the one who comes now.
+  const bool covered = trusted && (all & ~entry.kernel) == 0 && !(all & kEdge);
+  if (!covered) {
+    if (const int status = backend_->change(event.fd, entry.kernel, all); status < 0) {
+      if (others == 0) entry.kernel = 0;
+      return status;
     }
+    entry.kernel = all;
   }
   event.next = entry.first;
   event.previous = kNone;
@@ -211,6 +215,15 @@ int Base::insert(std::uint32_t slot) {
   entry.first = slot;
   event.inserted = true;
   return 0;
+}
+
+void Base::take_out(std::uint32_t slot) {
+  const bool was_added = added(slot);
+  const std::uint32_t before = parts(slot);
+  if (events_[slot].inserted) unlink(slot);
+  if (timers_.contains(slot)) timers_.remove(slot);
+  events_[slot].interval = kForever;
+  count(slot, was_added, before);
 }
 
 void Base::unlink(std::uint32_t slot) {
@@ -226,6 +239,7 @@ void Base::unlink(std::uint32_t slot) {
   event.inserted = false;
   entry.last_removed = slot;
   touch(event.fd);
+  if (ready_left_) narrow_ready(event.fd);
 }
 
 void Base::touch(int fd) {
@@ -263,7 +277,8 @@ void Base::forget(int fd) {
 
 int Base::watch(int fd, Special special, Mask mask) {
   Descriptor& entry = descriptor(fd);
-  ML_CHECK(entry.first == kNone && entry.special == Special::kNo);
+  // An event that was left behind when its descriptor was closed still has the number.
+  if (entry.first != kNone || entry.special != Special::kNo) return -EBUSY;
   if (const int status = backend_->change(fd, entry.kernel, mask); status < 0) return status;
   entry.kernel = mask;
   entry.special = special;
@@ -345,8 +360,28 @@ std::uint32_t Base::poll(Micros timeout) {
 }
 
 void Base::drain_ready(std::uint32_t* found) {
-  while (ready_at_ < ready_count_ && page_->ready < static_cast<int>(kRingRecords))
+  ready_left_ = false;
+  while (ready_at_ < ready_count_ && fits(ready_[ready_at_].fd))
     activate_descriptor(ready_[ready_at_++], found);
+  ready_left_ = ready_at_ < ready_count_;
+}
+
+// Whether the ring has room for all events on a descriptor. An edge that was told to some of them
+// would not be reported to the others. Only one that needs more than an empty ring is cut short.
+bool Base::fits(int fd) {
+  if (page_->ready == 0) return true;
+  int room = kRingForReady - page_->ready;
+  for (std::uint32_t slot = descriptor(fd).first; slot != kNone; slot = events_[slot].next)
+    if (--room < 0) return false;
+  return true;
+}
+
+// What the kernel has reported and nobody was told yet ends with the events that it was for: the
+// number may have another descriptor by the next turn.
+void Base::narrow_ready(int fd) {
+  const Mask mask = wanted(descriptor(fd));
+  for (std::size_t i = ready_at_; i < ready_count_; ++i)
+    if (ready_[i].fd == fd) ready_[i].what &= mask;
 }
 
 void Base::activate_descriptor(const Ready& ready, std::uint32_t* found) {
@@ -359,27 +394,28 @@ void Base::activate_descriptor(const Ready& ready, std::uint32_t* found) {
     if (!(entry.kernel & kEdge)) inbox_->waker().drain();
     return;
   }
+  // An error is reported as READ|WRITE. Those who wait for CLOSED alone are told of it too, or a
+  // level-triggered wait would return at once for ever.
+  if (!tell(entry.first, ready.what) && (ready.what & (kRead | kWrite))) tell(entry.first, kClosed);
+}
+
+// Fires the events of a descriptor, from `first` on, that wait for what is ready.
+bool Base::tell(std::uint32_t first, Mask ready) {
   bool told = false;
-  for (std::uint32_t slot = entry.first; slot != kNone;) {
+  for (std::uint32_t slot = first; slot != kNone;) {
     const std::uint32_t next = events_[slot].next;
-    const Mask what = ready.what & events_[slot].mask & kIoMask;
-    // A ring without room drops the rest of this descriptor's events: a level-triggered one is
-    // reported again, and no edge-triggered descriptor has more than a ring's worth of events.
-    if (what != 0 && page_->ready < static_cast<int>(kRingRecords)) {
+    const Mask what = ready & events_[slot].mask & kIoMask;
+    if (what != 0 && page_->ready < kRingEnd) {
       told = true;
       fire(slot, what | (events_[slot].mask & kEdge));
     }
     slot = next;
   }
-  // An error is reported as READ|WRITE. Whoever waits for CLOSED alone is told of it too, or a
-  // level-triggered wait would return at once for ever.
-  if (!told && entry.first != kNone && (events_[entry.first].mask & kClosed) &&
-      (ready.what & (kRead | kWrite)) && page_->ready < static_cast<int>(kRingRecords))
-    fire(entry.first, kClosed);
+  return told;
 }
 
 void Base::expire_timers() {
-  while (!timers_.empty() && page_->ready < static_cast<int>(kRingRecords)) {
+  while (!timers_.empty() && page_->ready < kRingEnd) {
     const TimerHeap::Timer& timer = timers_.first();
     if (timer.deadline > now_) return;
     fire(timer.owner, kTimeout);
@@ -391,9 +427,11 @@ void Base::expire_timers() {
 // the last scheduled time if it fired by it, else from now; ticks in the past are dropped).
 void Base::fire(std::uint32_t slot, Mask what) {
   Event& event = events_[slot];
+  // One record tells all that became true: starting the timer anew would lose that it ran out.
+  if (timers_.contains(slot) && timers_.deadline(slot) <= now_) what |= kTimeout;
   page_->ring[page_->ready++] = {id_of(slot), what};
   if (!(event.mask & kPersist)) {
-    remove(id_of(slot));
+    take_out(slot);
     return;
   }
   if (event.interval == kForever) {

@@ -154,6 +154,7 @@ class Base {
   std::uint32_t parts(std::uint32_t slot) const;
 
   int insert(std::uint32_t slot);
+  void take_out(std::uint32_t slot);
   void unlink(std::uint32_t slot);
   Descriptor& descriptor(int fd);
   Mask wanted(const Descriptor& entry) const;
@@ -163,7 +164,10 @@ class Base {
   void unwatch(int fd);
 
   void drain_ready(std::uint32_t* found);
+  bool fits(int fd);
   void activate_descriptor(const Ready& ready, std::uint32_t* found);
+  bool tell(std::uint32_t first, Mask ready);
+  void narrow_ready(int fd);
   void expire_timers();
   void drain_inbox();
   void drop_posts();
@@ -189,6 +193,7 @@ class Base {
   Ready ready_[kReadyPerWait];
   std::size_t ready_at_ = 0;
   std::size_t ready_count_ = 0;
+  bool ready_left_ = false;  // it waits for the next turn, and callbacks run meanwhile
 };
 
 }  // namespace multiloop

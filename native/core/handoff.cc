@@ -54,7 +54,8 @@ Delivery post(InboxHandle from, InboxHandle to, const void* bytes, std::size_t l
   if (!target) return Delivery::kGone;
   auto* copy = static_cast<std::byte*>(std::malloc(length > 0 ? length : 1));
   ML_CHECK(copy != nullptr);
-  std::memcpy(copy, bytes, length);
+  // An empty array of JavaScript has no address.
+  if (length > 0) std::memcpy(copy, bytes, length);
   const Message message{MessageKind::kPost, from, kNoConnection, copy, length};
   const Delivery delivery = delivery_of(target->push(message));
   if (delivery == Delivery::kOk)
@@ -70,6 +71,7 @@ void wake(InboxHandle to) {
 }
 
 void release_loop(Inbox* inbox, bool redistribute) {
+  if (!inbox->begin_release()) return;
   inbox->close();
   while (!inbox->drained()) {
     Message message;

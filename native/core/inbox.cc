@@ -2,6 +2,7 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstdlib>
@@ -9,6 +10,7 @@
 #include <new>
 
 #include "check.h"
+#include "ledger.h"
 
 namespace multiloop {
 
@@ -37,6 +39,13 @@ void relaxed_add(std::atomic<std::uint64_t>& counter) {
   counter.fetch_add(1, std::memory_order_relaxed);
 }
 
+// Ends a message that nobody will receive. Nobody else is left to close a descriptor in it.
+void discard(const Message& message, InboxHandle receiver) {
+  if (message.kind == MessageKind::kHandoff || message.kind == MessageKind::kReturned)
+    Ledger::close_undelivered(message.id, receiver);
+  free_message(message);
+}
+
 }  // namespace
 
 void free_message(const Message& message) { std::free(message.bytes); }
@@ -51,7 +60,8 @@ int Inbox::create(std::uint32_t capacity, Waker::Kind waker, InboxHandle parent,
     const std::uint32_t generation = inbox.generation_.load(std::memory_order_relaxed);
     if (generation & 1) continue;
     if (const int status = inbox.waker_.open(waker); status < 0) return status;
-    const std::uint32_t size = std::bit_ceil(capacity);
+    // A single slot's sequence could not tell a published message from a free place.
+    const std::uint32_t size = std::max(2U, std::bit_ceil(capacity));
     inbox.slots_ = std::make_unique<Slot[]>(size);
     for (std::uint32_t i = 0; i < size; ++i)
       inbox.slots_[i].sequence.store(i, std::memory_order_relaxed);
@@ -61,6 +71,7 @@ int Inbox::create(std::uint32_t capacity, Waker::Kind waker, InboxHandle parent,
     inbox.tail_.store(0, std::memory_order_relaxed);
     inbox.sleeping_.store(false, std::memory_order_relaxed);
     inbox.attached_.store(false, std::memory_order_relaxed);
+    inbox.released_.store(false, std::memory_order_relaxed);
     inbox.refs_.store(1, std::memory_order_relaxed);
     inbox.parent_ = parent;
     inbox.counters_.~InboxCounters();
@@ -78,15 +89,19 @@ Inbox* Inbox::attach(InboxHandle handle) {
   if (!pin) return nullptr;
   Inbox* inbox = &table()[slot_of(handle)];
   if (inbox->attached_.exchange(true)) return nullptr;
-  inbox->refs_.fetch_add(1, std::memory_order_relaxed);
+  // The creator may be giving it up at this moment: a count that has reached zero stays there.
+  std::uint32_t refs = inbox->refs_.load();
+  do {
+    if (refs == 0) return nullptr;
+  } while (!inbox->refs_.compare_exchange_weak(refs, refs + 1));
   return inbox;
 }
 
 void Inbox::release_creator(InboxHandle handle) {
   Inbox* inbox = &table()[slot_of(handle)];
   ML_CHECK(inbox->generation_.load() == generation_of(handle));
-  // Without a loop there is nobody left to receive.
-  if (!inbox->attached_.load()) inbox->close();
+  // Without a loop there is nobody left to receive, and none may come any more.
+  if (!inbox->attached_.exchange(true)) inbox->close();
   inbox->unref();
 }
 
@@ -101,7 +116,7 @@ void Inbox::unref() {
   // A producer that pinned before the line above is a few instructions from letting go.
   while (pins_.load(std::memory_order_seq_cst) != 0) sched_yield();
   Message left;
-  while (pop(&left)) free_message(left);
+  while (pop(&left)) discard(left, handle_);
   waker_.close();
   slots_.reset();
 }
@@ -177,13 +192,21 @@ bool Inbox::drained() const {
   return (tail & kClosedBit) != 0 && (tail & ~kClosedBit) == head_;
 }
 
-InboxPin::InboxPin(InboxHandle handle) : slot_(&table()[slot_of(handle)]), inbox_(nullptr) {
-  slot_->pins_.fetch_add(1, std::memory_order_seq_cst);
-  if (handle != kNoInbox &&
-      slot_->generation_.load(std::memory_order_seq_cst) == generation_of(handle))
-    inbox_ = slot_;
+InboxPin::InboxPin(InboxHandle handle) {
+  Inbox* slot = &table()[slot_of(handle)];
+  const std::uint32_t generation = generation_of(handle);
+  // An even generation is that of a free slot, and was never in a handle. Looked at before pinning
+  // too, so that unref() waits for those that came in time, and never for a stream of latecomers.
+  if (!(generation & 1) || slot->generation_.load(std::memory_order_relaxed) != generation) return;
+  slot->pins_.fetch_add(1, std::memory_order_seq_cst);
+  if (slot->generation_.load(std::memory_order_seq_cst) == generation)
+    inbox_ = slot;
+  else
+    slot->pins_.fetch_sub(1, std::memory_order_seq_cst);
 }
 
-InboxPin::~InboxPin() { slot_->pins_.fetch_sub(1, std::memory_order_seq_cst); }
+InboxPin::~InboxPin() {
+  if (inbox_ != nullptr) inbox_->pins_.fetch_sub(1, std::memory_order_seq_cst);
+}
 
 }  // namespace multiloop

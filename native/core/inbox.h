@@ -19,7 +19,7 @@
 
 namespace multiloop {
 
-// Table slot (10 bits) and generation (21 bits), so that it fits a small integer of JavaScript.
+// Table slot (10 bits) and generation (20 bits), so that it fits a small integer of JavaScript.
 using InboxHandle = std::uint32_t;
 constexpr InboxHandle kNoInbox = 0;
 
@@ -89,6 +89,8 @@ class Inbox {
   // No push lands after this. What landed before is still to be popped, until drained() says so.
   void close();
   bool drained() const;
+  // True for the first call in the inbox's life: a loop is released once.
+  [[nodiscard]] bool begin_release() { return !released_.exchange(true); }
 
  private:
   friend class InboxPin;
@@ -115,6 +117,7 @@ class Inbox {
   std::atomic<std::uint32_t> pins_{0};
   std::atomic<std::uint32_t> refs_{0};
   std::atomic<bool> attached_{false};
+  std::atomic<bool> released_{false};
 };
 
 // Keeps an inbox from being freed while a thread pushes into it: a few instructions, never a wait.
@@ -129,8 +132,7 @@ class InboxPin {
   Inbox* operator->() const { return inbox_; }
 
  private:
-  Inbox* slot_;
-  Inbox* inbox_;
+  Inbox* inbox_ = nullptr;
 };
 
 }  // namespace multiloop

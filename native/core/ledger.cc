@@ -32,12 +32,16 @@ struct Word {
   }
 };
 
+constexpr std::size_t kPeerWords = (sizeof(sockaddr_in6) + 7) / 8;
+
 struct Entry {
   std::atomic<std::uint64_t> word{0};
-  std::uint32_t listener = 0;
+  // Written before the word that makes the entry valid. Whoever reads them looks at the word
+  // afterwards: a stale question may come while the number gets its next connection.
+  std::atomic<std::uint32_t> listener{0};
   // The peer's address in as many bytes as an internet address needs; 0: none.
-  std::uint8_t peer_length = 0;
-  std::byte peer[sizeof(sockaddr_in6)];
+  std::atomic<std::uint32_t> peer_length{0};
+  std::atomic<std::uint64_t> peer[kPeerWords];
 };
 
 struct Chunk {
@@ -99,12 +103,16 @@ int Ledger::adopt(int fd, InboxHandle owner, std::uint32_t listener, const sys::
   // Generation 0 is never used, so that no id is kNoConnection.
   std::uint32_t generation = (last.generation + 1) & kGenerationMask;
   if (generation == 0) generation = 1;
-  entry->listener = listener;
+  entry->listener.store(listener, std::memory_order_release);
   const bool internet =
       peer.storage.ss_family == AF_INET || peer.storage.ss_family == AF_INET6;
-  entry->peer_length = internet ? static_cast<std::uint8_t>(peer.length) : 0;
-  ML_CHECK(entry->peer_length <= sizeof entry->peer);
-  std::memcpy(entry->peer, &peer.storage, entry->peer_length);
+  const std::uint32_t length = internet ? peer.length : 0;
+  std::uint64_t words[kPeerWords] = {};
+  ML_CHECK(length <= sizeof words);
+  std::memcpy(words, &peer.storage, length);
+  entry->peer_length.store(length, std::memory_order_release);
+  for (std::size_t i = 0; i < kPeerWords; ++i)
+    entry->peer[i].store(words[i], std::memory_order_release);
   *out = static_cast<ConnectionId>(generation) << kFdBits | static_cast<std::uint32_t>(fd);
   entry->word.store(Word{generation, FdState::kOwned, owner}.packed());
   return 0;
@@ -163,15 +171,22 @@ bool Ledger::owns(int fd) {
 
 std::uint32_t Ledger::listener(ConnectionId id) {
   const Entry* entry = find(fd_of(id));
-  return entry ? entry->listener : 0;
+  if (entry == nullptr) return 0;
+  const std::uint32_t listener = entry->listener.load(std::memory_order_acquire);
+  return fd(id) >= 0 ? listener : 0;
 }
 
 bool Ledger::peer(ConnectionId id, sys::SockAddr* out) {
   const Entry* entry = find(fd_of(id));
-  if (fd(id) < 0 || entry->peer_length == 0) return false;
+  if (entry == nullptr) return false;
+  const std::uint32_t length = entry->peer_length.load(std::memory_order_acquire);
+  std::uint64_t words[kPeerWords];
+  for (std::size_t i = 0; i < kPeerWords; ++i)
+    words[i] = entry->peer[i].load(std::memory_order_acquire);
+  if (length == 0 || fd(id) < 0) return false;
   *out = sys::SockAddr{};
-  std::memcpy(&out->storage, entry->peer, entry->peer_length);
-  out->length = entry->peer_length;
+  std::memcpy(&out->storage, words, length);
+  out->length = length;
   return true;
 }
 

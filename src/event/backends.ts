@@ -3,7 +3,7 @@
 
 import { errnoName, MultiloopError } from '../errors.js';
 import { native } from '../native.js';
-import { checkOneOf } from '../validate.js';
+import { checkListOf, checkOneOf } from '../validate.js';
 import type { BackendName, BackendReport, Feature } from './ev.js';
 
 /** Every backend there is, preferred first, with the kernels that have it. */
@@ -25,6 +25,7 @@ const FEATURES: readonly [bit: number, name: Feature][] = [
 ];
 
 export const BACKEND_NAMES: readonly BackendName[] = ALL.map((one) => one.name);
+const FEATURE_NAMES: readonly Feature[] = FEATURES.map(([, name]) => name);
 
 let reports: BackendReport[] | undefined;
 
@@ -61,7 +62,10 @@ export interface BackendChoice {
 
 /** The first backend that nothing speaks against, or ERR_BACKEND_UNAVAILABLE with every reason. */
 export function chooseBackend(choice: BackendChoice): BackendReport {
-  if (choice.backend !== undefined) checkOneOf('options.backend', choice.backend, BACKEND_NAMES);
+  const { backend, avoid, require } = choice;
+  if (backend !== undefined) checkOneOf('options.backend', backend, BACKEND_NAMES);
+  if (avoid !== undefined) checkListOf('options.avoid', avoid, BACKEND_NAMES);
+  if (require !== undefined) checkListOf('options.require', require, FEATURE_NAMES);
   const refusals: string[] = [];
   for (const report of backendReports()) {
     if (choice.backend !== undefined && report.name !== choice.backend) continue;
@@ -69,7 +73,8 @@ export function chooseBackend(choice: BackendChoice): BackendReport {
     if (reason === undefined) return report;
     refusals.push(`${report.name} (${reason})`);
   }
-  const usable = backendReports().filter((report) => report.available);
+  const { ignoreEnv } = choice;
+  const usable = backendReports().filter((report) => refusal(report, { ignoreEnv }) === undefined);
   throw new MultiloopError(
     'ERR_BACKEND_UNAVAILABLE',
     `No usable backend: ${refusals.join('; ')}. ` +

@@ -21,7 +21,14 @@ export const LoopFlag = { ONCE: 1, NONBLOCK: 2, NO_EXIT_ON_EMPTY: 4 } as const;
  */
 export type LoopResult = 'stopped' | 'passed' | 'empty';
 
-export type BackendName = 'io_uring' | 'epoll' | 'kqueue' | 'evport' | 'devpoll' | 'poll' | 'select';
+export type BackendName =
+  | 'io_uring'
+  | 'epoll'
+  | 'kqueue'
+  | 'evport'
+  | 'devpoll'
+  | 'poll'
+  | 'select';
 export type Feature = 'et' | 'o1' | 'fds' | 'early-close';
 export type WakerName = 'eventfd' | 'pipe';
 

@@ -5,7 +5,7 @@
 import { isMainThread } from 'node:worker_threads';
 import { MultiloopError, systemError } from '../errors.js';
 import { native } from '../native.js';
-import { checkFunction, checkInteger, checkMillis, checkOneOf } from '../validate.js';
+import { checkInteger, checkMillis, checkObject, checkOneOf, checkSignal } from '../validate.js';
 import { ActiveQueue } from './active_queue.js';
 import { backendReports, chooseBackend } from './backends.js';
 import {
@@ -19,44 +19,24 @@ import {
   type WakerName,
 } from './ev.js';
 import { checkMask, type EventCallback, EventHandle } from './event_handle.js';
+import { once, wait } from './one_shot.js';
+import type { EventBaseOptions, EventCounts } from './options.js';
 import { Found, Num, PAGE_BYTES, Reason, Word } from './page.js';
+import { WAKER_NAMES } from './wakers.js';
 
 /** Bytes that one read takes at most: the memory that the base's streams read into. */
 const SCRATCH_BYTES = 64 * 1024;
-/** Callbacks in one pass; what is active beyond them runs in the next one, after a poll. */
-const CALLBACKS_PER_PASS = 65_536;
+/**
+ * Callbacks in one pass beyond those that were active when it began; what callbacks make active
+ * after that runs in the next one, after a poll.
+ */
+const EXTRA_CALLBACKS = 1_024;
 /** How long loopSync stays below JavaScript at most, so that terminate() ends it: 100 ms. */
 const SYNC_WAIT_MICROS = 100_000;
 
 const PRIORITIES_MAX = 256;
 const EVENT_SLOTS = 2 ** 21;
 const EBUSY = 16;
-
-export interface EventBaseOptions {
-  /** Exactly this one, else ERR_BACKEND_UNAVAILABLE with the reason. */
-  backend?: BackendName;
-  avoid?: BackendName[];
-  require?: Feature[];
-  /** EVENT_NO<NAME> in the environment disables a backend, as in libevent. */
-  ignoreEnv?: boolean;
-  /** How many priorities there are: 1 to 256, 1 by default. */
-  priorities?: number;
-  /** eventfd by default, where the kernel has it. */
-  waker?: WakerName;
-  /**
-   * Who blocks while dispatching. 'base': the backend waits, and libuv's descriptor is one more in
-   * it. 'libuv': libuv waits. The default is 'libuv' on the main thread and 'base' in others.
-   */
-  drive?: 'base' | 'libuv';
-  /** The base checks its own structures after each pass. MULTILOOP_DEBUG=1 is the same. */
-  debug?: boolean;
-}
-
-export interface EventCounts {
-  added: number;
-  active: number;
-  virtual: number;
-}
 
 /** What has work to finish at the end of the pass in which it arose. */
 export interface PassEnd {
@@ -104,12 +84,14 @@ export class EventBase implements Disposable {
   readonly #preferBase: boolean;
   readonly #debug: boolean;
   readonly #passEnds: PassEnd[] = [];
+  readonly #waits = new Set<(error: Error) => void>();
   readonly #made = performance.now();
 
   #active = 0;
   #messagesUndelivered = 0;
   #current = -1; // priority of the callback that runs
   #inPass = false;
+  #passes = 0;
   #sync = false;
   #ranCallback = false;
   #run: Run | undefined;
@@ -120,12 +102,17 @@ export class EventBase implements Disposable {
   #gotBreak = false;
 
   constructor(options: EventBaseOptions = {}) {
+    checkObject('options', options);
     const report = chooseBackend(options);
     this.backend = report.name;
     this.features = new Set(report.features);
-    this.priorities = checkInteger('options.priorities', options.priorities ?? 1, 1, PRIORITIES_MAX);
-    const wakers = ['eventfd', 'pipe'] as const;
-    this.waker = checkOneOf('options.waker', options.waker ?? 'eventfd', wakers);
+    this.priorities = checkInteger(
+      'options.priorities',
+      options.priorities ?? 1,
+      1,
+      PRIORITIES_MAX,
+    );
+    this.waker = checkOneOf('options.waker', options.waker ?? WAKER_NAMES[0], WAKER_NAMES);
     const drives = ['base', 'libuv'] as const;
     this.#preferBase =
       checkOneOf('options.drive', options.drive ?? defaultDrive(), drives) === 'base';
@@ -152,6 +139,7 @@ export class EventBase implements Disposable {
   ): EventHandle {
     this._checkOpen();
     checkMask(fd, mask, callback);
+    checkObject('options', options);
     const middle = this.priorities >> 1;
     const priority = checkInteger(
       'options.priority',
@@ -171,62 +159,31 @@ export class EventBase implements Disposable {
     callback: EventCallback,
     options: { persist?: boolean; priority?: number } = {},
   ): EventHandle {
-    return this.event(-1, options.persist === true ? Ev.PERSIST : 0, callback, options);
+    return this.event(-1, options?.persist === true ? Ev.PERSIST : 0, callback, options);
   }
 
   /** Runs `callback` once, then forgets it. There is no handle, so it cannot be cancelled. */
   once(fd: number, mask: EvMask, callback: (what: EvMask) => void, timeout?: number): void {
-    checkFunction('callback', callback);
-    if (mask & (Ev.SIGNAL | Ev.PERSIST) || !(mask & (Ev.TIMEOUT | Ev.READ | Ev.WRITE | Ev.CLOSED)))
-      throw new MultiloopError(
-        'ERR_BAD_MASK',
-        'once() takes TIMEOUT, READ, WRITE or CLOSED, and neither SIGNAL nor PERSIST',
-      );
-    const event = this.event(fd, mask & ~Ev.TIMEOUT, (what) => {
-      event.free();
-      callback(what);
-    });
-    try {
-      // Active at once, so that such callbacks run in the order of their calls.
-      if (mask & Ev.TIMEOUT && (timeout ?? 0) === 0) event.activate(Ev.TIMEOUT);
-      if (fd >= 0 || (timeout ?? 0) > 0) event.add(timeout);
-    } catch (error) {
-      event.free();
-      throw error;
-    }
+    once(this, fd, mask, callback, timeout);
   }
 
-  /** Resolves with what became true; TIMEOUT is a result, not an error. */
+  /**
+   * Resolves with what became true; TIMEOUT is a result, not an error. Rejects with the signal's
+   * reason, and with ERR_BASE_CLOSED when the base is closed meanwhile.
+   */
   wait(
     fd: number,
     mask: EvMask,
     options: { timeout?: number; signal?: AbortSignal } = {},
   ): Promise<EvMask> {
-    const { timeout, signal } = options;
-    return new Promise((resolve, reject) => {
-      signal?.throwIfAborted();
-      const event = this.event(fd, mask & ~Ev.PERSIST, (what) => {
-        signal?.removeEventListener('abort', aborted);
-        event.free();
-        resolve(what);
-      });
-      const aborted = () => {
-        event.free();
-        reject(signal?.reason);
-      };
-      try {
-        event.add(timeout);
-      } catch (error) {
-        event.free();
-        throw error;
-      }
-      signal?.addEventListener('abort', aborted, { once: true });
-    });
+    return wait(this, this.#waits, fd, mask, options);
   }
 
   /** Makes the added events of `fd` that wait for any of `mask` active; answers how many. */
   activateFd(fd: number, mask: EvMask): number {
     this._checkOpen();
+    checkInteger('fd', fd, -1, 2 ** 31 - 1);
+    checkInteger('mask', mask, 0, 0xff);
     let count = 0;
     for (const event of this.events()) {
       if (event.fd !== fd) continue;
@@ -256,15 +213,18 @@ export class EventBase implements Disposable {
    * beside it. Aborting breaks the loop and rejects with the signal's reason.
    */
   loop(flags = 0, options: { signal?: AbortSignal } = {}): Promise<LoopResult> {
-    checkInteger('flags', flags, 0, 7);
-    const { signal } = options;
     return new Promise<LoopResult>((resolve, reject) => {
-      this.#start(flags);
-      if (signal?.aborted) {
-        reject(signal.reason);
+      checkInteger('flags', flags, 0, 7);
+      checkObject('options', options);
+      const signal = checkSignal('options.signal', options.signal);
+      signal?.throwIfAborted();
+      if (this.#start(flags)) {
+        resolve('stopped');
         return;
       }
       const aborted = () => {
+        // In a pass, the callback that runs now is the last one.
+        this.#continueAsked = true;
         this.#finish();
         reject(signal?.reason);
       };
@@ -301,11 +261,15 @@ export class EventBase implements Disposable {
    */
   loopSync(flags = 0): LoopResult {
     checkInteger('flags', flags, 0, 7);
-    this.#start(flags);
+    if (this.#start(flags)) return 'stopped';
     this.#sync = true;
     try {
       for (;;) {
-        if (this.#active === 0 && native.baseEmpty(this._id) && !(flags & LoopFlag.NO_EXIT_ON_EMPTY))
+        if (
+          this.#active === 0 &&
+          native.baseEmpty(this._id) &&
+          !(flags & LoopFlag.NO_EXIT_ON_EMPTY)
+        )
           return 'empty';
         const found = native.basePoll(this._id, SYNC_WAIT_MICROS);
         if (found & Found.ERROR) throw systemError(this.#words[Word.ERROR], 'event_base_loop');
@@ -315,8 +279,9 @@ export class EventBase implements Disposable {
         if (result !== undefined) return result;
       }
     } finally {
-      this.#sync = false;
+      this.#sync = this.#breakAsked = false;
       this.#words[Word.NONBLOCK] = this.#words[Word.NO_EXIT] = 0;
+      native.baseStop(this._id);
     }
   }
 
@@ -336,7 +301,10 @@ export class EventBase implements Disposable {
     );
   }
 
-  /** Ends the loop after the callback that runs now; what is active stays so for the next loop. */
+  /**
+   * Ends the loop after the callback that runs now; what is active stays so for the next loop.
+   * Without a loop, the next one ends before it begins.
+   */
   loopBreak(): void {
     this._checkOpen();
     if (this.#inPass || this.#run === undefined) {
@@ -373,15 +341,16 @@ export class EventBase implements Disposable {
     native.baseUpdateTime(this._id);
   }
 
-  /** An event with a descriptor and a timeout counts twice as added, as in libevent. */
+  /** As in libevent, descriptor, timeout and activation of an event count as added each. */
   counts(): EventCounts {
     this._checkOpen();
-    return { added: native.baseAdded(this._id), active: this.#active, virtual: 0 };
+    const active = this.#active;
+    return { added: native.baseAdded(this._id) + active, active, virtual: 0 };
   }
 
   /** Of the base's own waiting, since it was made. */
   utilization(): { idleMs: number; activeMs: number; utilization: number } {
-    const idleMs = this.#numbers[Num.IDLE] / 1000;
+    const idleMs = (this._closed ? this.#numbers[Num.IDLE] : native.baseIdle(this._id)) / 1000;
     const total = performance.now() - this.#made;
     const activeMs = Math.max(0, total - idleMs);
     return { idleMs, activeMs, utilization: total > 0 ? activeMs / total : 0 };
@@ -396,6 +365,8 @@ export class EventBase implements Disposable {
   close(): void {
     if (this._closed) return;
     this.#finish('stopped');
+    for (const fail of [...this.#waits])
+      fail(new MultiloopError('ERR_BASE_CLOSED', 'The event base was closed during the wait'));
     this._closed = true;
     abandoned.unregister(this);
     this.#handles.length = 0;
@@ -453,13 +424,18 @@ export class EventBase implements Disposable {
 
   // ── inside ──
 
-  #start(flags: number): void {
+  /** True when there is nothing to start, since a break was asked for beforehand. */
+  #start(flags: number): boolean {
     this._checkOpen();
     if (this.#run !== undefined || this.#sync)
       throw new MultiloopError('ERR_LOOP_REENTERED', 'This base is dispatching already');
-    this.#breakAsked = this.#gotExit = this.#gotBreak = false;
+    this.#exitAsked = this.#gotExit = false;
+    this.#gotBreak = this.#breakAsked;
+    this.#breakAsked = false;
+    if (this.#gotBreak) return true;
     this.#words[Word.NONBLOCK] = flags & LoopFlag.NONBLOCK ? 1 : 0;
     this.#words[Word.NO_EXIT] = flags & LoopFlag.NO_EXIT_ON_EMPTY ? 1 : 0;
+    return false;
   }
 
   /** Called by the native side, from libuv and never from a JavaScript frame. */
@@ -493,6 +469,7 @@ export class EventBase implements Disposable {
 
   #pass(): void {
     this.#inPass = true;
+    this.#passes++;
     this.#continueAsked = false;
     try {
       this.#collect();
@@ -518,6 +495,7 @@ export class EventBase implements Disposable {
         this.#queues[event.priority].push(event);
         this.#active++;
       }
+      event._byHand = false;
       event._active |= words[at + 1];
     }
     words[Word.ACTIVE] = this.#active;
@@ -533,15 +511,21 @@ export class EventBase implements Disposable {
     this._onMessages?.(count, this.#numbers);
   }
 
-  /** Strict priority: only the first queue that is not empty runs, then the base polls again. */
+  /**
+   * Strict priority: only the first queue that is not empty runs, then the base polls again. It
+   * does so too before an event runs that has run in this pass: whatever activates itself for ever
+   * keeps nothing else waiting.
+   */
   #runFirstQueue(): void {
+    const limit = this.#active + EXTRA_CALLBACKS;
     for (let priority = 0; priority < this.#queues.length; priority++) {
       const queue = this.#queues[priority];
       if (queue.first === undefined) continue;
       this.#current = priority;
-      for (let ran = 0; ran < CALLBACKS_PER_PASS; ran++) {
+      for (let ran = 0; ran < limit; ran++) {
         const event = queue.first;
-        if (event === undefined) return;
+        if (event === undefined || event._ranIn === this.#passes) return;
+        event._ranIn = this.#passes;
         this.#runCallback(queue, event);
         if (this.#breakAsked || this.#continueAsked || this._closed) return;
       }
@@ -594,9 +578,9 @@ export class EventBase implements Disposable {
       this.#gotExit = true;
       return 'stopped';
     }
-    const done = this.#active === 0 && (this.#ranCallback || !(flags & LoopFlag.ONCE));
-    if (flags & LoopFlag.ONCE && (done || flags & LoopFlag.NONBLOCK)) return 'passed';
-    if (flags & LoopFlag.NONBLOCK && this.#active === 0 && !this.#ranCallback) return 'passed';
+    // Unlike libevent's, NONBLOCK alone is one pass also when there is always something to run.
+    if (flags & LoopFlag.NONBLOCK) return 'passed';
+    if (flags & LoopFlag.ONCE && this.#active === 0 && this.#ranCallback) return 'passed';
     return undefined;
   }
 

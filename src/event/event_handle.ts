@@ -25,9 +25,11 @@ export class EventHandle implements Disposable {
   /** @internal */ readonly _id: number;
   /** @internal */ readonly _resource = new AsyncResource('multiloop.event');
   /** @internal */ readonly _callback: EventCallback;
-  // Active state, owned by the base's dispatcher: why, by hand or not, and the queue's links.
+  // Active state, owned by the base's dispatcher: why, whether it still has to be removed or set
+  // anew before its callback, the pass in which it ran last, and the queue's links.
   /** @internal */ _active: EvMask = 0;
   /** @internal */ _byHand = false;
+  /** @internal */ _ranIn = 0;
   /** @internal */ _next: EventHandle | undefined;
   /** @internal */ _previous: EventHandle | undefined;
   /** @internal */ _freed = false;
@@ -74,9 +76,10 @@ export class EventHandle implements Disposable {
     const micros = timeout === undefined ? -1 : checkMillis('timeout', timeout);
     const status = native.eventAdd(this.base._id, this._id, micros);
     if (status < 0) throw this.#failure(status);
+    // Not persistent: what has made it active is the end of this wait too.
+    if (this._active !== 0) this._byHand ||= (this.mask & Ev.PERSIST) === 0;
     // Set anew, so a timeout that was waiting for its callback no longer holds; other reasons do.
-    if (timeout !== undefined && this._active & Ev.TIMEOUT)
-      this.base._deactivate(this, Ev.TIMEOUT);
+    if (timeout !== undefined && this._active & Ev.TIMEOUT) this.base._deactivate(this, Ev.TIMEOUT);
     return this;
   }
 
@@ -91,13 +94,15 @@ export class EventHandle implements Disposable {
   activate(what: EvMask): void {
     this.#alive();
     checkInteger('what', what, 1, 0xff);
-    this._byHand = true;
+    // What is active already was removed or set anew when it became so.
+    if (this._active === 0) this._byHand = true;
     this.base._activate(this, what);
   }
 
   /** Which of `mask` the event waits for or is active for. */
   pending(mask: EvMask): EvMask {
     this.#alive();
+    checkInteger('mask', mask, 0, 0xff);
     return (native.eventPending(this.base._id, this._id) | this._active) & mask;
   }
 

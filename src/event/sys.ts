@@ -7,7 +7,8 @@ import { checkInteger, invalidType } from '../validate.js';
 const FD_MAX = 2 ** 31 - 1;
 
 function range(bytes: Uint8Array, offset: number, length: number | undefined): number {
-  if (!(bytes instanceof Uint8Array)) throw invalidType('bytes', 'an instance of Uint8Array', bytes);
+  if (!(bytes instanceof Uint8Array))
+    throw invalidType('bytes', 'an instance of Uint8Array', bytes);
   checkInteger('offset', offset, 0, bytes.length);
   const left = bytes.length - offset;
   return length === undefined ? left : checkInteger('length', length, 0, left);

@@ -184,7 +184,7 @@ export class Connection<State = unknown> implements Disposable, PassEnd {
   /** @internal */
   passEnd(): void {
     this.#flushQueued = false;
-    if (this.#phase !== 'closed') this.#flush();
+    if (this.#phase !== 'closed') this.#flushNow();
   }
 
   // ── inside ──
@@ -289,7 +289,14 @@ export class Connection<State = unknown> implements Disposable, PassEnd {
   #queueFlush(): void {
     if (this.#flushQueued || this.#writeEvent?.pending(Ev.WRITE)) return;
     if (this.loop.base._atPassEnd(this)) this.#flushQueued = true;
-    else this.#flush();
+    else this.#flushNow();
+  }
+
+  #flushNow(): void {
+    this.#flush();
+    // The kernel took at once what write() called too much: nothing else would tell the worker.
+    if (this.#needDrain && this.#outputBytes === 0 && this.#phase === 'open')
+      this.#whenWritable().activate(Ev.WRITE);
   }
 
   #flush(): void {
@@ -300,7 +307,7 @@ export class Connection<State = unknown> implements Disposable, PassEnd {
         return;
       }
       if (this.#outputBytes > 0) {
-        this.#waitWritable();
+        this.#whenWritable().add();
         return;
       }
     }
@@ -333,9 +340,9 @@ export class Connection<State = unknown> implements Disposable, PassEnd {
     return undefined;
   }
 
-  #waitWritable(): void {
+  #whenWritable(): EventHandle {
     this.#writeEvent ??= this.loop.base.event(this.#fd, Ev.WRITE, () => this.#writable());
-    this.#writeEvent.add();
+    return this.#writeEvent;
   }
 
   #writable(): void {

@@ -73,7 +73,7 @@ function loadFailure(path: string, error: unknown): MultiloopError {
       `This Node (${process.version}) cannot run the TypeScript worker ${path}. ` +
         'Use Node 22.18 or later, start with `node --import tsx`, or compile it and give the .js file',
     );
-  const syntax = error instanceof SyntaxError;
+  const syntax = error instanceof SyntaxError && isFromLoader(error);
   return new MultiloopError(
     'ERR_WORKER_LOAD',
     `The worker file ${path} ${syntax ? 'does not parse' : 'threw while loading'}: ${
@@ -81,4 +81,10 @@ function loadFailure(path: string, error: unknown): MultiloopError {
     }`,
     { cause: error },
   );
+}
+
+/** False for a SyntaxError that the module's own code threw, as JSON.parse does. */
+function isFromLoader(error: SyntaxError): boolean {
+  const frame = error.stack?.match(/^ {4}at .*/m)?.[0];
+  return frame === undefined || frame.includes('node:internal/modules/');
 }

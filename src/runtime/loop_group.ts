@@ -2,19 +2,21 @@
 // threads, hands them connections, replaces a loop whose thread died, and stops all of it.
 
 import { EventEmitter } from 'node:events';
-import { Piscina } from 'piscina';
 import { MultiloopError, systemError } from '../errors.js';
 import { native, Delivery } from '../native.js';
 import type { Address } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
-import { encode, type LoopEnd, type LoopTask, type ToCoordinator, unflatten } from './control.js';
+import { encode, type LoopTask, type ToCoordinator, unflatten } from './control.js';
 import { Coordinator, type LedgerListener, type Sink } from './coordinator.js';
 import { type LoopHandle, LoopSlot, type LoopStats } from './loop_slot.js';
 import { type Policy, roundRobin } from './policy.js';
 import type { Settings } from './settings.js';
+import { ThreadPool } from './thread_pool.js';
 
 /** A loop that does not stop by itself is terminated this long after drainMs. */
 const STOP_GRACE_MS = 1_000;
+/** Connections that wait for a loop to come up; what is accepted beyond is refused. */
+const WAITING_MAX = 4_096;
 /** How often a stop message is tried again when a loop's inbox is full. */
 const STOP_RETRY_MS = 10;
 
@@ -39,7 +41,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
 
   readonly #settings: Settings;
   readonly #coordinator: Coordinator;
-  readonly #pool: Piscina;
+  readonly #threads: ThreadPool;
   readonly #slots: LoopSlot[];
   readonly #policy: Policy = roundRobin();
   readonly #sink: Sink;
@@ -49,7 +51,9 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   #listeners: LedgerListener[] = [];
   #accepted = 0;
   #refused = 0;
-  #lostHere = 0;
+  /** Accepted while no loop served. */
+  readonly #waiting: number[] = [];
+  #started = false;
   #refd = false;
   #closing: Promise<void> | undefined;
   #failure: Error | undefined;
@@ -66,18 +70,16 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     this.closed.catch(() => undefined);
     this.#coordinator = Coordinator.acquire();
     this.#sink = {
-      accepted: (ids, count) => this.#handOut(ids, count),
-      returned: (id) => this.#handOut(Float64Array.of(id), 1, true),
+      accepted: (ids, count) => this.#acceptedBatch(ids, count),
+      returned: (id) => this.#handOut([id]),
       released: (inbox) => this.#released(inbox),
       report: (inbox, message) => this.#report(inbox, message),
       failed: (error) => this.#emitError(error),
     };
     this.#slots = settings.loops.map(
-      ({ backend, waker }, id) => new LoopSlot(id, backend, waker, (slot) => this.#terminate(slot)),
+      ({ backend, waker }, id) => new LoopSlot(id, backend, waker, (thread) => this.#threads.terminate(thread)),
     );
-    this.#pool = makePool(settings, this.#slots.length);
-    // Piscina reports a thread's death here as well as by the task's rejection, which is enough.
-    this.#pool.on('error', () => undefined);
+    this.#threads = new ThreadPool(this.#slots.length, settings);
   }
 
   get addresses(): Address[] {
@@ -92,7 +94,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     const loops = this.#slots.map((slot) => slot.stats);
     const sum = (key: 'served' | 'lost') => loops.reduce((total, loop) => total + loop[key], 0);
     const served = sum('served');
-    const lost = sum('lost') + this.#lostHere;
+    const lost = sum('lost');
     const open = this.#accepted - served - this.#refused - lost;
     return { accepted: this.#accepted, open, served, refused: this.#refused, lost, loops };
   }
@@ -110,7 +112,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       throw error;
     }
     this.ref();
-    for (const listener of this.#listeners) listener.resume();
+    this.#started = true;
+    if (this.#isServing()) this.#welcome();
   }
 
   /** Stops accepting, lets what is being written finish within drainMs, ends every loop. */
@@ -132,27 +135,54 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
 
   // ── handing out ──
 
-  #handOut(ids: Float64Array, count: number, again = false): void {
-    if (!again) this.#accepted += count;
+  #handOut(ids: Iterable<number>): void {
     const woken = new Set<LoopSlot>();
-    let refused = 0;
-    let room = this.#settings.maxConnections - this.stats().open + (again ? 1 : count);
-    for (let i = 0; i < count; i++) {
-      const slot = room-- > 0 ? this.#give(ids[i]) : undefined;
+    let full = 0;
+    for (const id of ids) {
+      const slot = this.#give(id);
       if (slot !== undefined) woken.add(slot);
-      else refused += this.#refuse(ids[i]);
+      else if (!this.#wait(id)) full += this.#refuse(id);
     }
     // One wake-up a loop and batch, however many connections it got.
     for (const slot of woken) native.inboxWake(slot.inbox);
-    if (refused > 0) this.emit('shed', room < 0 ? 'maxConnections' : 'inboxes full', refused);
+    if (full > 0) this.emit('shed', 'inboxes full', full);
+  }
+
+  #acceptedBatch(ids: Float64Array, count: number): void {
+    const room = Math.max(0, this.#settings.maxConnections - this.stats().open);
+    this.#accepted += count;
+    this.#handOut(ids.subarray(0, Math.min(count, room)));
+    if (count <= room) return;
+    for (const id of ids.subarray(room, count)) this.#refuse(id);
+    this.emit('shed', 'maxConnections', count - room);
   }
 
   #give(id: number): LoopSlot | undefined {
     for (const slot of this.#policy(this.#slots)) {
       const delivery = native.inboxHandoff(id, this.#coordinator.inbox, slot.inbox);
       if (delivery === Delivery.OK) return slot;
+      // Its thread is gone and its task will say so in a moment.
+      if (delivery === Delivery.GONE) this.#standDown(slot);
     }
     return undefined;
+  }
+
+  /** Without a loop to serve it, a connection waits for the next one that comes up. */
+  #wait(id: number): boolean {
+    if (this.#isServing() || this.#closing !== undefined) return false;
+    if (this.#waiting.length >= WAITING_MAX) return false;
+    this.#waiting.push(id);
+    return true;
+  }
+
+  #isServing(): boolean {
+    return this.#slots.some(({ state }) => state === 'serving');
+  }
+
+  #standDown(slot: LoopSlot): void {
+    slot.state = 'dead';
+    // With nobody to serve them, further connections wait in the kernel's queue.
+    if (!this.#isServing()) for (const listener of this.#listeners) listener.pause();
   }
 
   #refuse(id: number): number {
@@ -196,7 +226,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   async #live(slot: LoopSlot, task: LoopTask): Promise<void> {
     let error: Error;
     try {
-      const end = (await this.#pool.run(task)) as LoopEnd;
+      const end = await this.#threads.run(task);
       error =
         'failed' in end
           ? unflatten(end.failed)
@@ -209,6 +239,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     slot.threadId = -1;
     // A loop that never got to serve has no release to wait for.
     if (wasStarting) this.#dropInbox(slot, task.inbox);
+    else slot.retireInbox();
     const start = this.#starting.get(slot);
     this.#starting.delete(slot);
     if (this.#closing !== undefined) {
@@ -221,10 +252,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   }
 
   #down(slot: LoopSlot, error: Error): void {
+    this.#standDown(slot);
     this.emit('loop', slot, 'down', error);
-    // With nobody to serve them, connections wait in the kernel's queue.
-    if (!this.#slots.some(({ state }) => state === 'serving'))
-      for (const listener of this.#listeners) listener.pause();
   }
 
   #restart(slot: LoopSlot, error: Error): void {
@@ -267,27 +296,28 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     this.#starting.get(slot)?.ready();
     this.#starting.delete(slot);
     if (slot.state === 'draining') this.#stopLoop(slot, inbox);
-    else if (this.#refd) for (const listener of this.#listeners) listener.resume();
+    else if (this.#started) this.#welcome();
     this.emit('loop', slot, 'up');
   }
 
+  /** A loop serves again: those who waited go first. */
+  #welcome(): void {
+    this.#handOut(this.#waiting.splice(0));
+    for (const listener of this.#listeners) listener.resume();
+  }
+
   #released(inbox: number): void {
-    const slot = this.#slots.find((one) => one.inbox === inbox);
+    const slot = this.#slots.find((one) => one.hasInbox(inbox));
     if (slot !== undefined) this.#dropInbox(slot, inbox);
   }
 
   #dropInbox(slot: LoopSlot, inbox: number): void {
-    if (slot.inbox !== inbox) return;
-    slot.settleInbox();
-    slot.inbox = 0;
+    if (!slot.hasInbox(inbox)) return;
+    slot.settleInbox(inbox);
     this.#coordinator.forgetLoop(inbox);
     native.inboxFree(inbox);
   }
 
-  async #terminate(slot: LoopSlot): Promise<void> {
-    const thread = this.#pool.threads.find((one) => one.threadId === slot.threadId);
-    if (thread !== undefined) await thread.terminate();
-  }
 
   // ── the end ──
 
@@ -297,14 +327,16 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       listener.close();
       this.#coordinator.forgetListener(listener);
     }
+    for (const id of this.#waiting.splice(0)) this.#refuse(id);
     for (const slot of this.#slots)
       if (slot.state === 'serving') this.#stopLoop(slot, slot.inbox);
     await this.#whenEnded(this.#settings.drainMs + STOP_GRACE_MS);
-    await this.#pool.destroy();
+    await this.#threads.destroy();
     // Every thread is gone and has said what became of its descriptors; the last of those
     // messages are read here.
     await new Promise((resolve) => setImmediate(resolve));
-    for (const slot of this.#slots) if (slot.inbox !== 0) this.#dropInbox(slot, slot.inbox);
+    for (const slot of this.#slots)
+      for (const inbox of slot.inboxes) this.#dropInbox(slot, inbox);
     this.unref();
     this.#coordinator.release();
     if (this.#failure === undefined) {
@@ -340,10 +372,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       if (ref) listener.ref();
       else listener.unref();
     }
-    for (const thread of this.#pool.threads) {
-      if (ref) thread.ref();
-      else thread.unref();
-    }
+    this.#threads.setRef(ref);
     if (ref) this.#coordinator.ref();
     else this.#coordinator.unref();
     return this;
@@ -358,21 +387,6 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
 
 /** No restart waits longer than this. */
 const BACKOFF_MS_MAX = 5_000;
-
-function makePool(settings: Settings, threads: number): Piscina {
-  return new Piscina({
-    filename: new URL('./loop_main.js', import.meta.url).href,
-    minThreads: threads,
-    maxThreads: threads,
-    concurrentTasksPerWorker: 1,
-    // The default parks the thread between messages and would stop its loop.
-    atomics: 'disabled',
-    idleTimeout: Number.POSITIVE_INFINITY,
-    ...(settings.resourceLimits === undefined ? {} : { resourceLimits: settings.resourceLimits }),
-    ...(settings.execArgv === undefined ? {} : { execArgv: settings.execArgv }),
-    ...(settings.env === undefined ? {} : { env: settings.env as Record<string, string> }),
-  });
-}
 
 /** The options without what structured clone refuses. */
 function plain(options: ListenOptions): ListenOptions {

@@ -60,9 +60,11 @@ export class LoopSlot implements LoopHandle {
   state: LoopState = 'starting';
   /** 0 while there is none. */
   inbox = 0;
+  // Of threads that died and have not said yet what became of their descriptors.
+  readonly #retiring: number[] = [];
   /** When its last threads died, for the restart limit; performance.now(). */
   deaths: number[] = [];
-  readonly #terminate: (slot: LoopSlot) => Promise<void>;
+  readonly #terminate: (threadId: number) => Promise<void>;
   // Of the inboxes that are gone.
   readonly #past = new Float64Array(8);
 
@@ -70,7 +72,7 @@ export class LoopSlot implements LoopHandle {
     id: number,
     backend: BackendName,
     waker: WakerName,
-    terminate: (slot: LoopSlot) => Promise<void>,
+    terminate: (threadId: number) => Promise<void>,
   ) {
     this.id = id;
     this.backend = backend;
@@ -79,26 +81,48 @@ export class LoopSlot implements LoopHandle {
   }
 
   terminate(): Promise<void> {
-    return this.#terminate(this);
+    return this.#terminate(this.threadId);
   }
 
-  /** Adds up what the inbox counted, before it is freed. */
-  settleInbox(): void {
-    if (this.inbox === 0 || !native.inboxStats(this.inbox, counters)) return;
-    for (let i = OPENED; i < counters.length; i++) this.#past[i] += counters[i];
+  /** Its thread died. What it counted stays in the numbers until the inbox is settled. */
+  retireInbox(): void {
+    if (this.inbox !== 0) this.#retiring.push(this.inbox);
+    this.inbox = 0;
+  }
+
+  /** Whether `inbox` is this loop's, its present one or that of a thread that died. */
+  hasInbox(inbox: number): boolean {
+    return this.inbox === inbox || this.#retiring.includes(inbox);
+  }
+
+  get inboxes(): number[] {
+    return this.inbox === 0 ? [...this.#retiring] : [...this.#retiring, this.inbox];
+  }
+
+  /** Adds up what an inbox counted, before it is freed. */
+  settleInbox(inbox: number): void {
+    if (native.inboxStats(inbox, counters))
+      for (let i = OPENED; i < counters.length; i++) this.#past[i] += counters[i];
+    if (this.inbox === inbox) this.inbox = 0;
+    else this.#retiring.splice(this.#retiring.indexOf(inbox), 1);
   }
 
   get stats(): LoopStats {
-    counters.fill(0);
-    if (this.inbox !== 0) native.inboxStats(this.inbox, counters);
-    const total = (index: number) => counters[index] + this.#past[index];
+    const totals = this.#past.slice();
+    let waiting = 0;
+    for (const inbox of this.inboxes) {
+      if (!native.inboxStats(inbox, counters)) continue;
+      for (let i = OPENED; i < counters.length; i++) totals[i] += counters[i];
+      waiting += counters[DEPTH];
+    }
+    const total = (index: number) => totals[index];
     const { bytesRead, bytesWritten, hookErrors } = this.page;
     return {
       accepted: total(OPENED),
       open: total(OPENED) - total(CLOSED),
       served: total(CLOSED) - total(LOST),
       lost: total(LOST),
-      inbox: counters[DEPTH],
+      inbox: waiting,
       refused: total(REFUSED),
       bytesRead,
       bytesWritten,

@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import type { ResourceLimits } from 'node:worker_threads';
 import { BACKEND_NAMES, chooseBackend } from '../event/backends.js';
 import type { BackendName, WakerName } from '../event/ev.js';
+import { WAKER_NAMES } from '../event/wakers.js';
 import { resolveHost } from '../stream/address.js';
 import { checkListenOptions, type ListenOptions } from '../stream/listening_socket.js';
 import { checkInteger, checkOneOf, invalidType } from '../validate.js';
@@ -61,7 +62,6 @@ export interface Settings {
 /** More loops than this on one machine is a mistake. */
 const LOOPS_MAX = 512;
 const INBOX_MAX = 2 ** 20;
-const WAKERS: readonly WakerName[] = ['eventfd', 'pipe'];
 
 /** Throws what is wrong, before anything is started. */
 export async function settle(options: ServeOptions): Promise<Settings> {
@@ -71,7 +71,7 @@ export async function settle(options: ServeOptions): Promise<Settings> {
   checkOneOf('options.policy', options.policy ?? 'round-robin', POLICY_NAMES);
   const backends = backendList(options.backend);
   const wakers = listOf<WakerName>(options.waker, ['eventfd']);
-  for (const waker of wakers) checkOneOf('options.waker', waker, WAKERS);
+  for (const waker of wakers) checkOneOf('options.waker', waker, WAKER_NAMES);
   const integer = (key: keyof ServeOptions, fallback: number, min: number, max: number) =>
     checkInteger(`options.${key}`, (options[key] as number | undefined) ?? fallback, min, max);
   const restart = options.restart ?? {};

@@ -1,6 +1,8 @@
 // A listening socket on a base: opening it, accepting in bounded batches, and standing still when
 // the process is out of descriptors. What happens to an accepted descriptor is the subclass's.
 
+import { rmSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { systemError } from '../errors.js';
 import { Ev } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
@@ -41,6 +43,8 @@ export abstract class ListeningSocket implements Disposable {
   readonly address: Address;
   readonly #event: EventHandle;
   readonly #retry: EventHandle;
+  /** The unix socket that it made in the file system, and that goes away with it. */
+  readonly #file: string | undefined;
   #paused = false;
   #closed = false;
   /** How often accepting paused because descriptors had run out. */
@@ -48,6 +52,7 @@ export abstract class ListeningSocket implements Disposable {
 
   constructor(base: EventBase, options: ListenOptions) {
     this.fd = openListener(options);
+    this.#file = socketFile(options);
     this.address = toAddress(native.sockLocal(this.fd)) ?? { path: options.path ?? '' };
     this.#event = base.event(this.fd, Ev.READ | Ev.PERSIST, () => this.#ready());
     this.#retry = base.timer(() => {
@@ -91,6 +96,8 @@ export abstract class ListeningSocket implements Disposable {
     this.#event.free();
     this.#retry.free();
     native.sysClose(this.fd);
+    // The kernel leaves it behind, and nobody could listen at that path again.
+    if (this.#file !== undefined) rmSync(this.#file, { force: true });
   }
   [Symbol.dispose](): void {
     this.close();
@@ -121,6 +128,11 @@ export function checkListenOptions(options: ListenOptions): void {
       throw invalidType(`listen.${key}`, 'of type string', options[key]);
   if (options.path === '' || options.host === '')
     throw invalidValue('listen', 'must not have an empty host or path', options);
+}
+
+function socketFile({ fd, path }: ListenOptions): string | undefined {
+  const isFile = fd === undefined && path !== undefined && !/^[@\0]/.test(path);
+  return isFile ? resolve(path) : undefined;
 }
 
 function openListener(options: ListenOptions): number {

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <set>
 
@@ -43,14 +44,22 @@ struct Subject {
   }
 };
 
-using SubjectBody = void (*)(Subject& subject);
+struct SubjectTest {
+  const BackendType* type;
+  void (*body)(Subject& subject);
 
-bool add_for_each_backend(const std::string& name, SubjectBody body) {
+  static void run(const void* argument) {
+    const auto* test = static_cast<const SubjectTest*>(argument);
+    Subject subject{*test->type, make_backend(*test->type), {}};
+    if (subject.backend != nullptr) test->body(subject);
+  }
+};
+
+bool add_for_each_backend(const std::string& name, void (*body)(Subject& subject)) {
+  static std::deque<SubjectTest> tests;
   for (const BackendType& type : backend_types()) {
-    check::add(__FILE__, name + " [" + type.name + "]", [&type, body] {
-      Subject subject{type, make_backend(type), {}};
-      if (subject.backend != nullptr) body(subject);
-    });
+    tests.push_back({&type, body});
+    check::add(__FILE__, name + " [" + type.name + "]", SubjectTest::run, &tests.back());
   }
   return true;
 }
@@ -81,13 +90,13 @@ TEST_EACH_BACKEND(tells_what_is_ready_and_nothing_else) {
 }
 
 TEST_EACH_BACKEND(agrees_with_poll_after_random_changes) {
-  std::mt19937 random = make_random();
+  Random random;
   std::vector<Pair> pairs(12);
   std::map<int, Mask> interest;
   for (int round = 0; round < 2'000; ++round) {
-    const Pair& pair = pairs[below(random, pairs.size())];
+    const Pair& pair = pairs[random.below(pairs.size())];
     const int fd = pair.near;
-    switch (below(random, 4)) {
+    switch (random.below(4)) {
       case 0:
         send_byte(pair.far);
         break;
@@ -95,7 +104,7 @@ TEST_EACH_BACKEND(agrees_with_poll_after_random_changes) {
         drain(fd);
         break;
       default: {
-        const auto after = static_cast<Mask>(below(random, 4) << 1);
+        const auto after = static_cast<Mask>(random.below(4) << 1);
         EXPECT_EQ(subject.change(fd, interest[fd], after), 0);
         interest[fd] = after;
       }

@@ -104,13 +104,14 @@ TEST(a_close_is_orderly_or_a_reset_as_asked) {
 }
 
 TEST(a_number_used_again_is_another_connection) {
-  Pair first;
-  const int number = first.near;
-  const ConnectionId old = adopt(first.near, kHere);
+  const Pair pair;
+  Fd first(sys::dup(pair.near));
+  const int number = first;
+  const ConnectionId old = adopt(first, kHere);
   EXPECT_TRUE(Ledger::close(old, kHere, false));
   for (int i = 0; i < 100; ++i) {
-    Pair next;
-    Fd again(dup2(next.near, number));
+    // The kernel gives out the lowest number that is free.
+    Fd again(sys::dup(pair.near));
     const ConnectionId id = adopt(again, kHere);
     EXPECT_EQ(Ledger::fd(id), number);
     EXPECT_TRUE(id != old);

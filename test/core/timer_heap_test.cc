@@ -35,13 +35,13 @@ struct Model {
 TEST(random_operations_agree_with_a_sorted_model) {
   constexpr int kOperations = 200'000;
   constexpr std::uint32_t kOwners = 1'000;
-  std::mt19937 random = make_random();
+  Random random;
   TimerHeap heap;
   heap.reserve(kOwners);
   Model model;
   for (int i = 0; i < kOperations; ++i) {
-    const std::uint32_t owner = below(random, kOwners);
-    switch (below(random, 8)) {
+    const std::uint32_t owner = random.below(kOwners);
+    switch (random.below(8)) {
       case 0:
       case 1:
         if (heap.contains(owner)) heap.remove(owner);
@@ -57,7 +57,7 @@ TEST(random_operations_agree_with_a_sorted_model) {
         break;
       default: {
         // Few different deadlines, so that many are equal.
-        const auto deadline = static_cast<Micros>(below(random, 200));
+        const auto deadline = static_cast<Micros>(random.below(200));
         heap.set(owner, deadline);
         model.set(owner, deadline);
       }

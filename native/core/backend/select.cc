@@ -62,7 +62,7 @@ class Select final : public Backend {
     timeval limit{timeout / 1'000'000, timeout % 1'000'000};
     const int ready = ::select(limit_, ready_read_.kernel(), ready_write_.kernel(), nullptr,
                                timeout < 0 ? nullptr : &limit);
-    if (ready == -1 && errno == EBADF) return drop_closed(out);
+    if (ready == -1 && errno == EBADF) return look_around_closed(out);
     if (ready < 0) return errno == EINTR ? 0 : -errno;
     return ready == 0 ? 0 : collect(out);
   }
@@ -90,17 +90,28 @@ class Select final : public Backend {
   }
 
   // Somebody closed a descriptor that is still in the set. It is reported as ready, so that its
-  // owner meets EBADF in the call it makes, and the others go on.
-  int drop_closed(std::span<Ready> out) {
-    std::size_t count = 0;
-    for (int fd = 0; fd < limit_ && count < out.size(); ++fd) {
-      if (!interested(static_cast<std::size_t>(fd)) || sys::check_open(fd) == 0) continue;
-      out[count++] = {fd, static_cast<Mask>(kRead | kWrite)};
+  // owner meets EBADF in the call it makes; the others are asked about without it, and go on.
+  int look_around_closed(std::span<Ready> out) {
+    closed_.clear();
+    for (int fd = 0; fd < limit_; ++fd) {
+      const auto number = static_cast<std::size_t>(fd);
+      if (!interested(number) || sys::check_open(fd) == 0) continue;
+      closed_.push_back(number);
+      ready_read_.clear(number);
+      ready_write_.clear(number);
     }
-    return static_cast<int>(count);
+    timeval none{0, 0};
+    if (::select(limit_, ready_read_.kernel(), ready_write_.kernel(), nullptr, &none) < 0)
+      return errno == EINTR ? 0 : -errno;
+    for (const std::size_t number : closed_) {
+      ready_read_.set(number);
+      ready_write_.set(number);
+    }
+    return collect(out);
   }
 
   BitSet read_, write_, ready_read_, ready_write_;
+  std::vector<std::size_t> closed_;
   int limit_ = 0;  // one past the highest descriptor of interest
   int scan_ = 0;   // where the next scan starts, for fairness
 };

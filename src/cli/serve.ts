@@ -1,0 +1,116 @@
+// `multiloop serve`: one loop group from the command line, to its end.
+
+import {
+  type BackendName,
+  type BackendReport,
+  EventBase,
+  type LoopGroup,
+  type ServeOptions,
+  serve,
+} from '../index.js';
+import { type Given, nearest, type Parsed, UsageError } from './args.js';
+import { banner } from './banner.js';
+import type { ServeFlags } from './commands.js';
+import { tellEvents } from './events.js';
+import { findWorker } from './ready_made.js';
+import { explainStart, type Where } from './start_failure.js';
+import { count, note, print } from './terminal.js';
+
+const PORT = 8_080;
+const HOST = '127.0.0.1';
+const DRAIN_MS = 10_000;
+
+/** Resolves when the server was stopped; throws when it cannot start or has to give up. */
+export async function serveCommand(parsed: Parsed<ServeFlags>, version: string): Promise<void> {
+  const name = parsed.argument ?? 'http';
+  const { worker, isReadyMade } = findWorker(name);
+  const { flags } = parsed;
+  const where = listenWhere(flags);
+  const drainMs = flags['drain-ms']?.value ?? DRAIN_MS;
+  const options: ServeOptions = {
+    worker,
+    listen: where,
+    loops: flags.loops?.value,
+    backend: backends(flags.backend),
+    waker: flags.waker?.value,
+    policy: flags.policy?.value,
+    drainMs,
+    maxConnections: flags['max-connections']?.value,
+    handleSignals: true,
+  };
+  let group: LoopGroup;
+  try {
+    group = await serve(options);
+  } catch (error) {
+    throw await explainStart(error, where, worker);
+  }
+  const flushEvents = tellEvents(group);
+  const stopSaying = sayStopping(group, drainMs);
+  print(banner(group, { version, worker: name, isHttp: isReadyMade && name === 'http' }));
+  try {
+    await group.closed;
+    note('stopped');
+  } finally {
+    stopSaying();
+    flushEvents();
+  }
+}
+
+/** serve() handles the signals; this says so, before the first connection is closed. */
+function sayStopping(group: LoopGroup, drainMs: number): () => void {
+  const say = () => {
+    const open = count(group.stats().open, 'connection');
+    note(`stopping: ${open} open, up to ${drainMs / 1_000} s`);
+  };
+  const signals = ['SIGINT', 'SIGTERM'] as const;
+  for (const signal of signals) process.prependOnceListener(signal, say);
+  return () => {
+    for (const signal of signals) process.off(signal, say);
+  };
+}
+
+// ── flags that depend on each other, or on this machine ──
+
+function listenWhere({ path, port, host }: Parsed<ServeFlags>['flags']): Where {
+  const other = port ?? host;
+  const isPath =
+    path !== undefined && (other === undefined || (other.fromEnvironment && !path.fromEnvironment));
+  if (isPath) return { path: path.value };
+  if (path !== undefined && other !== undefined && path.fromEnvironment === other.fromEnvironment)
+    throw new UsageError(`${path.source} and ${other.source} exclude each other`);
+  return { host: bareHost(host?.value ?? HOST), port: port?.value ?? PORT };
+}
+
+/** An IPv6 address in the brackets of a URL is that address. */
+function bareHost(host: string): string {
+  return host.replace(/^\[(.*)\]$/, '$1');
+}
+
+function backends(given: Given<string[]> | undefined): BackendName[] | undefined {
+  if (given === undefined) return undefined;
+  const all = EventBase.backends();
+  for (const name of given.value) {
+    const report = all.find((one) => one.name === name);
+    if (report === undefined) throw new UsageError(unknownBackend(given.source, name, all));
+    if (!report.available)
+      throw new UsageError(
+        `${given.source}: ${name} is not available: ${report.reason}; ${offer(all, name)}`,
+      );
+  }
+  return given.value as BackendName[];
+}
+
+function unknownBackend(source: string, name: string, all: BackendReport[]): string {
+  const names = all.filter((one) => one.available).map((one) => one.name);
+  const near = nearest(name, names);
+  const advice = near === undefined ? '' : ` (did you mean ${near}?)`;
+  return `${source}: there is no backend '${name}'${advice}; ${offer(all)}`;
+}
+
+/** `available here: epoll, poll; not here: kqueue (…)`. */
+function offer(all: BackendReport[], told?: string): string {
+  const here = all.filter(({ available }) => available).map(({ name }) => name);
+  const missing = all.filter(({ available, name }) => !available && name !== told);
+  const reasons = missing.map(({ name, reason }) => `${name} (${reason})`);
+  return `available here: ${here.join(', ')}; not here: ${reasons.join(', ')}`;
+}

@@ -1,0 +1,87 @@
+// Piscina, as the host of a group's loops: one thread and one task a loop, for its whole life.
+
+import type { ResourceLimits } from 'node:worker_threads';
+import { Piscina } from 'piscina';
+import type { LoopEnd, LoopTask } from './control.js';
+
+export interface ThreadOptions {
+  resourceLimits: ResourceLimits | undefined;
+  execArgv: string[] | undefined;
+  env: NodeJS.ProcessEnv | undefined;
+}
+
+interface Refable {
+  ref(): void;
+  unref(): void;
+}
+
+export class ThreadPool {
+  readonly #piscina: Piscina;
+  readonly #ports = new Set<Refable>();
+  #refd = true;
+
+  constructor(threads: number, options: ThreadOptions) {
+    this.#piscina = new Piscina({
+      filename: new URL('./loop_main.js', import.meta.url).href,
+      minThreads: threads,
+      maxThreads: threads,
+      concurrentTasksPerWorker: 1,
+      // The default parks the thread between messages and would stop its loop.
+      atomics: 'disabled',
+      idleTimeout: Number.POSITIVE_INFINITY,
+      ...given('resourceLimits', options.resourceLimits),
+      ...given('execArgv', options.execArgv),
+      ...given('env', options.env as Record<string, string> | undefined),
+    });
+    // The death of a thread is reported here as well as by its task's rejection, which is enough.
+    this.#piscina.on('error', () => undefined);
+    this.#piscina.on('workerCreate', (worker: object) => this.#created(worker));
+  }
+
+  /** Resolves when the loop ends by itself; rejects when its thread dies. */
+  async run(task: LoopTask): Promise<LoopEnd> {
+    const running = this.#piscina.run(task) as Promise<LoopEnd | null | undefined>;
+    this.#apply();
+    const end = await running;
+    // Piscina takes `throw null` for no error at all.
+    if (end === null || end === undefined) throw new Error(`thrown: ${end}`);
+    return end;
+  }
+
+  async terminate(threadId: number): Promise<void> {
+    await this.#piscina.threads.find((thread) => thread.threadId === threadId)?.terminate();
+  }
+
+  /** Ends every thread, whatever it does. */
+  destroy(): Promise<void> {
+    return this.#piscina.destroy();
+  }
+
+  /** Whether running loops keep the process alive. */
+  setRef(refd: boolean): void {
+    this.#refd = refd;
+    this.#apply();
+  }
+
+  #apply(): void {
+    // A running task refs its thread's port, and Piscina has no way to ask it not to.
+    if (!this.#refd) for (const port of this.#ports) port.unref();
+    else for (const port of this.#ports) port.ref();
+  }
+
+  /** Finds the port behind a thread. A Piscina that keeps it elsewhere makes unref() do nothing. */
+  #created(worker: object): void {
+    for (const key of Object.getOwnPropertySymbols(worker)) {
+      const inside = (worker as Record<symbol, { port?: Refable } | undefined>)[key];
+      if (typeof inside?.port?.unref === 'function') this.#ports.add(inside.port);
+    }
+    this.#apply();
+  }
+}
+
+function given<Key extends string, Value>(
+  key: Key,
+  value: Value | undefined,
+): { [K in Key]?: Value } {
+  return (value === undefined ? {} : { [key]: value }) as { [K in Key]?: Value };
+}

@@ -1,0 +1,141 @@
+// Which backend a base gets, and what is said of the others.
+
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import {
+  type BackendName,
+  EventBase,
+  type EventBaseOptions,
+  type Feature,
+} from '../../src/index.js';
+import { codeOf, thrownBy } from './support.js';
+
+const all: BackendName[] = ['evport', 'kqueue', 'epoll', 'devpoll', 'poll', 'select', 'io_uring'];
+
+function chosen(options: EventBaseOptions): BackendName {
+  using base = new EventBase(options);
+  return base.backend;
+}
+
+function withEnv(variables: Record<string, string>, body: () => void): void {
+  try {
+    Object.assign(process.env, variables);
+    body();
+  } finally {
+    for (const name of Object.keys(variables)) delete process.env[name];
+  }
+}
+
+test('every backend is reported, preferred first, with its features or the reason', () => {
+  const reports = EventBase.backends();
+  assert.equal(
+    reports.map((report) => report.name),
+    all,
+  );
+  for (const { available, reason, features } of reports) {
+    assert.is(available, reason === undefined);
+    if (!available) assert.equal(features, []);
+  }
+  const reasonOf = (name: BackendName) => reports.find((report) => report.name === name)?.reason;
+  assert.is(reasonOf('kqueue'), `for macOS and the BSDs; this is ${process.platform}`);
+  assert.is(reasonOf('io_uring'), 'not in this version of multiloop');
+});
+
+test('the features are those that libevent declares', () => {
+  const features = Object.fromEntries(
+    EventBase.backends().map((report) => [report.name, report.features]),
+  );
+  assert.equal(features.epoll, ['et', 'o1', 'early-close']);
+  assert.equal(features.poll, ['fds', 'early-close']);
+  assert.equal(features.select, ['fds']);
+  for (const backend of ['epoll', 'poll', 'select'] as const) {
+    using base = new EventBase({ backend });
+    assert.equal([...base.features], features[backend]);
+  }
+});
+
+test('a report is the caller’s to change', () => {
+  for (const report of EventBase.backends()) {
+    report.available = false;
+    report.features.push('et');
+    report.reason = 'changed';
+  }
+  assert.is(chosen({}), 'epoll');
+  assert.is(EventBase.backends().find((report) => report.name === 'select')?.features.length, 1);
+});
+
+test('the first backend that nothing speaks against is taken', () => {
+  const cases: [EventBaseOptions, BackendName][] = [
+    [{}, 'epoll'],
+    [{ avoid: [] }, 'epoll'],
+    [{ avoid: ['epoll'] }, 'poll'],
+    [{ avoid: ['poll', 'epoll'] }, 'select'],
+    [{ avoid: ['kqueue', 'select'] }, 'epoll'],
+    [{ require: ['fds'] }, 'poll'],
+    [{ require: ['et', 'o1'] }, 'epoll'],
+    [{ require: ['early-close'] }, 'epoll'],
+    [{ require: ['early-close'], avoid: ['epoll'] }, 'poll'],
+    [{ require: ['early-close', 'fds'] }, 'poll'],
+    [{ backend: 'select' }, 'select'],
+    [{ backend: 'poll', require: ['fds'] }, 'poll'],
+  ];
+  for (const [options, name] of cases) assert.is(chosen(options), name, JSON.stringify(options));
+});
+
+test('EVENT_NO<NAME> disables a backend, empty or not, unless ignoreEnv is set', () => {
+  withEnv({ EVENT_NOEPOLL: '' }, () => {
+    assert.is(chosen({}), 'poll');
+    assert.is(chosen({ ignoreEnv: true }), 'epoll');
+    assert.is(chosen({ backend: 'epoll', ignoreEnv: true }), 'epoll');
+    const error = thrownBy(() => chosen({ backend: 'epoll' }));
+    assert.is(error.code, 'ERR_BACKEND_UNAVAILABLE');
+    assert.match(error.message, 'epoll (EVENT_NOEPOLL is set)');
+  });
+  withEnv({ EVENT_NOEPOLL: '1', EVENT_NOPOLL: '0' }, () => assert.is(chosen({}), 'select'));
+  assert.is(chosen({}), 'epoll');
+});
+
+test('without a usable backend the error has every reason and what there is', () => {
+  const error = thrownBy(() => chosen({ avoid: ['epoll'], require: ['et'] }));
+  assert.is(error.code, 'ERR_BACKEND_UNAVAILABLE');
+  for (const part of [
+    'epoll (in options.avoid)',
+    'poll (lacks et)',
+    'select (lacks et)',
+    'kqueue (for macOS and the BSDs; this is linux)',
+    'Available here: epoll, poll, select',
+  ])
+    assert.match(error.message, part);
+  assert.is(codeOf(() => chosen({ avoid: all })), 'ERR_BACKEND_UNAVAILABLE');
+});
+
+test('a backend that is asked for is taken or refused, never replaced', () => {
+  const cases: [EventBaseOptions, string][] = [
+    [{ backend: 'kqueue' }, 'kqueue (for macOS and the BSDs; this is linux)'],
+    [{ backend: 'io_uring' }, 'io_uring (not in this version of multiloop)'],
+    [{ backend: 'select', require: ['et', 'fds', 'o1'] }, 'select (lacks et, o1)'],
+    [{ backend: 'poll', avoid: ['poll'] }, 'poll (in options.avoid)'],
+  ];
+  for (const [options, reason] of cases) {
+    const error = thrownBy(() => chosen(options));
+    assert.is(error.code, 'ERR_BACKEND_UNAVAILABLE');
+    assert.match(error.message, `No usable backend: ${reason}. Available`);
+  }
+});
+
+test('names that do not exist are mistakes', () => {
+  const cases: [unknown, string][] = [
+    [{ backend: 'wepoll' }, 'ERR_INVALID_ARG_VALUE'],
+    [{ backend: '' }, 'ERR_INVALID_ARG_VALUE'],
+    [{ backend: 3 }, 'ERR_INVALID_ARG_TYPE'],
+    [{ avoid: ['epol'] }, 'ERR_INVALID_ARG_VALUE'],
+    [{ avoid: 'epoll' }, 'ERR_INVALID_ARG_TYPE'],
+    [{ avoid: [1] }, 'ERR_INVALID_ARG_TYPE'],
+    [{ require: ['edge'] }, 'ERR_INVALID_ARG_VALUE'],
+    [{ require: 'et' satisfies Feature }, 'ERR_INVALID_ARG_TYPE'],
+  ];
+  for (const [options, code] of cases)
+    assert.is(codeOf(() => chosen(options as never)), code, JSON.stringify(options));
+});
+
+test.run();

@@ -1,0 +1,136 @@
+// The event layer's suite is written once. A behaviour registered here becomes one test for every
+// backend of this machine in every way in which a base can dispatch on it:
+//
+//   loopSync       blocks this thread
+//   base drive     loop(); the backend waits and libuv's descriptor is one more in it
+//   libuv drive    loop(); libuv waits for the backend's descriptor (epoll alone has one)
+//
+// After each test every base is closed, every descriptor given back, and their number compared.
+
+import { setImmediate as turn } from 'node:timers/promises';
+import { type Test, test } from 'uvu';
+import * as assert from 'uvu/assert';
+import {
+  type BackendName,
+  EventBase,
+  type EventBaseOptions,
+  type LoopResult,
+  sys,
+} from '../../src/index.js';
+import { openDescriptors, PATIENCE_MS, within } from './support.js';
+
+export type Way = 'loopSync' | 'base drive' | 'libuv drive';
+
+export const backendsHere: readonly BackendName[] = EventBase.backends()
+  .filter((report) => report.available)
+  .map((report) => report.name);
+
+/** The backends whose descriptor libuv can wait for. */
+export const nestable: readonly BackendName[] = ['epoll', 'kqueue', 'io_uring', 'evport'];
+
+export function waysOf(backend: BackendName): Way[] {
+  return nestable.includes(backend)
+    ? ['loopSync', 'base drive', 'libuv drive']
+    : ['loopSync', 'base drive'];
+}
+
+/** What one test gets: bases of its backend, a way to run them, and descriptors. */
+export class Trial {
+  readonly backend: BackendName;
+  readonly way: Way;
+  readonly #bases: EventBase[] = [];
+  readonly #descriptors = new Set<number>();
+
+  constructor(backend: BackendName, way: Way) {
+    this.backend = backend;
+    this.way = way;
+  }
+
+  get sync(): boolean {
+    return this.way === 'loopSync';
+  }
+
+  base(options: EventBaseOptions = {}): EventBase {
+    const drive = this.way === 'libuv drive' ? 'libuv' : 'base';
+    const base = new EventBase({ backend: this.backend, drive, debug: true, ...options });
+    this.#bases.push(base);
+    return base;
+  }
+
+  /** One loop, in this trial's way. What loopSync throws, this rejects with. */
+  async run(base: EventBase, flags = 0): Promise<LoopResult> {
+    return this.sync ? base.loopSync(flags) : await base.loop(flags);
+  }
+
+  pair(): [number, number] {
+    return this.#own(sys.socketPair());
+  }
+  pipe(): [number, number] {
+    return this.#own(sys.pipe());
+  }
+  own(fd: number): number {
+    this.#descriptors.add(fd);
+    return fd;
+  }
+  close(fd: number): void {
+    this.#descriptors.delete(fd);
+    assert.is(sys.close(fd), 0);
+  }
+
+  /** Makes `fd`'s other end readable. */
+  write(fd: number, text = 'x'): void {
+    assert.is(sys.write(fd, Buffer.from(text)), text.length);
+  }
+  /** Reads what is there; '' is the end of the stream. */
+  read(fd: number): string {
+    const bytes = Buffer.alloc(4096);
+    const count = sys.read(fd, bytes);
+    assert.ok(count >= 0, `read answers ${count}`);
+    return bytes.toString('latin1', 0, count);
+  }
+
+  end(): void {
+    for (const base of this.#bases) base.close();
+    for (const fd of this.#descriptors) sys.close(fd);
+  }
+
+  #own(ends: [number, number]): [number, number] {
+    for (const fd of ends) this.#descriptors.add(fd);
+    return ends;
+  }
+}
+
+export interface Limits {
+  /** Only these backends; all of the machine by default. */
+  backends?: readonly BackendName[];
+  ways?: readonly Way[];
+}
+
+/** Registers `body` as a test for each backend and way. */
+export function behaviour(
+  name: string,
+  body: (trial: Trial) => void | Promise<void>,
+  limits: Limits = {},
+  register: Test = test,
+): void {
+  for (const backend of backendsHere) {
+    if (limits.backends !== undefined && !limits.backends.includes(backend)) continue;
+    for (const way of waysOf(backend)) {
+      if (limits.ways !== undefined && !limits.ways.includes(way)) continue;
+      register(`${backend}, ${way}: ${name}`, async () => {
+        const before = openDescriptors();
+        const trial = new Trial(backend, way);
+        try {
+          await within(PATIENCE_MS, body(trial));
+        } finally {
+          trial.end();
+          // A base that is closed in its own turn goes when that turn is over.
+          await turn();
+        }
+        assert.is(openDescriptors(), before, 'descriptors are left open');
+      });
+    }
+  }
+}
+
+export const asynchronous: Limits = { ways: ['base drive', 'libuv drive'] };

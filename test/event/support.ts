@@ -1,0 +1,60 @@
+// What the tests of the event layer share besides the matrix: errors and their codes, patience,
+// descriptors counted. Every worker loads it, so it stays small.
+
+import { readdirSync } from 'node:fs';
+
+/** How long anything may take before a test gives up on it. Nothing waits for it to pass. */
+export const PATIENCE_MS = 20_000;
+
+/** What `body` throws. */
+export function thrownBy(body: () => unknown): NodeJS.ErrnoException {
+  try {
+    body();
+  } catch (error) {
+    return error as NodeJS.ErrnoException;
+  }
+  throw new Error('nothing was thrown');
+}
+
+export function codeOf(body: () => unknown): string | undefined {
+  return thrownBy(body).code;
+}
+
+/** What `promise` rejects with. */
+export async function rejectionOf(promise: Promise<unknown>): Promise<NodeJS.ErrnoException> {
+  const rejected = await promise.then(
+    () => undefined,
+    (error) => ({ error }),
+  );
+  if (rejected !== undefined) return rejected.error;
+  throw new Error('nothing was rejected');
+}
+
+/** The promise's outcome, or a failure that names what is still waiting. */
+export async function within<T>(ms: number, promise: T | Promise<T>, what = 'it'): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what} did not end within ${ms} ms`)), ms);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Descriptors of this process that are open. The one that reads the folder is not counted. */
+export function openDescriptors(): number {
+  return readdirSync('/proc/self/fd').length - 1;
+}
+
+/** Keeps this thread busy. */
+export function spin(ms: number): void {
+  const end = performance.now() + ms;
+  while (performance.now() < end);
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[sorted.length >> 1];
+}
