@@ -197,8 +197,9 @@ for (const [what, head, status] of closing)
   });
 
 test('a head over 16 KiB: 431, whether it ends or not', async () => {
-  const fits = `X: ${'x'.repeat(16_384 - get('/loop.json', 'Connection: close\r\nX: \r\n').length)}`;
-  const head = get('/loop.json', `Connection: close\r\n${fits}\r\n`);
+  const without = get('/loop.json', 'Connection: close\r\nX: \r\n').length;
+  const filler = 'x'.repeat(16_384 - without);
+  const head = get('/loop.json', `Connection: close\r\nX: ${filler}\r\n`);
   assert.is(head.length, 16_384);
   assert.equal(statuses(await exchange(port, head)), [200]);
   assert.equal(statuses(await exchange(port, head.replace('X: ', 'X: x'))), [431]);

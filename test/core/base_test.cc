@@ -247,26 +247,27 @@ TEST_EACH_BASE(an_event_that_cannot_be_added_changes_nothing) {
 // ── closed and used again ───────────────────────────────────────────────────────────────────
 
 TEST_EACH_BASE(a_number_used_again_belongs_to_the_new_event) {
-  Pair first;
+  const Pair first;
   const int number = first.near;
-  const EventId old = rig.add(number, kRead | kPersist);
-  for (int round = 0; round < 4; ++round) {
-    // With and without a turn between the removal and the new connection.
-    Pair next;
-    const EventId removed = round == 0 ? old : rig.add(number, kRead | kPersist);
-    if (round % 2 == 0)
-      EXPECT_EQ(rig.base->destroy(removed), 0);
-    else
-      EXPECT_EQ(rig.base->remove(removed), 0);
-    if (round >= 2) rig.poll();
-    EXPECT_EQ(dup2(next.near, number), number);
-    const EventId young = rig.add(number, kRead | kPersist);
-    EXPECT_EQ(rig.poll(), 0);
-    send_byte(next.far);
-    rig.poll();
-    EXPECT_EQ(rig.order(), std::vector<EventId>{young});
-    EXPECT_EQ(rig.base->destroy(young), 0);
-    drain(number);
+  enum class End { kRemoved, kDestroyed, kFired };
+  for (const End end : {End::kRemoved, End::kDestroyed, End::kFired}) {
+    // With and without a turn between the end of the old event and the new connection.
+    for (const bool turn_between : {false, true}) {
+      const EventId old = rig.add(number, end == End::kFired ? kWrite : kWrite | kPersist);
+      rig.poll();
+      EXPECT_EQ(rig.told(old), kWrite);
+      if (end == End::kRemoved) EXPECT_EQ(rig.base->remove(old), 0);
+      if (end == End::kDestroyed) EXPECT_EQ(rig.base->destroy(old), 0);
+      if (turn_between) EXPECT_EQ(rig.poll(), 0);
+      const Pair next;
+      EXPECT_EQ(dup2(next.near, number), number);
+      const EventId young = rig.add(number, kWrite | kPersist);
+      for (int i = 0; i < 2; ++i) {
+        rig.poll();
+        EXPECT_EQ(rig.order(), std::vector<EventId>{young});
+      }
+      EXPECT_EQ(rig.base->destroy(young), 0);
+    }
   }
 }
 
@@ -570,6 +571,7 @@ TEST_EACH_BASE(an_id_is_stale_once_its_event_is_destroyed) {
     // Its slot is used again, but not in the turn that may still hold records of it.
     const EventId young = rig.add(pair.near, kWrite | kPersist);
     EXPECT_TRUE(young != old);
+    if (i == 0) EXPECT_TRUE(young % kEventsMax != old % kEventsMax);
     rig.poll();
     EXPECT_EQ(rig.told(old), 0);
     EXPECT_EQ(rig.told(young), kWrite);

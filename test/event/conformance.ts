@@ -17,7 +17,7 @@ import {
   type LoopResult,
   sys,
 } from '../../src/index.js';
-import { openDescriptors, PATIENCE_MS, within } from './support.js';
+import { assertNoneLeft, openDescriptors, PATIENCE_MS, within } from './support.js';
 
 export type Way = 'loopSync' | 'base drive' | 'libuv drive';
 
@@ -127,7 +127,7 @@ export function behaviour(
           // A base that is closed in its own turn goes when that turn is over.
           await turn();
         }
-        assert.is(openDescriptors(), before, 'descriptors are left open');
+        assertNoneLeft(before);
       });
     }
   }

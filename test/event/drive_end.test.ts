@@ -6,7 +6,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { runChild } from './child.js';
 import { nameOf, type Setting, settings } from './setting.js';
-import { openDescriptors, PATIENCE_MS, within } from './support.js';
+import { assertNoneLeft, openDescriptors, PATIENCE_MS, within } from './support.js';
 import type { State } from './victim.js';
 
 // ── the end of a thread ─────────────────────────────────────────────────────────────────────────
@@ -54,7 +54,7 @@ async function rounds(count: number, body: (round: number) => Promise<void>): Pr
   };
   const lanes = await Promise.allSettled(Array.from({ length: AT_ONCE }, lane));
   for (const result of lanes) if (result.status === 'rejected') throw result.reason;
-  assert.is(openDescriptors(), before, 'descriptors are left open');
+  assertNoneLeft(before);
 }
 
 const ended: [State, times: number][] = [

@@ -1,7 +1,7 @@
 // What the tests of the event layer share besides the matrix: errors and their codes, patience,
 // descriptors counted. Every worker loads it, so it stays small.
 
-import { readdirSync } from 'node:fs';
+import { readdirSync, readlinkSync } from 'node:fs';
 
 /** How long anything may take before a test gives up on it. Nothing waits for it to pass. */
 export const PATIENCE_MS = 20_000;
@@ -43,9 +43,23 @@ export async function within<T>(ms: number, promise: T | Promise<T>, what = 'it'
   }
 }
 
-/** Descriptors of this process that are open. The one that reads the folder is not counted. */
-export function openDescriptors(): number {
-  return readdirSync('/proc/self/fd').length - 1;
+/** The descriptors of this process that are open, with what each one is. */
+export function openDescriptors(): string[] {
+  return readdirSync('/proc/self/fd').flatMap((fd) => {
+    try {
+      return [`${fd} ${readlinkSync(`/proc/self/fd/${fd}`)}`];
+    } catch {
+      return []; // the one that has read the folder
+    }
+  });
+}
+
+export function assertNoneLeft(before: readonly string[]): void {
+  const now = openDescriptors();
+  if (now.length === before.length) return;
+  const added = now.filter((one) => !before.includes(one));
+  const gone = before.filter((one) => !now.includes(one));
+  throw new Error(`${before.length} descriptors became ${now.length}: new ${added}; gone ${gone}`);
 }
 
 /** Keeps this thread busy. */

@@ -5,7 +5,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { sys } from '../../src/index.js';
 import { runChild } from './child.js';
-import { codeOf, openDescriptors, thrownBy } from './support.js';
+import { assertNoneLeft, codeOf, openDescriptors, thrownBy } from './support.js';
 
 const EBADF = -9;
 const EAGAIN = -11;
@@ -28,7 +28,7 @@ function withPair(body: (a: number, b: number) => void, open = sys.socketPair): 
   } finally {
     for (const fd of ends) sys.close(fd);
   }
-  assert.is(openDescriptors(), before);
+  assertNoneLeft(before);
 }
 
 test('a socket pair is connected both ways', () => {
