@@ -24,7 +24,9 @@ export default async function* timer({ quick }: BenchOptions): AsyncIterable<Cas
     const base = new EventBase();
     for (let i = 0; i < pending; i++) base.timer(() => undefined).add(HOUR + i);
     const one = base.timer(() => undefined);
-    const waiting = Array.from({ length: pending }, (_, i) => setTimeout(() => undefined, HOUR + i));
+    const waiting = Array.from({ length: pending }, (_, i) =>
+      setTimeout(() => undefined, HOUR + i),
+    );
     const ours = () => {
       for (let i = 0; i < BATCH; i++) {
         one.add(HOUR / 2 + i);
@@ -34,13 +36,10 @@ export default async function* timer({ quick }: BenchOptions): AsyncIterable<Cas
     const peer = () => {
       for (let i = 0; i < BATCH; i++) clearTimeout(setTimeout(() => undefined, HOUR / 2 + i));
     };
-    yield await paired(
-      `add and delete, ${pending} pending`,
-      'ns',
-      pairs,
-      () => measure(ours, ms),
-      { name: 'setTimeout', run: () => measure(peer, ms) },
-    );
+    yield await paired(`add and delete, ${pending} pending`, 'ns', pairs, () => measure(ours, ms), {
+      name: 'setTimeout',
+      run: () => measure(peer, ms),
+    });
     for (const timeout of waiting) clearTimeout(timeout);
     base.close();
   }

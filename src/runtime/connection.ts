@@ -5,11 +5,10 @@
 //   write() ─► output chunks ─end of pass─► sendmsg    one gathered write a pass; WRITE is waited
 //                                                      for only after the kernel took less
 
-import { systemError } from '../errors.js';
+import { MultiloopError, systemError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
 import type { PassEnd } from '../event/event_base.js';
 import type { EventHandle } from '../event/event_handle.js';
-import { MultiloopError } from '../errors.js';
 import { native } from '../native.js';
 import { type Address, toAddress } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
@@ -351,7 +350,8 @@ export class Connection<State = unknown> implements Disposable, PassEnd {
     if (!this.#needDrain || this.closed || this.#outputBytes > OUTPUT_HIGH_WATERMARK / 2) return;
     this.#needDrain = false;
     const { writable } = this.#host.worker;
-    if (writable !== undefined) this.#call(writable as (conn: Connection<State>) => void, undefined);
+    if (writable !== undefined)
+      this.#call(writable as (conn: Connection<State>) => void, undefined);
   }
 
   #shutdown(): void {

@@ -2,10 +2,10 @@
 // given and returns. All of it is structured clone.
 
 import { deserialize, serialize } from 'node:v8';
-import type { BackendName, WakerName } from '../event/ev.js';
-import type { ListenOptions } from '../stream/listening_socket.js';
 import type { ErrorCode } from '../errors.js';
 import { MultiloopError } from '../errors.js';
+import type { BackendName, WakerName } from '../event/ev.js';
+import type { ListenOptions } from '../stream/listening_socket.js';
 
 /** The task that a loop's thread runs for its whole life. */
 export interface LoopTask {

@@ -6,7 +6,7 @@ import { systemError } from '../errors.js';
 import { EventBase } from '../event/event_base.js';
 import { MessageKind, Num } from '../event/page.js';
 import { native } from '../native.js';
-import { type ListenOptions, ListeningSocket } from '../stream/listening_socket.js';
+import { ListeningSocket, type ListenOptions } from '../stream/listening_socket.js';
 import { decode, type ToCoordinator } from './control.js';
 
 /** Messages from loops that may wait: reports, and descriptors of loops that died. */

@@ -3,7 +3,7 @@
 
 import { EventEmitter } from 'node:events';
 import { MultiloopError, systemError } from '../errors.js';
-import { native, Delivery } from '../native.js';
+import { Delivery, native } from '../native.js';
 import type { Address } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { encode, type LoopTask, type ToCoordinator, unflatten } from './control.js';
@@ -77,7 +77,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       failed: (error) => this.#emitError(error),
     };
     this.#slots = settings.loops.map(
-      ({ backend, waker }, id) => new LoopSlot(id, backend, waker, (thread) => this.#threads.terminate(thread)),
+      ({ backend, waker }, id) =>
+        new LoopSlot(id, backend, waker, (thread) => this.#threads.terminate(thread)),
     );
     this.#threads = new ThreadPool(this.#slots.length, settings);
   }
@@ -318,7 +319,6 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     native.inboxFree(inbox);
   }
 
-
   // ── the end ──
 
   async #close(): Promise<void> {
@@ -328,15 +328,13 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       this.#coordinator.forgetListener(listener);
     }
     for (const id of this.#waiting.splice(0)) this.#refuse(id);
-    for (const slot of this.#slots)
-      if (slot.state === 'serving') this.#stopLoop(slot, slot.inbox);
+    for (const slot of this.#slots) if (slot.state === 'serving') this.#stopLoop(slot, slot.inbox);
     await this.#whenEnded(this.#settings.drainMs + STOP_GRACE_MS);
     await this.#threads.destroy();
     // Every thread is gone and has said what became of its descriptors; the last of those
     // messages are read here.
     await new Promise((resolve) => setImmediate(resolve));
-    for (const slot of this.#slots)
-      for (const inbox of slot.inboxes) this.#dropInbox(slot, inbox);
+    for (const slot of this.#slots) for (const inbox of slot.inboxes) this.#dropInbox(slot, inbox);
     this.unref();
     this.#coordinator.release();
     if (this.#failure === undefined) {

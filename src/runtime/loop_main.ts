@@ -51,7 +51,13 @@ class Loop implements ConnectionHost {
     const status = native.inboxAttach(this.base._id, inbox);
     if (status < 0) throw systemError(status, 'inbox_attach');
     const ended = this.base.dispatch();
-    const ready = { type: 'ready', loop, generation, threadId, backend: this.base.backend } as const;
+    const ready = {
+      type: 'ready',
+      loop,
+      generation,
+      threadId,
+      backend: this.base.backend,
+    } as const;
     native.inboxPost(inbox, coordinator, encode(ready));
     await ended;
   }

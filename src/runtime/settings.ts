@@ -67,7 +67,12 @@ const INBOX_MAX = 2 ** 20;
 export async function settle(options: ServeOptions): Promise<Settings> {
   if (typeof options !== 'object' || options === null)
     throw invalidType('options', 'of type object', options);
-  const count = checkInteger('options.loops', options.loops ?? availableParallelism(), 1, LOOPS_MAX);
+  const count = checkInteger(
+    'options.loops',
+    options.loops ?? availableParallelism(),
+    1,
+    LOOPS_MAX,
+  );
   checkOneOf('options.policy', options.policy ?? 'round-robin', POLICY_NAMES);
   const backends = backendList(options.backend);
   const wakers = listOf<WakerName>(options.waker, ['eventfd']);
@@ -117,9 +122,7 @@ async function listenList(value: ServeOptions['listen']): Promise<ListenOptions[
   for (const options of list) checkListenOptions(options);
   return Promise.all(
     list.map(async (options) =>
-      options.host === undefined
-        ? options
-        : { ...options, host: await resolveHost(options.host) },
+      options.host === undefined ? options : { ...options, host: await resolveHost(options.host) },
     ),
   );
 }

@@ -4,7 +4,7 @@ import type { EventBase } from '../event/event_base.js';
 import { native } from '../native.js';
 import { checkFunction } from '../validate.js';
 import { type Address, toAddress } from './address.js';
-import { type ListenOptions, ListeningSocket } from './listening_socket.js';
+import { ListeningSocket, type ListenOptions } from './listening_socket.js';
 
 /** Accepts in one pass; more wait in the kernel for the next. */
 const ACCEPTS_PER_PASS = 64;

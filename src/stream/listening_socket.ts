@@ -121,7 +121,8 @@ export function checkListenOptions(options: ListenOptions): void {
   if (typeof options !== 'object' || options === null)
     throw invalidType('listen', 'of type object', options);
   if (options.port !== undefined) checkInteger('listen.port', options.port, 0, 65_535);
-  if (options.backlog !== undefined) checkInteger('listen.backlog', options.backlog, 1, 2 ** 31 - 1);
+  if (options.backlog !== undefined)
+    checkInteger('listen.backlog', options.backlog, 1, 2 ** 31 - 1);
   if (options.fd !== undefined) checkInteger('listen.fd', options.fd, 0, 2 ** 31 - 1);
   for (const key of ['host', 'path', 'name'] as const)
     if (options[key] !== undefined && typeof options[key] !== 'string')

@@ -5,7 +5,7 @@ import type net from 'node:net';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, serve } from '../../src/index.js';
-import { ask, answer, connect, gone, until, workerFile } from './clients.js';
+import { answer, ask, connect, gone, until, workerFile } from './clients.js';
 
 let group: LoopGroup;
 const errors: string[] = [];
