@@ -1,4 +1,5 @@
-// The event bits, with libevent's values, shared by the core, the backends and (as `Ev`) TypeScript.
+// The event bits, with libevent's values: shared by the core, the backends and, as `Ev`,
+// TypeScript.
 #pragma once
 
 #include <cstdint>

@@ -71,7 +71,8 @@ function loadFailure(path: string, error: unknown): MultiloopError {
     return new MultiloopError(
       'ERR_WORKER_TYPESCRIPT',
       `This Node (${process.version}) cannot run the TypeScript worker ${path}. ` +
-        'Use Node 22.18 or later, start with `node --import tsx`, or compile it and give the .js file',
+        'Use Node 22.18 or later, start with `node --import tsx`, ' +
+        'or compile it and give the .js file',
     );
   const syntax = error instanceof SyntaxError && isFromLoader(error);
   return new MultiloopError(

@@ -265,8 +265,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     if (slot.deaths.length > max) {
       this.#failure = new MultiloopError(
         'ERR_LOOP_CRASHING',
-        `Loop ${slot.id} died ${slot.deaths.length} times within ${within} ms, so the group ends; ` +
-          `the last time: ${error.message}`,
+        `Loop ${slot.id} died ${slot.deaths.length} times within ${within} ms, ` +
+          `so the group ends; the last time: ${error.message}`,
         { cause: error },
       );
       this.close();
