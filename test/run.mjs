@@ -3,7 +3,7 @@
 //
 //   node test/run.mjs [--verbose] [part of a file's name ...]
 //
-// ML_TEST_JOBS is how many run at a time (2), ML_TEST_TIMEOUT how many seconds one may take (120).
+// ML_TEST_JOBS is how many run at a time (2), ML_TEST_TIMEOUT how many seconds one may take (240).
 // A file named *.serial.test.ts runs alone, after the others. uvu prints a summary but neither ends
 // a process that still has handles open nor fails when a file has no summary; both are done here.
 
@@ -15,7 +15,7 @@ import { stripVTControlCharacters } from 'node:util';
 
 const top = fileURLToPath(new URL('../dist/test/', import.meta.url));
 const jobs = numberFrom('ML_TEST_JOBS', 2);
-const timeoutMs = numberFrom('ML_TEST_TIMEOUT', 120) * 1000;
+const timeoutMs = numberFrom('ML_TEST_TIMEOUT', 240) * 1000;
 // How long a process may live after its summary: closing sockets and threads takes a moment.
 const lingerMs = 5000;
 

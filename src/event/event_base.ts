@@ -20,8 +20,9 @@ import {
 } from './ev.js';
 import { checkMask, type EventCallback, EventHandle } from './event_handle.js';
 import { once, wait } from './one_shot.js';
-import type { EventBaseOptions, EventCounts } from './options.js';
-import { Found, Num, PAGE_BYTES, Reason, Word } from './page.js';
+import type { EventBaseOptions, EventCounts, PassEnd } from './options.js';
+import { Found, MESSAGE_NUMBERS, Num, PAGE_BYTES, Reason, Word } from './page.js';
+import { drainTicks } from './ticks.js';
 import { WAKER_NAMES } from './wakers.js';
 
 /** Bytes that one read takes at most: the memory that the base's streams read into. */
@@ -37,17 +38,6 @@ const SYNC_WAIT_MICROS = 100_000;
 const PRIORITIES_MAX = 256;
 const EVENT_SLOTS = 2 ** 21;
 const EBUSY = 16;
-
-/** What has work to finish at the end of the pass in which it arose. */
-export interface PassEnd {
-  passEnd(): void;
-}
-
-// Ticks and promises drain after each callback, as they do between Node's own. The function is
-// Node's own but undocumented; without it they drain once a pass, when control leaves JavaScript.
-const drainTicks: () => void =
-  (process as unknown as { _tickCallback?: () => void })._tickCallback?.bind(process) ??
-  (() => undefined);
 
 // A base that nobody closed gives its descriptors back when it is collected. A running one is
 // held by the native side and never gets here.
@@ -74,8 +64,8 @@ export class EventBase implements Disposable {
   /** @internal */ _closed = false;
   /** @internal What the last read of a stream of this base put there. */
   readonly _scratch: Uint8Array;
-  /** @internal The runtime's: reads the messages on the page. */
-  _onMessages: ((count: number, numbers: Float64Array) => void) | undefined;
+  /** @internal The runtime's: reads one message on the page; its record begins at `at`. */
+  _onMessage: ((index: number, numbers: Float64Array, at: number) => void) | undefined;
 
   readonly #words: Int32Array;
   readonly #numbers: Float64Array;
@@ -246,8 +236,8 @@ export class EventBase implements Disposable {
         throw status === -EBUSY
           ? new MultiloopError(
               'ERR_DRIVE_TAKEN',
-              `Another base drives this thread, and ${this.backend} has no descriptor to nest by; ` +
-                'use epoll for the second base, or close the first',
+              `Another base drives this thread, and ${this.backend} has no descriptor ` +
+                'to nest by; use epoll for the second base, or close the first',
             )
           : systemError(status, 'event_base_loop');
       }
@@ -505,10 +495,18 @@ export class EventBase implements Disposable {
 
   #deliverMessages(): void {
     const count = this.#messagesUndelivered;
-    if (count === 0) return;
+    if (count === 0 || this._onMessage === undefined) return;
     this.#messagesUndelivered = 0;
     this.#ranCallback = true;
-    this._onMessages?.(count, this.#numbers);
+    for (let i = 0, at: number = Num.INBOX; i < count; i++, at += MESSAGE_NUMBERS) {
+      try {
+        this._onMessage(i, this.#numbers, at);
+      } catch (error) {
+        // The others are on the page for this pass only, so they cannot wait for the next.
+        this.#endPass();
+        native.reportException(error);
+      }
+    }
   }
 
   /**

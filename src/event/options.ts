@@ -27,3 +27,8 @@ export interface EventCounts {
   active: number;
   virtual: number;
 }
+
+/** What has work to finish at the end of the pass in which it arose. */
+export interface PassEnd {
+  passEnd(): void;
+}

@@ -3,6 +3,8 @@
 
 const RING_RECORDS = 4_096;
 const MESSAGES_PER_TURN = 64;
+/** Doubles in a message's record. */
+export const MESSAGE_NUMBERS = 4;
 
 const WORDS = 8; // of 32 bits
 const NUMBERS = 4; // doubles
@@ -29,7 +31,8 @@ export const Num = {
   INBOX: WORDS / 2 + NUMBERS + RING_BYTES / 8,
 } as const;
 
-export const PAGE_BYTES = WORDS * 4 + NUMBERS * 8 + RING_BYTES + MESSAGES_PER_TURN * 32;
+export const PAGE_BYTES =
+  WORDS * 4 + NUMBERS * 8 + RING_BYTES + MESSAGES_PER_TURN * MESSAGE_NUMBERS * 8;
 
 /** Why the dispatcher is called. */
 export const Reason = { PASS: 0, EMPTY: 1, ERROR: 2 } as const;

@@ -7,8 +7,8 @@
 
 import { MultiloopError, systemError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
-import type { PassEnd } from '../event/event_base.js';
 import type { EventHandle } from '../event/event_handle.js';
+import type { PassEnd } from '../event/options.js';
 import { native } from '../native.js';
 import { type Address, toAddress } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';

@@ -4,7 +4,7 @@
 
 import { systemError } from '../errors.js';
 import { EventBase } from '../event/event_base.js';
-import { MessageKind, Num } from '../event/page.js';
+import { MessageKind } from '../event/page.js';
 import { native } from '../native.js';
 import { ListeningSocket, type ListenOptions } from '../stream/listening_socket.js';
 import { decode, type ToCoordinator } from './control.js';
@@ -81,7 +81,7 @@ export class Coordinator {
     if (this.inbox < 0) throw systemError(this.inbox, 'inbox_new');
     const status = native.inboxAttach(this.base._id, this.inbox);
     if (status < 0) throw systemError(status, 'inbox_attach');
-    this.base._onMessages = (count, numbers) => this.#messages(count, numbers);
+    this.base._onMessage = (index, numbers, at) => this.#message(index, numbers, at);
     native.inboxRef(this.base._id, false);
     this.base.dispatch();
   }
@@ -126,15 +126,12 @@ export class Coordinator {
     native.ledgerClose(this.base._id, id, true);
   }
 
-  #messages(count: number, numbers: Float64Array): void {
-    for (let i = 0, at: number = Num.INBOX; i < count; i++, at += 4) {
-      const kind = numbers[at];
-      const from = numbers[at + 1];
-      const id = numbers[at + 2];
-      if (kind === MessageKind.RELEASED) this.#loops.get(from)?.released(from);
-      else if (kind === MessageKind.RETURNED) this.#returned(id);
-      else if (kind === MessageKind.POST) this.#report(from, i);
-    }
+  #message(index: number, numbers: Float64Array, at: number): void {
+    const kind = numbers[at];
+    const from = numbers[at + 1];
+    if (kind === MessageKind.RELEASED) this.#loops.get(from)?.released(from);
+    else if (kind === MessageKind.RETURNED) this.#returned(numbers[at + 2]);
+    else if (kind === MessageKind.POST) this.#report(from, index);
   }
 
   #returned(id: number): void {

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { threadId } from 'node:worker_threads';
 import { MultiloopError, systemError } from '../errors.js';
 import { EventBase } from '../event/event_base.js';
-import { MessageKind, Num } from '../event/page.js';
+import { MessageKind } from '../event/page.js';
 import { native } from '../native.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { Connection, type ConnectionHost } from './connection.js';
@@ -33,7 +33,7 @@ class Loop implements ConnectionHost {
     this.listeners = new Map(task.listeners);
     this.counters = new StatsPage(task.stats);
     this.base = new EventBase({ backend: task.backend, waker: task.waker, drive: 'base' });
-    this.base._onMessages = (count, numbers) => this.#messages(count, numbers);
+    this.base._onMessage = (index, numbers, at) => this.#message(index, numbers, at);
     this.context = {
       id: task.loop,
       generation: task.generation,
@@ -86,12 +86,10 @@ class Loop implements ConnectionHost {
     native.inboxPost(inbox, coordinator, encode(report));
   }
 
-  #messages(count: number, numbers: Float64Array): void {
-    for (let i = 0, at: number = Num.INBOX; i < count; i++, at += 4) {
-      const kind = numbers[at];
-      if (kind === MessageKind.HANDOFF) this.#accept(numbers[at + 2], numbers[at + 3]);
-      else if (kind === MessageKind.POST) this.#control(i);
-    }
+  #message(index: number, numbers: Float64Array, at: number): void {
+    const kind = numbers[at];
+    if (kind === MessageKind.HANDOFF) this.#accept(numbers[at + 2], numbers[at + 3]);
+    else if (kind === MessageKind.POST) this.#control(index);
   }
 
   #accept(id: number, fd: number): void {

@@ -57,6 +57,21 @@ void race(First first, Second second) {
   other.join();
 }
 
+// The rounds of a race, of which more find more: as many as asked for, or as many as fit into a
+// moment on a machine that is busy with something else.
+class Rounds {
+ public:
+  explicit Rounds(int most) : most_(most), end_(monotonic_now() + 250'000) {}
+  bool next() { return ++round_ < most_ && (round_ < 20 || monotonic_now() < end_); }
+  // Of this round, from 0; after the last, how many there were.
+  int round() const { return round_; }
+
+ private:
+  const int most_;
+  const Micros end_;
+  int round_ = -1;
+};
+
 // Random numbers (xorshift64*), the same in every run. ML_TEST_SEED asks for others; a test that
 // uses them prints the seed.
 class Random {

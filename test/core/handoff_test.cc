@@ -206,14 +206,15 @@ TEST(one_of_two_racing_handoffs_wins) {
   Place coordinator(4);
   Place first(4);
   Place second(4);
-  for (int round = 0; round < 800; ++round) {
+  Rounds rounds(800);
+  while (rounds.next()) {
     Pair pair;
     const ConnectionId id = adopt(pair.near, coordinator.handle);
     Delivery to_first{};
     Delivery to_second{};
     const auto run_first = [&] { to_first = hand_off(id, coordinator.handle, first.handle); };
     const auto run_second = [&] { to_second = hand_off(id, coordinator.handle, second.handle); };
-    if (round % 2 == 0)
+    if (rounds.round() % 2 == 0)
       race(run_first, run_second);
     else
       race(run_second, run_first);

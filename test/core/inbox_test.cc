@@ -149,7 +149,7 @@ TEST(a_sleeper_is_woken_once_and_never_lies_down_beside_a_message) {
 
 TEST(no_message_and_no_wake_up_is_lost_between_producers_and_a_sleeping_consumer) {
   constexpr std::uint32_t kProducers = 4;
-  constexpr std::uint64_t kEach = 15'000;
+  constexpr std::uint64_t kEach = 6'000;
   for (const Waker::Kind kind : kWakers) {
     // Small, so that the producers meet a full inbox too.
     const Owned inbox(64, kind);
@@ -192,7 +192,8 @@ TEST(no_message_and_no_wake_up_is_lost_between_producers_and_a_sleeping_consumer
 
 TEST(a_push_lands_before_the_last_drain_or_fails) {
   Random random;
-  for (int round = 0; round < 500; ++round) {
+  Rounds rounds(500);
+  while (rounds.next()) {
     const Owned inbox(32);
     constexpr int kProducers = 3;
     std::atomic<std::uint64_t> landed{0};
@@ -222,7 +223,7 @@ TEST(a_push_lands_before_the_last_drain_or_fails) {
     // waited for.
     const std::uint32_t before_close = random.below(200);
     for (std::uint32_t i = 0; i < before_close; ++i)
-      if (!take() && round % 4 != 0) break;
+      if (!take() && rounds.round() % 4 != 0) break;
     EXPECT_TRUE(!inbox->drained());
     inbox->close();
     EXPECT_TRUE(await([&] {
@@ -294,12 +295,13 @@ TEST(one_loop_attaches_it_and_the_last_reference_frees_it) {
 
 TEST(attaching_races_with_the_creators_release) {
   int attached_rounds = 0;
-  for (int round = 0; round < 1'500; ++round) {
+  Rounds rounds(1'500);
+  while (rounds.next()) {
     const InboxHandle handle = make(8);
     Inbox* attached = nullptr;
     const auto attach = [&] { attached = Inbox::attach(handle); };
     const auto release = [&] { Inbox::release_creator(handle); };
-    if (round % 2 == 0)
+    if (rounds.round() % 2 == 0)
       race(attach, release);
     else
       race(release, attach);
@@ -315,11 +317,10 @@ TEST(attaching_races_with_the_creators_release) {
     }
     if (!EXPECT_TRUE(!InboxPin(handle))) return;
   }
-  std::printf("(attached in %d) ", attached_rounds);
+  std::printf("(attached in %d of %d) ", attached_rounds, rounds.round());
 }
 
 TEST(table_slots_are_used_again_while_others_push) {
-  constexpr int kLives = 600;
   constexpr int kProducers = 3;
   // The newest inbox and one that is likely to be gone.
   std::atomic<InboxHandle> young{kNoInbox};
@@ -342,8 +343,9 @@ TEST(table_slots_are_used_again_while_others_push) {
     });
   }
   std::uint64_t taken = 0;
-  for (int life = 0; life < kLives; ++life) {
-    const InboxHandle handle = make(16, kWakers[life % 2]);
+  Rounds rounds(600);
+  while (rounds.next()) {
+    const InboxHandle handle = make(16, kWakers[rounds.round() % 2]);
     Inbox* inbox = Inbox::attach(handle);
     if (!EXPECT_TRUE(inbox != nullptr)) break;
     const auto take = [&] {
@@ -362,7 +364,7 @@ TEST(table_slots_are_used_again_while_others_push) {
       }
       return inbox->drained();
     }));
-    if (life % 3 == 0) {
+    if (rounds.round() % 3 == 0) {
       inbox->unref();
       Inbox::release_creator(handle);
     } else {
@@ -386,7 +388,8 @@ TEST(an_inbox_that_no_loop_came_for_is_freed_while_others_push) {
         if (push(target.load(), with_bytes(1)) != Inbox::Push::kOk) sched_yield();
     });
   }
-  for (int life = 0; life < 500; ++life) {
+  Rounds rounds(500);
+  while (rounds.next()) {
     const InboxHandle handle = make(1'024);
     target.store(handle);
     // In the middle of a stream of pushes, some of which have claimed a place and not filled it.

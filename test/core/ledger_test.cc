@@ -185,7 +185,8 @@ namespace {
 template <typename First, typename Second>
 void expect_one_winner(bool in_inbox, First first, Second second) {
   int first_wins = 0;
-  for (int round = 0; round < 800; ++round) {
+  Rounds rounds(800);
+  while (rounds.next()) {
     Pair pair;
     const ConnectionId id = adopt(pair.near, kHere);
     if (in_inbox) EXPECT_TRUE(Ledger::send(id, kHere, kHere));
@@ -193,7 +194,7 @@ void expect_one_winner(bool in_inbox, First first, Second second) {
     bool second_won = false;
     const auto run_first = [&] { first_won = first(id); };
     const auto run_second = [&] { second_won = second(id); };
-    if (round % 2 == 0)
+    if (rounds.round() % 2 == 0)
       race(run_first, run_second);
     else
       race(run_second, run_first);
@@ -208,7 +209,7 @@ void expect_one_winner(bool in_inbox, First first, Second second) {
     }
     EXPECT_EQ(read_some(pair.far), 0);
   }
-  std::printf("(%d:%d) ", first_wins, 800 - first_wins);
+  std::printf("(%d:%d) ", first_wins, rounds.round() - first_wins);
 }
 
 bool close_here(ConnectionId id) { return Ledger::close(id, kHere, false); }
@@ -235,7 +236,6 @@ TEST(a_close_and_a_release_race) {
 TEST(stale_questions_race_with_a_number_used_again) {
   // One thread asks about connections of a number that another closes and adopts in turns; it is
   // told the truth about the one it named, or nothing.
-  constexpr int kConnections = 3'000;
   sys::SockAddr peers[2];
   EXPECT_EQ(sys::parse_ip("192.0.2.1", 1, &peers[0]), 0);
   EXPECT_EQ(sys::parse_ip("2001:db8::2", 2, &peers[1]), 0);
@@ -260,7 +260,8 @@ TEST(stale_questions_race_with_a_number_used_again) {
       if (!EXPECT_EQ(std::memcmp(&told.storage, &expected.storage, told.length), 0)) break;
     }
   });
-  for (int i = 0; i < kConnections; ++i) {
+  Rounds rounds(3'000);
+  while (rounds.next()) {
     const std::uint64_t generation = (id >> 20) + 1;
     EXPECT_EQ(dup2(pair.near, number), number);
     EXPECT_EQ(Ledger::adopt(number, kHere, static_cast<std::uint32_t>(generation),
@@ -268,7 +269,7 @@ TEST(stale_questions_race_with_a_number_used_again) {
               0);
     EXPECT_EQ(id >> 20, generation);
     latest.store(id);
-    if (i % 8 == 0) sched_yield();
+    if (rounds.round() % 8 == 0) sched_yield();
     EXPECT_TRUE(Ledger::close(id, kHere, false));
   }
   over.store(true);

@@ -1,4 +1,4 @@
-// What drive.test.ts runs on the main thread and in a worker, under either drive. This module is
+// What drive.serial.test.ts runs on the main thread and in a worker, under either drive. This module is
 // also the worker: it runs the scenario that its workerData names and posts what that answers.
 
 import { AsyncLocalStorage } from 'node:async_hooks';
@@ -88,11 +88,14 @@ const probes: Record<string, (ports: ReturnType<typeof port>) => Promise<number>
 
 const SAMPLES = 25;
 
-/** A machine that runs something else may be late once, but not every time. */
+/**
+ * A machine that runs something else may be late now and then, but not every time; a thread that is
+ * starved was late by seconds.
+ */
 function assertPrompt(what: string, late: number[]): void {
   const text = `${what}: median ${median(late).toFixed(2)}, max ${Math.max(...late).toFixed(2)} ms`;
   assert.ok(median(late) <= 10, text);
-  assert.ok(Math.max(...late) <= 100, text);
+  assert.ok(Math.max(...late) <= 1_000, text);
 }
 
 async function promptUnder(load: Load, setting: Setting): Promise<void> {
