@@ -95,4 +95,17 @@ test('write after end throws in the worker, and the end is delivered', async () 
   socket.destroy();
 });
 
+test('an exception that a loop survives costs no other connection of the burst', async () => {
+  const stubborn = await serve({ worker: workerFile('stubborn'), loops: 1 });
+  const sockets = await Promise.all(Array.from({ length: 30 }, () => connect(stubborn)));
+  const answers = await Promise.all(sockets.map((socket, i) => ask(socket, `${i}`)));
+  assert.equal(
+    answers,
+    sockets.map((_, i) => `${i}`),
+  );
+  assert.is(stubborn.loops[0].generation, 0);
+  for (const socket of sockets) socket.destroy();
+  await stubborn.close();
+});
+
 test.run();
