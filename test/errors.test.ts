@@ -44,8 +44,10 @@ function assertCodes(code: string, values: readonly Wrong[], body: (value: Wrong
 test('the options of a base', () => {
   const make = (options: Wrong) => new EventBase(options);
   assertCodes(TYPE, [null, 'epoll', 5, nothing], make);
-  assertCodes(TYPE, notNumbers.filter((value) => value !== null), (priorities) =>
-    make({ priorities }),
+  assertCodes(
+    TYPE,
+    notNumbers.filter((value) => value !== null),
+    (priorities) => make({ priorities }),
   );
   assertCodes(RANGE, [0, -1, 257, 1.5, Number.NaN, Infinity], (priorities) => make({ priorities }));
   assertCodes(VALUE, ['fd', ''], (waker) => make({ waker }));
@@ -63,9 +65,7 @@ test('the arguments of event()', () => {
     assertCodes(TYPE, notFunctions, (callback) => base.timer(callback));
     assertCodes(TYPE, [null, 5, 'text'], (options) => base.event(0, Ev.READ, nothing, options));
     assertCodes(TYPE, [null, 5, 'text'], (options) => base.timer(nothing, options));
-    assertCodes(TYPE, ['1', {}, true], (priority) =>
-      base.event(0, Ev.READ, nothing, { priority }),
-    );
+    assertCodes(TYPE, ['1', {}, true], (priority) => base.event(0, Ev.READ, nothing, { priority }));
     assertCodes(RANGE, [-1, 3, 0.5, Number.NaN], (priority) => base.timer(nothing, { priority }));
   });
 });
@@ -83,7 +83,10 @@ test('masks that make no sense answer ERR_BAD_MASK and say why', () => {
     assert.match(messageOf(Ev.ET), 'needs READ, WRITE or CLOSED');
     assert.match(messageOf(Ev.ET | Ev.PERSIST), 'needs READ, WRITE or CLOSED');
     for (const mask of [0, Ev.PERSIST, Ev.READ | Ev.PERSIST, Ev.READ | Ev.SIGNAL, Ev.SIGNAL])
-      assert.is(codeOf(() => base.once(0, mask, nothing)), 'ERR_BAD_MASK');
+      assert.is(
+        codeOf(() => base.once(0, mask, nothing)),
+        'ERR_BAD_MASK',
+      );
   });
 });
 
@@ -292,7 +295,10 @@ test('a descriptor that is not open answers EBADF when it is added', () => {
 test('failures of the kernel have the shape that Node gives them', async () => {
   const own = systemError(-99, 'listen', { address: '192.0.2.1', port: 1 });
   const nodes = await new Promise<NodeJS.ErrnoException & { address: string; port: number }>(
-    (resolve) => createServer().on('error', resolve as never).listen(1, '192.0.2.1'),
+    (resolve) =>
+      createServer()
+        .on('error', resolve as never)
+        .listen(1, '192.0.2.1'),
   );
   assert.is(own.message, nodes.message);
   for (const key of ['code', 'errno', 'syscall', 'address', 'port'] as const)

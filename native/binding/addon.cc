@@ -4,7 +4,8 @@
 
 #include <napi.h>
 
-// clang-format off: in this order, since the files share one namespace
+// In this order: the later files use what the earlier ones define.
+// clang-format off
 #include "env_state.cc"
 #include "drive.cc"
 #include "base_binding.cc"

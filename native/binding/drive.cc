@@ -133,8 +133,8 @@ void EnvState::drive_base(BaseHost* host) {
     }
     const std::uint32_t found = base.poll(timeout);
     const Reason reason = (found & kFoundError) ? Reason::kError : Reason::kPass;
-    const bool work = (found & (kFoundWork | kFoundError)) || host->page->active > 0 ||
-                      host->page->nonblock != 0;
+    const bool work =
+        (found & (kFoundWork | kFoundError)) || host->page->active > 0 || host->page->nonblock != 0;
     if (work && !enter(host, reason)) return;
     if (!work) base.end_of_pass();
     if (last || (found & kFoundExternal)) return;
@@ -144,8 +144,7 @@ void EnvState::drive_base(BaseHost* host) {
 void EnvState::sync_liveness() {
   if (!handles_open_) return;
   // An empty base is one that has yet to say so.
-  const bool alive =
-      driving_ != nullptr && (driving_->base->alive() || driving_->base->empty());
+  const bool alive = driving_ != nullptr && (driving_->base->alive() || driving_->base->empty());
   if (alive == prepare_refd_) return;
   prepare_refd_ = alive;
   auto* handle = reinterpret_cast<uv_handle_t*>(&prepare_);

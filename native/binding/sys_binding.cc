@@ -174,10 +174,9 @@ napi_value sock_listen(napi_env env, napi_callback_info info) {
   const ShortString<256> name(env, args[1]);
   sys::ListenOptions options{};
   const bool unix_path = args.u32(0) == 1;
-  int status = unix_path
-                   ? sys::parse_unix(name.text, name.length, &options.address)
-                   : sys::parse_ip(name.text, static_cast<std::uint16_t>(args.u32(2)),
-                                   &options.address);
+  int status = unix_path ? sys::parse_unix(name.text, name.length, &options.address)
+                         : sys::parse_ip(name.text, static_cast<std::uint16_t>(args.u32(2)),
+                                         &options.address);
   const char* failed = "bind";
   options.backlog = args.i32(3);
   options.reuse_port = args.boolean(4);

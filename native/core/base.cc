@@ -502,8 +502,7 @@ void Base::check() const {
     if (event.refd && added(slot)) ++refd_seen;
     if (!event.inserted) continue;
     const Descriptor& entry = descriptors_[static_cast<std::size_t>(event.fd)];
-    ML_CHECK(event.previous == kNone ? entry.first == slot
-                                     : events_[event.previous].next == slot);
+    ML_CHECK(event.previous == kNone ? entry.first == slot : events_[event.previous].next == slot);
   }
   ML_CHECK(parts_seen == counts_.added && refd_seen == counts_.refd);
 }

@@ -44,16 +44,16 @@ struct Page {
     double id;
     double fd;
   };
-  std::int32_t active;       // TypeScript: callbacks that wait for the next pass
+  std::int32_t active;  // TypeScript: callbacks that wait for the next pass
   std::int32_t spare;
-  std::int32_t no_exit;      // TypeScript: NO_EXIT_ON_EMPTY is in force
-  std::int32_t nonblock;     // TypeScript: never block, and call the dispatcher after every wait
-  std::int32_t reason;       // why the dispatcher is called, one of Reason
-  std::int32_t ready;        // records in `ring`
-  std::int32_t messages;     // records in `inbox`
-  std::int32_t error;        // -errno of a wait that failed
-  double now;                // microseconds, monotonic: the turn's cached time
-  double idle;               // microseconds spent waiting since the base was made
+  std::int32_t no_exit;   // TypeScript: NO_EXIT_ON_EMPTY is in force
+  std::int32_t nonblock;  // TypeScript: never block, and call the dispatcher after every wait
+  std::int32_t reason;    // why the dispatcher is called, one of Reason
+  std::int32_t ready;     // records in `ring`
+  std::int32_t messages;  // records in `inbox`
+  std::int32_t error;     // -errno of a wait that failed
+  double now;             // microseconds, monotonic: the turn's cached time
+  double idle;            // microseconds spent waiting since the base was made
   double turns;
   double reserved;
   Record ring[kRingRecords];
@@ -66,8 +66,8 @@ constexpr std::uint32_t kFoundExternal = 2;  // the foreign descriptor (libuv's)
 constexpr std::uint32_t kFoundError = 4;     // the wait failed; `error` says how
 
 struct EventCounts {
-  std::uint32_t added;   // descriptors and timers, an event with both counting twice, as libevent
-  std::uint32_t refd;    // added events that keep the process alive
+  std::uint32_t added;  // descriptors and timers, an event with both counting twice, as libevent
+  std::uint32_t refd;   // added events that keep the process alive
 };
 
 class Base {

@@ -8,7 +8,7 @@ namespace multiloop {
 
 }  // namespace multiloop
 
-#define ML_CHECK(condition)                                               \
-  (__builtin_expect(static_cast<bool>(condition), 1)                      \
-       ? static_cast<void>(0)                                             \
+#define ML_CHECK(condition)                          \
+  (__builtin_expect(static_cast<bool>(condition), 1) \
+       ? static_cast<void>(0)                        \
        : ::multiloop::check_failed(#condition, __FILE__, __LINE__))

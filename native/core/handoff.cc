@@ -44,8 +44,7 @@ Delivery hand_off(ConnectionId id, InboxHandle from, InboxHandle to) {
   if (!Ledger::send(id, from, to)) return Delivery::kNotOwner;
   const Message message{MessageKind::kHandoff, from, id, nullptr, 0};
   const Delivery delivery = delivery_of(target->push(message));
-  if (delivery != Delivery::kOk)
-    ML_CHECK(Ledger::redirect(id, to, from) && Ledger::take(id, from));
+  if (delivery != Delivery::kOk) ML_CHECK(Ledger::redirect(id, to, from) && Ledger::take(id, from));
   return delivery;
 }
 

@@ -50,8 +50,7 @@ void discard(const Message& message, InboxHandle receiver) {
 
 void free_message(const Message& message) { std::free(message.bytes); }
 
-int Inbox::create(std::uint32_t capacity, Waker::Kind waker, InboxHandle parent,
-                  InboxHandle* out) {
+int Inbox::create(std::uint32_t capacity, Waker::Kind waker, InboxHandle parent, InboxHandle* out) {
   ML_CHECK(capacity > 0 && capacity <= kInboxCapacityMax);
   const std::lock_guard<std::mutex> lock(table_mutex());
   // Slot 0 stays unused, so that no handle is kNoInbox.

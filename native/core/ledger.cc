@@ -23,8 +23,8 @@ struct Word {
   InboxHandle owner;
 
   std::uint64_t packed() const {
-    return static_cast<std::uint64_t>(generation) << 40 |
-           static_cast<std::uint64_t>(state) << 32 | owner;
+    return static_cast<std::uint64_t>(generation) << 40 | static_cast<std::uint64_t>(state) << 32 |
+           owner;
   }
   static Word from(std::uint64_t packed) {
     return {static_cast<std::uint32_t>(packed >> 40), static_cast<FdState>(packed >> 32 & 0xff),
@@ -104,8 +104,7 @@ int Ledger::adopt(int fd, InboxHandle owner, std::uint32_t listener, const sys::
   std::uint32_t generation = (last.generation + 1) & kGenerationMask;
   if (generation == 0) generation = 1;
   entry->listener.store(listener, std::memory_order_release);
-  const bool internet =
-      peer.storage.ss_family == AF_INET || peer.storage.ss_family == AF_INET6;
+  const bool internet = peer.storage.ss_family == AF_INET || peer.storage.ss_family == AF_INET6;
   const std::uint32_t length = internet ? peer.length : 0;
   std::uint64_t words[kPeerWords] = {};
   ML_CHECK(length <= sizeof words);

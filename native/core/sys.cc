@@ -78,9 +78,8 @@ long sendv(int fd, const iovec* vectors, int count) {
   msghdr message{};
   message.msg_iov = const_cast<iovec*>(vectors);
   message.msg_iovlen = static_cast<std::size_t>(count);
-  return retried([&] {
-    return static_cast<long>(::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT));
-  });
+  return retried(
+      [&] { return static_cast<long>(::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)); });
 }
 
 int close(int fd) { return ::close(fd) == 0 ? 0 : -errno; }

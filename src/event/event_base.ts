@@ -169,7 +169,7 @@ export class EventBase implements Disposable {
     return wait(this, this.#waits, fd, mask, options);
   }
 
-  /** Makes the added events of `fd` that wait for any of `mask` active; answers how many. */
+  /** Makes the events of `fd` that wait for any of `mask` active; answers how many. */
   activateFd(fd: number, mask: EvMask): number {
     this._checkOpen();
     checkInteger('fd', fd, -1, 2 ** 31 - 1);
@@ -177,7 +177,8 @@ export class EventBase implements Disposable {
     let count = 0;
     for (const event of this.events()) {
       if (event.fd !== fd) continue;
-      const what = event.pending(mask);
+      // As in libevent, TIMEOUT asks for timers alone.
+      const what = event._waitsFor() & (mask & Ev.TIMEOUT || mask);
       if (what === 0) continue;
       event.activate(what);
       count++;

@@ -103,7 +103,12 @@ export class EventHandle implements Disposable {
   pending(mask: EvMask): EvMask {
     this.#alive();
     checkInteger('mask', mask, 0, 0xff);
-    return (native.eventPending(this.base._id, this._id) | this._active) & mask;
+    return (this._waitsFor() | this._active) & mask;
+  }
+
+  /** @internal `pending` without what it is active for. */
+  _waitsFor(): EvMask {
+    return native.eventPending(this.base._id, this._id);
   }
 
   /** Milliseconds until the timeout, or undefined without one. */

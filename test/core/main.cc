@@ -2,10 +2,10 @@
 #include <sys/resource.h>
 
 #include <atomic>
-#include <chrono>
 #include <csignal>
 #include <cstdio>
 
+#include "../../native/core/clock.h"
 #include "check.h"
 
 namespace check {
@@ -53,11 +53,11 @@ bool is_asked(const std::string& name, int count, char** parts) {
 bool run(const Test& test) {
   std::printf("%s … ", test.name.c_str());
   const int before = failures.load();
-  const auto begin = std::chrono::steady_clock::now();
+  const multiloop::Micros begin = multiloop::monotonic_now();
   test.body(test.argument);
-  const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
+  const auto millis = static_cast<long>((multiloop::monotonic_now() - begin) / 1'000);
   const bool held = failures.load() == before;
-  std::printf("%s %.0f ms\n", held ? "ok" : "FAILED", took.count());
+  std::printf("%s %ld ms\n", held ? "ok" : "FAILED", millis);
   return held;
 }
 
@@ -100,9 +100,15 @@ int main(int argc, char** argv) {
     setrlimit(RLIMIT_NOFILE, &limit);
   }
   int passed = 0;
-  int failed = 0;
-  for (const check::Test& test : check::tests())
-    if (check::is_asked(test.name, argc, argv)) ++(check::run(test) ? passed : failed);
-  std::printf("%d passed, %d failed\n", passed, failed);
-  return failed == 0 && passed > 0 ? 0 : 1;
+  std::vector<std::string> failed;
+  for (const check::Test& test : check::tests()) {
+    if (!check::is_asked(test.name, argc, argv)) continue;
+    if (check::run(test))
+      ++passed;
+    else
+      failed.push_back(test.name);
+  }
+  for (const std::string& name : failed) std::printf("failed: %s\n", name.c_str());
+  std::printf("%d passed, %zu failed\n", passed, failed.size());
+  return failed.empty() && passed > 0 ? 0 : 1;
 }

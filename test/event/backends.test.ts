@@ -106,7 +106,10 @@ test('without a usable backend the error has every reason and what there is', ()
     'Available here: epoll, poll, select',
   ])
     assert.match(error.message, part);
-  assert.is(codeOf(() => chosen({ avoid: all })), 'ERR_BACKEND_UNAVAILABLE');
+  assert.is(
+    codeOf(() => chosen({ avoid: all })),
+    'ERR_BACKEND_UNAVAILABLE',
+  );
 });
 
 test('a backend that is asked for is taken or refused, never replaced', () => {
@@ -135,7 +138,11 @@ test('names that do not exist are mistakes', () => {
     [{ require: 'et' satisfies Feature }, 'ERR_INVALID_ARG_TYPE'],
   ];
   for (const [options, code] of cases)
-    assert.is(codeOf(() => chosen(options as never)), code, JSON.stringify(options));
+    assert.is(
+      codeOf(() => chosen(options as never)),
+      code,
+      JSON.stringify(options),
+    );
 });
 
 test.run();

@@ -34,6 +34,8 @@ const rules: Partial<Record<ScenarioName, string>> = {
   ownTurns: 'each callback is a turn of its own for ticks and promises',
   localStorage: 'each callback sees the context its event was made in, and leaks none',
   twoBases: 'a second base nests, and Node’s sockets and timers go on beside both',
+  acrossBases: 'callbacks of one base activate, add, close and make others',
+  defaultDrive: 'libuv waits on the main thread by default, the base in a worker',
   driveTaken: 'a second base without a descriptor answers ERR_DRIVE_TAKEN',
   driveFree: 'a base without a descriptor drives beside one that libuv waits for',
   nodeBeside: 'http, fetch and fs work beside a base, idle and busy',
@@ -42,12 +44,15 @@ const rules: Partial<Record<ScenarioName, string>> = {
   idleShare: 'utilization tells an idle base from a busy one',
   survives: 'an uncaughtException handler keeps the base and all its events',
 };
-/** Under the base drive only: what they show is about that drive. */
-const baseDriveOnly: readonly ScenarioName[] = ['driveTaken'];
+/** Under some settings only: the others have nothing to do with what these show. */
+const limits: Partial<Record<ScenarioName, (setting: Setting) => boolean>> = {
+  driveTaken: ({ drive }) => drive === 'base',
+  defaultDrive: (setting) => setting === settings[0],
+};
 
 for (const [name, rule] of Object.entries(rules) as [ScenarioName, string][]) {
   for (const setting of settings) {
-    if (setting.drive === 'libuv' && baseDriveOnly.includes(name)) continue;
+    if (limits[name]?.(setting) === false) continue;
     test(`${nameOf(setting)}, main thread: ${rule}`, () =>
       within(PATIENCE_MS, runScenario(name, setting)));
     test(`${nameOf(setting)}, worker: ${rule}`, () => within(PATIENCE_MS, inWorker(name, setting)));

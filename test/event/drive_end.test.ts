@@ -46,15 +46,19 @@ function start(state: State, setting: Setting): Started {
 const AT_ONCE = 4;
 
 /** Runs `body` for 0 to `rounds` - 1, a few at a time, and compares the open descriptors. */
-async function rounds(count: number, body: (round: number) => Promise<void>): Promise<void> {
-  const before = openDescriptors();
+async function rounds(
+  count: number,
+  body: (round: number) => Promise<void>,
+  look = openDescriptors,
+): Promise<void> {
+  const before = look();
   let next = 0;
   const lane = async () => {
     while (next < count) await body(next++);
   };
   const lanes = await Promise.allSettled(Array.from({ length: AT_ONCE }, lane));
   for (const result of lanes) if (result.status === 'rejected') throw result.reason;
-  assertNoneLeft(before);
+  assertNoneLeft(before, look());
 }
 
 const ended: [State, times: number][] = [
@@ -83,16 +87,23 @@ for (const [state, times] of ended) {
   });
 }
 
+/** Node leaves the files open that it was reading modules from when it was terminated. */
+const withoutModules = () => openDescriptors().filter((one) => !one.endsWith('.js'));
+
 test('terminate() ends a worker at any moment of its start', async () => {
-  await rounds(36, async (round) => {
-    const [state] = ended[round % ended.length];
-    const { worker, end } = start(state, settings[round % settings.length]);
-    await new Promise((resolve) => setTimeout(resolve, round * 1.5));
-    const begin = performance.now();
-    await worker.terminate();
-    assert.ok(performance.now() - begin < 2000);
-    await end;
-  });
+  await rounds(
+    36,
+    async (round) => {
+      const [state] = ended[round % ended.length];
+      const { worker, end } = start(state, settings[round % settings.length]);
+      await new Promise((resolve) => setTimeout(resolve, round * 1.5));
+      const begin = performance.now();
+      await worker.terminate();
+      assert.ok(performance.now() - begin < 2000);
+      await end;
+    },
+    withoutModules,
+  );
 });
 
 test('process.exit() in a callback ends the worker with that code', async () => {
@@ -128,7 +139,12 @@ test('what a callback throws and nobody catches is the worker’s error event', 
 });
 
 test('50 workers with bases running come and go, whatever ends them', async () => {
-  const ways: State[] = ['waiting', 'running callbacks', 'left with what is unref’d', 'throwing null'];
+  const ways: State[] = [
+    'waiting',
+    'running callbacks',
+    'left with what is unref’d',
+    'throwing null',
+  ];
   await rounds(50, async (round) => {
     const state = ways[round % ways.length];
     const { worker, there, end } = start(state, settings[(round >> 2) % settings.length]);
@@ -138,6 +154,12 @@ test('50 workers with bases running come and go, whatever ends them', async () =
     }
     await end;
   });
+});
+
+test('the addon stays loaded when the last thread that used it is gone', () => {
+  // Nothing here imports it: all of the above ran in workers, each of which may have been the last.
+  const report = process.report.getReport() as unknown as { sharedObjects: string[] };
+  assert.is(report.sharedObjects.filter((path) => path.endsWith('multiloop.node')).length, 1);
 });
 
 // ── the end of a process ────────────────────────────────────────────────────────────────────────
@@ -273,6 +295,32 @@ test('bases that nobody closed give their descriptors back when they are collect
       { flags: ['--expose-gc'] },
     );
     assert.is(stderr + stdout, '0\nstopped 20\n');
+  }
+});
+
+test('on a Node whose ticks cannot be drained by us, they drain after the pass', async () => {
+  for (const drive of ['base', 'libuv']) {
+    const { stdout, stderr } = await runChild(
+      `
+      const base = new EventBase({ drive: '${drive}' });
+      const seen = [];
+      for (const n of [0, 1]) {
+        base.once(-1, Ev.TIMEOUT, () => {
+          process.nextTick(() => seen.push('tick' + n));
+          Promise.resolve().then(() => seen.push('micro' + n));
+          seen.push('cb' + n);
+        });
+      }
+      await base.dispatch();
+      process.nextTick(() => { throw null; });
+      process.once('uncaughtException', (error) => {
+        seen.push(String(error));
+        base.once(-1, Ev.TIMEOUT, () => seen.push('goes on'));
+        base.dispatch().then((result) => console.log(seen.join(' '), result));
+      });`,
+      { flags: ['--import', 'data:text/javascript,delete process._tickCallback'] },
+    );
+    assert.is(stdout + stderr, 'cb0 cb1 tick0 tick1 micro0 micro1 null goes on empty\n');
   }
 });
 

@@ -175,7 +175,10 @@ behaviour(
   (t) => {
     const [a] = t.pair();
     const event = t.base().event(a, CLOSED, () => undefined);
-    assert.is(codeOf(() => event.add()), 'ERR_BAD_MASK');
+    assert.is(
+      codeOf(() => event.add()),
+      'ERR_BAD_MASK',
+    );
     assert.is(event.pending(0xff), 0);
   },
   { backends: ['select'] },
@@ -227,7 +230,10 @@ behaviour(
   (t) => {
     const [a] = t.pair();
     const event = t.base().event(a, READ | ET, () => undefined);
-    assert.is(codeOf(() => event.add()), 'ERR_BAD_MASK');
+    assert.is(
+      codeOf(() => event.add()),
+      'ERR_BAD_MASK',
+    );
   },
   { backends: ['poll', 'select'] },
 );
@@ -252,7 +258,10 @@ behaviour(
     const fd = t.own(openSync(fileURLToPath(import.meta.url), 'r'));
     const base = t.base();
     const event = base.event(fd, READ, () => undefined);
-    assert.is(codeOf(() => event.add(100)), 'EPERM');
+    assert.is(
+      codeOf(() => event.add(100)),
+      'EPERM',
+    );
     assert.equal(base.counts(), { added: 0, active: 0, virtual: 0 });
     assert.is(event.remaining, undefined);
     assert.is(await t.run(base), 'empty');
@@ -304,6 +313,25 @@ behaviour('a descriptor closed behind the back of the base harms no other', asyn
   base.timer(() => gone.free()).add(3);
   assert.is(await t.run(base), 'empty');
   assert.equal(seen, ['other']);
+});
+
+behaviour('an event without a descriptor may ask for READ, and gets its timeout', async (t) => {
+  const base = t.base();
+  const seen: number[] = [];
+  base.event(-1, READ | PERSIST, (what, self) => seen.push(what) === 2 && self.del()).add(1);
+  assert.is(await t.run(base), 'empty');
+  assert.equal(seen, [TIMEOUT, TIMEOUT]);
+});
+
+behaviour('TIMEOUT in a mask means nothing: the time is given to add()', async (t) => {
+  const [a, b] = t.pair();
+  const base = t.base();
+  const seen: number[] = [];
+  const event = base.event(a, READ | TIMEOUT, (what) => seen.push(what)).add();
+  assert.is(event.pending(0xff), READ);
+  base.timer(() => t.write(b)).add(1);
+  await t.run(base);
+  assert.equal(seen, [READ]);
 });
 
 // ── adding and deleting ─────────────────────────────────────────────────────────────────────────
@@ -360,8 +388,22 @@ behaviour('an event that an earlier callback of the pass deleted is skipped', as
     const seen: string[] = [];
     const events: EventHandle[] = [];
     // Whichever is reported first removes the other.
-    events.push(base.event(a, READ, () => (seen.push('a'), events[1][end]())).add());
-    events.push(base.event(c, READ, () => (seen.push('c'), events[0][end]())).add());
+    events.push(
+      base
+        .event(a, READ, () => {
+          seen.push('a');
+          events[1][end]();
+        })
+        .add(),
+    );
+    events.push(
+      base
+        .event(c, READ, () => {
+          seen.push('c');
+          events[0][end]();
+        })
+        .add(),
+    );
     t.write(b);
     t.write(d);
     assert.is(await t.run(base), 'empty');
@@ -403,7 +445,10 @@ behaviour('an event frees itself in its callback', async (t) => {
   t.write(b);
   assert.is(await t.run(base), 'empty');
   assert.is(runs, 1);
-  assert.is(codeOf(() => event.add()), 'ERR_EVENT_FREED');
+  assert.is(
+    codeOf(() => event.add()),
+    'ERR_EVENT_FREED',
+  );
 });
 
 behaviour('using frees an event at the end of its block', async (t) => {
@@ -481,7 +526,12 @@ behaviour('an event activated in a callback runs in this loop, after the others'
   const base = t.base();
   const seen: string[] = [];
   const last = base.timer(() => seen.push('last'));
-  base.timer(() => (seen.push('first'), last.activate(TIMEOUT))).activate(TIMEOUT);
+  base
+    .timer(() => {
+      seen.push('first');
+      last.activate(TIMEOUT);
+    })
+    .activate(TIMEOUT);
   base.timer(() => seen.push('second')).activate(TIMEOUT);
   assert.is(await t.run(base), 'empty');
   assert.equal(seen, ['first', 'second', 'last']);
@@ -523,18 +573,21 @@ behaviour('an active event that is not added can be added', async (t) => {
   assert.equal(seen, [WRITE, READ]);
 });
 
-behaviour('an event added again while it is active is still removed before its callback', async (t) => {
-  const [a, b] = t.pair();
-  const base = t.base();
-  const seen: number[] = [];
-  const event = base.event(a, READ, (what, self) => seen.push(what, self.pending(0xff))).add();
-  const first = base.timer(() => event.add(10_000));
-  t.write(b);
-  first.activate(TIMEOUT);
-  // The timer is in front; what it adds is active in the same pass.
-  assert.is(await t.run(base), 'empty');
-  assert.equal(seen, [READ, 0]);
-});
+behaviour(
+  'an event added again while it is active is still removed before its callback',
+  async (t) => {
+    const [a, b] = t.pair();
+    const base = t.base();
+    const seen: number[] = [];
+    const event = base.event(a, READ, (what, self) => seen.push(what, self.pending(0xff))).add();
+    const first = base.timer(() => event.add(10_000));
+    t.write(b);
+    first.activate(TIMEOUT);
+    // The timer is in front; what it adds is active in the same pass.
+    assert.is(await t.run(base), 'empty');
+    assert.equal(seen, [READ, 0]);
+  },
+);
 
 behaviour('activateFd makes the added events of a descriptor active and counts them', async (t) => {
   const [a, c] = t.pair();
@@ -553,15 +606,22 @@ behaviour('activateFd makes the added events of a descriptor active and counts t
   assert.equal(seen, [`read ${READ}`]);
 });
 
-behaviour('activateFd with TIMEOUT activates what has a timer', async (t) => {
+behaviour('activateFd with TIMEOUT activates what has a timer, and nothing else', async (t) => {
   const [a] = t.pair();
   const base = t.base();
   const seen: number[] = [];
   base.event(a, READ, (what) => seen.push(what)).add(10_000);
   base.event(a, READ, (what) => seen.push(what)).add();
-  assert.is(base.activateFd(a, TIMEOUT), 1);
+  assert.is(base.activateFd(a, READ | TIMEOUT), 1);
   await t.run(base, LoopFlag.NONBLOCK);
   assert.equal(seen, [TIMEOUT]);
+});
+
+behaviour('activateFd leaves alone what is active but not added', (t) => {
+  const [a] = t.pair();
+  const base = t.base();
+  base.event(a, READ, () => undefined).activate(READ);
+  assert.is(base.activateFd(a, READ), 0);
 });
 
 // ── questions ───────────────────────────────────────────────────────────────────────────────────
@@ -583,23 +643,26 @@ behaviour('pending answers the part of the mask that is waited for or active', (
   assert.is(event.pending(0xff), 0);
 });
 
-behaviour('counts: a descriptor with a timeout counts twice, an active event once more', async (t) => {
-  const [a] = t.pair();
-  const base = t.base();
-  assert.equal(base.counts(), { added: 0, active: 0, virtual: 0 });
-  const event = base.event(a, READ, () => undefined).add();
-  assert.equal(base.counts(), { added: 1, active: 0, virtual: 0 });
-  event.add(1000);
-  assert.equal(base.counts(), { added: 2, active: 0, virtual: 0 });
-  const user = base.event(-1, 0, () => undefined);
-  user.activate(READ);
-  assert.equal(base.counts(), { added: 3, active: 1, virtual: 0 });
-  event.removeTimer();
-  assert.equal(base.counts(), { added: 2, active: 1, virtual: 0 });
-  event.free();
-  user.free();
-  assert.equal(base.counts(), { added: 0, active: 0, virtual: 0 });
-});
+behaviour(
+  'counts: a descriptor with a timeout counts twice, an active event once more',
+  async (t) => {
+    const [a] = t.pair();
+    const base = t.base();
+    assert.equal(base.counts(), { added: 0, active: 0, virtual: 0 });
+    const event = base.event(a, READ, () => undefined).add();
+    assert.equal(base.counts(), { added: 1, active: 0, virtual: 0 });
+    event.add(1000);
+    assert.equal(base.counts(), { added: 2, active: 0, virtual: 0 });
+    const user = base.event(-1, 0, () => undefined);
+    user.activate(READ);
+    assert.equal(base.counts(), { added: 3, active: 1, virtual: 0 });
+    event.removeTimer();
+    assert.equal(base.counts(), { added: 2, active: 1, virtual: 0 });
+    event.free();
+    user.free();
+    assert.equal(base.counts(), { added: 0, active: 0, virtual: 0 });
+  },
+);
 
 behaviour('events() lists what is added or active, each once', (t) => {
   const [a] = t.pair();
@@ -684,22 +747,30 @@ behaviour('once with a timeout gets TIMEOUT', async (t) => {
   assert.equal(seen, [`timer ${TIMEOUT}`, `read ${TIMEOUT}`]);
 });
 
-behaviour('once with TIMEOUT and no time is active at once, in the order of the calls', async (t) => {
-  const base = t.base();
-  const seen: number[] = [];
-  for (const [n, timeout] of [undefined, 0, undefined, 0].entries())
-    base.once(-1, TIMEOUT, () => seen.push(n), timeout);
-  assert.is(base.counts().active, 4);
-  await t.run(base);
-  assert.equal(seen, [0, 1, 2, 3]);
-});
+behaviour(
+  'once with TIMEOUT and no time is active at once, in the order of the calls',
+  async (t) => {
+    const base = t.base();
+    const seen: number[] = [];
+    for (const [n, timeout] of [undefined, 0, undefined, 0].entries())
+      base.once(-1, TIMEOUT, () => seen.push(n), timeout);
+    assert.is(base.counts().active, 4);
+    await t.run(base);
+    assert.equal(seen, [0, 1, 2, 3]);
+  },
+);
 
 behaviour('once with READ|TIMEOUT and no time waits for READ alone', async (t) => {
   const [a, b] = t.pair();
   const base = t.base();
   const seen: string[] = [];
   base.once(a, READ | TIMEOUT, (what) => seen.push(`once ${what}`));
-  base.timer(() => (seen.push('timer'), t.write(b))).add(1);
+  base
+    .timer(() => {
+      seen.push('timer');
+      t.write(b);
+    })
+    .add(1);
   await t.run(base);
   assert.equal(seen, ['timer', `once ${READ}`]);
 });
@@ -769,7 +840,10 @@ behaviour('a base closes with events added and active; their descriptors stay op
   base.close();
   t.write(b);
   assert.is(t.read(a), 'x');
-  assert.is(codeOf(() => event.add()), 'ERR_BASE_CLOSED');
+  assert.is(
+    codeOf(() => event.add()),
+    'ERR_BASE_CLOSED',
+  );
   event.free();
   event.del();
   assert.is(event.remaining, undefined);
@@ -788,7 +862,10 @@ behaviour('a base closes in a callback of its own; the loop ends as stopped', as
   t.write(b);
   assert.is(await t.run(base), 'stopped');
   assert.is(seen.length, 1);
-  assert.is(codeOf(() => base.now()), 'ERR_BASE_CLOSED');
+  assert.is(
+    codeOf(() => base.now()),
+    'ERR_BASE_CLOSED',
+  );
 });
 
 behaviour(

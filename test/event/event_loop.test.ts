@@ -60,7 +60,12 @@ behaviour('ONCE waits for something, runs it, and leaves the rest', async (t) =>
   const base = t.base();
   const seen: string[] = [];
   base.event(a, READ, () => seen.push('read')).add();
-  base.timer(() => (seen.push('timer'), t.write(b))).add(2);
+  base
+    .timer(() => {
+      seen.push('timer');
+      t.write(b);
+    })
+    .add(2);
   assert.is(await t.run(base, ONCE), 'passed');
   assert.equal(seen, ['timer']);
   assert.is(await t.run(base, ONCE), 'passed');
@@ -97,8 +102,7 @@ behaviour('NONBLOCK does one pass, also when an event is always ready', async (t
   const seen: number[] = [];
   for (const priority of [1, 0])
     base.event(a, WRITE | PERSIST, () => seen.push(priority), { priority }).add();
-  for (const flags of [NONBLOCK, NONBLOCK | ONCE])
-    assert.is(await t.run(base, flags), 'passed');
+  for (const flags of [NONBLOCK, NONBLOCK | ONCE]) assert.is(await t.run(base, flags), 'passed');
   assert.equal(seen, [0, 0], 'the most urgent ones, once a loop');
 });
 
@@ -131,24 +135,35 @@ behaviour(
 
 // ── loopExit ────────────────────────────────────────────────────────────────────────────────────
 
-behaviour('loopExit lets the callbacks of its priority run, and those of lower ones not', async (t) => {
-  const base = t.base({ priorities: 3 });
-  const seen: string[] = [];
-  const activate = (name: string, priority: number, then?: () => void) =>
-    base.timer(() => (seen.push(name), then?.()), { priority }).activate(TIMEOUT);
-  activate('low', 2);
-  activate('middle 1', 1, () => base.loopExit());
-  activate('middle 2', 1);
-  activate('urgent', 0);
-  assert.is(await t.run(base), 'stopped');
-  assert.equal(seen, ['urgent', 'middle 1', 'middle 2']);
-  assert.is(base.gotExit, true);
-  assert.is(base.gotBreak, false);
-  // What did not run is still active.
-  assert.is(await t.run(base), 'empty');
-  assert.is(seen.at(-1), 'low');
-  assert.is(base.gotExit, false);
-});
+behaviour(
+  'loopExit lets the callbacks of its priority run, and those of lower ones not',
+  async (t) => {
+    const base = t.base({ priorities: 3 });
+    const seen: string[] = [];
+    const activate = (name: string, priority: number, then?: () => void) =>
+      base
+        .timer(
+          () => {
+            seen.push(name);
+            then?.();
+          },
+          { priority },
+        )
+        .activate(TIMEOUT);
+    activate('low', 2);
+    activate('middle 1', 1, () => base.loopExit());
+    activate('middle 2', 1);
+    activate('urgent', 0);
+    assert.is(await t.run(base), 'stopped');
+    assert.equal(seen, ['urgent', 'middle 1', 'middle 2']);
+    assert.is(base.gotExit, true);
+    assert.is(base.gotBreak, false);
+    // What did not run is still active.
+    assert.is(await t.run(base), 'empty');
+    assert.is(seen.at(-1), 'low');
+    assert.is(base.gotExit, false);
+  },
+);
 
 behaviour('loopExit before the loop gives it one pass', async (t) => {
   const [a, b] = t.pair();
@@ -177,10 +192,11 @@ behaviour('loopExit with a time ends the loop then', async (t) => {
 behaviour('of several loopExits the first ends this loop and the others later ones', async (t) => {
   const base = t.base();
   base.timer(() => undefined, { persist: true }).add(1);
-  base.loopExit(6);
-  base.loopExit(2);
+  base.loopExit(30);
+  base.loopExit(1);
   assert.is(await t.run(base), 'stopped');
-  assert.is(await t.run(base), 'stopped');
+  // Unless the machine was away for so long that both were due at once.
+  if (base.counts().added === 2) assert.is(await t.run(base), 'stopped');
   assert.is(base.counts().added, 1);
 });
 
@@ -203,7 +219,12 @@ behaviour('loopBreak ends the loop after the callback; the rest stays active', a
   const base = t.base();
   const seen: number[] = [];
   for (const n of [0, 1, 2, 3])
-    base.timer(() => (seen.push(n), n === 1 && base.loopBreak())).activate(TIMEOUT);
+    base
+      .timer(() => {
+        seen.push(n);
+        if (n === 1) base.loopBreak();
+      })
+      .activate(TIMEOUT);
   assert.is(await t.run(base), 'stopped');
   assert.equal(seen, [0, 1]);
   assert.is(base.gotBreak, true);
@@ -327,7 +348,13 @@ behaviour('activating a more urgent event puts off the rest of the priority', as
   const base = t.base({ priorities: 3 });
   const seen: string[] = [];
   const make = (name: string, priority: number, then?: () => void) =>
-    base.timer(() => (seen.push(name), then?.()), { priority });
+    base.timer(
+      () => {
+        seen.push(name);
+        then?.();
+      },
+      { priority },
+    );
   const urgent = make('urgent', 0);
   const same = make('same', 1);
   const lower = make('lower', 2);
@@ -365,7 +392,10 @@ behaviour('a priority changes while the event is added, not while it is active',
   event.priority = 0;
   assert.is(event.priority, 0);
   event.activate(TIMEOUT);
-  assert.is(codeOf(() => (event.priority = 1)), 'ERR_BAD_MASK');
+  assert.is(
+    codeOf(() => (event.priority = 1)),
+    'ERR_BAD_MASK',
+  );
   assert.is(event.priority, 0);
   await t.run(base);
   assert.equal(seen, ['moved', 'other']);
@@ -410,7 +440,10 @@ behaviour(
     const done = base.loop();
     assert.is((await rejectionOf(base.loop())).code, 'ERR_LOOP_REENTERED');
     assert.is((await rejectionOf(base.dispatch())).code, 'ERR_LOOP_REENTERED');
-    assert.is(codeOf(() => base.loopSync()), 'ERR_LOOP_REENTERED');
+    assert.is(
+      codeOf(() => base.loopSync()),
+      'ERR_LOOP_REENTERED',
+    );
     assert.is(await done, 'empty');
   },
   asynchronous,
@@ -461,7 +494,12 @@ behaviour(
     const early = base.loop(0, { signal: AbortSignal.abort(reason) });
     assert.is(await rejectionOf(early), reason);
     const controller = new AbortController();
-    base.timer(() => (seen.push('abort'), controller.abort(reason))).activate(TIMEOUT);
+    base
+      .timer(() => {
+        seen.push('abort');
+        controller.abort(reason);
+      })
+      .activate(TIMEOUT);
     base.timer(() => seen.push('behind')).activate(TIMEOUT);
     const during = base.loop(0, { signal: controller.signal });
     assert.is(await rejectionOf(during), reason);
@@ -590,6 +628,33 @@ behaviour(
   },
   asynchronous,
 );
+
+behaviour('what a pass has gathered leaves before its exception is told', async (t) => {
+  const base = t.base();
+  const seen: string[] = [];
+  const item = (name: string) => ({
+    passEnd: () => {
+      seen.push(name);
+      // What arises at the end of a pass is part of it.
+      if (name === 'first') assert.is(base._atPassEnd(item('third')), true);
+    },
+  });
+  const handler = () => seen.push('caught');
+  process.on('uncaughtException', handler);
+  base
+    .timer(() => {
+      assert.is(base._atPassEnd(item('first')), true);
+      assert.is(base._atPassEnd(item('second')), true);
+      seen.push('callback');
+      throw new Error('after two');
+    })
+    .activate(TIMEOUT);
+  base.timer(() => seen.push('next pass')).activate(TIMEOUT);
+  await t.run(base).catch(handler);
+  process.off('uncaughtException', handler);
+  assert.equal(seen.slice(0, 5), ['callback', 'first', 'second', 'third', 'caught']);
+  assert.is(base._atPassEnd(item('late')), false, 'outside a pass it is done at once');
+});
 
 behaviour('a callback that asks for an end and throws gets both', async (t) => {
   const seen: string[] = [];

@@ -13,8 +13,8 @@ import * as assert from 'uvu/assert';
 import {
   type Address,
   EventBase,
-  type ListenOptions,
   Listener,
+  type ListenOptions,
   LoopFlag,
   sys,
 } from '../../src/index.js';
@@ -214,18 +214,14 @@ listening('reusePort lets two listeners share a port', { reusePort: true }, asyn
   other.close();
 });
 
-listening(
-  'deferAccept waits for the first bytes',
-  { deferAccept: true },
-  async (door) => {
-    const socket = await door.connect(door.port, '127.0.0.1');
-    await door.base.wait(-1, 0, { timeout: 20 });
-    assert.is(door.accepted.length, 0);
-    socket.write('first');
-    const [{ fd }] = await door.until(1);
-    assert.is(sys.read(fd, Buffer.alloc(16)), 5);
-  },
-);
+listening('deferAccept waits for the first bytes', { deferAccept: true }, async (door) => {
+  const socket = await door.connect(door.port, '127.0.0.1');
+  await door.base.wait(-1, 0, { timeout: 20 });
+  assert.is(door.accepted.length, 0);
+  socket.write('first');
+  const [{ fd }] = await door.until(1);
+  assert.is(sys.read(fd, Buffer.alloc(16)), 5);
+});
 
 // ── what goes wrong ─────────────────────────────────────────────────────────────────────────────
 
@@ -259,11 +255,10 @@ test('a path in use or out of reach answers with the error and the path', () => 
   ];
   for (const [where, code] of cases) {
     const error = thrownBy(() => new Listener(base, { path: where }, () => undefined));
-    assert.equal([error.code, error.syscall, (error as { address?: string }).address], [
-      code,
-      'bind',
-      where,
-    ]);
+    assert.equal(
+      [error.code, error.syscall, (error as { address?: string }).address],
+      [code, 'bind', where],
+    );
   }
   assert.is(existsSync(path), true, 'the first one still has its path');
 });

@@ -3,20 +3,27 @@
 
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { connect, createServer as createTcpServer } from 'node:net';
-import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { isMainThread, MessageChannel, parentPort, workerData } from 'node:worker_threads';
 import * as assert from 'uvu/assert';
 import { Ev, LoopFlag } from '../../src/event/ev.js';
 import { EventBase } from '../../src/event/event_base.js';
+import type { EventHandle } from '../../src/event/event_handle.js';
 import { sys } from '../../src/event/sys.js';
+import { native } from '../../src/native.js';
 import type { Setting } from './setting.js';
 import { median, rejectionOf, spin } from './support.js';
 
 const { READ, WRITE, TIMEOUT, PERSIST } = Ev;
+
+/** What native.baseDrive() answers. */
+const BY_ITSELF = 1;
+const BY_LIBUV = 2;
 
 const made: EventBase[] = [];
 
@@ -62,40 +69,40 @@ const port = () => {
   return { port1, port2 };
 };
 
-const probes: Record<string, (ports: ReturnType<typeof port>) => Promise<number>> = {
-  setImmediate: () =>
-    new Promise((resolve) => {
-      const begin = performance.now();
-      setImmediate(() => resolve(performance.now() - begin));
-    }),
-  'setImmediate, unref’d': () =>
-    new Promise((resolve) => {
-      const begin = performance.now();
-      setImmediate(() => resolve(performance.now() - begin)).unref();
-    }),
-  'setTimeout(5)': () =>
-    new Promise((resolve) => {
-      const begin = performance.now();
-      setTimeout(() => resolve(performance.now() - begin - 5), 5);
-    }),
-  message: ({ port1, port2 }) =>
-    new Promise((resolve) => {
-      const begin = performance.now();
-      port2.once('message', () => resolve(performance.now() - begin));
-      port1.postMessage('x');
-    }),
+const probes: Record<string, (ports: ReturnType<typeof port>, served: () => void) => unknown> = {
+  setImmediate: (_, served) => setImmediate(served),
+  'setImmediate, unref’d': (_, served) => setImmediate(served).unref(),
+  'setTimeout(5)': (_, served) => setTimeout(served, 5),
+  message: ({ port1, port2 }, served) => {
+    port2.once('message', served);
+    port1.postMessage('x');
+  },
 };
 
-const SAMPLES = 25;
+/** How long this thread has been ready to run while the machine ran something else. */
+function waitedForProcessor(): number {
+  return Number(readFileSync('/proc/thread-self/schedstat', 'utf8').split(' ')[1]) / 1e6;
+}
 
-/**
- * A machine that runs something else may be late now and then, but not every time; a thread that is
- * starved was late by seconds.
- */
+/** Milliseconds until what `start` was given is called, without what the machine did instead. */
+function latency(start: (served: () => void) => unknown): Promise<number> {
+  return new Promise((resolve) => {
+    const waited = waitedForProcessor();
+    const begin = performance.now();
+    start(() => {
+      const passed = performance.now() - begin;
+      resolve(passed - (waitedForProcessor() - waited));
+    });
+  });
+}
+
+const SAMPLES = 20;
+
+/** One of many may meet a collection of garbage; a thread that is starved was late by seconds. */
 function assertPrompt(what: string, late: number[]): void {
   const text = `${what}: median ${median(late).toFixed(2)}, max ${Math.max(...late).toFixed(2)} ms`;
   assert.ok(median(late) <= 10, text);
-  assert.ok(Math.max(...late) <= 1_000, text);
+  assert.ok(Math.max(...late) <= 100, text);
 }
 
 async function promptUnder(load: Load, setting: Setting): Promise<void> {
@@ -105,7 +112,9 @@ async function promptUnder(load: Load, setting: Setting): Promise<void> {
   const ports = port();
   for (const [name, probe] of Object.entries(probes)) {
     const late: number[] = [];
-    for (let i = 0; i < SAMPLES; i++) late.push(await probe(ports));
+    const due = name === 'setTimeout(5)' ? 5 : 0;
+    for (let i = 0; i < SAMPLES; i++)
+      late.push((await latency((served) => probe(ports, served))) - due);
     assertPrompt(`${name} under ${load}`, late);
   }
   // The base was served as well, and not only now and then.
@@ -121,15 +130,12 @@ async function longTimeout(setting: Setting): Promise<void> {
   base.timer(() => undefined, { persist: true }).add(1);
   const done = base.dispatch();
   const late: number[] = [];
-  for (let i = 0; i < 5; i++) {
-    const begin = performance.now();
-    await sleep(50);
-    late.push(performance.now() - begin - 50);
+  for (let i = 0; i < 3; i++) {
+    late.push((await latency((served) => setTimeout(served, 50))) - 50);
   }
   base.close();
   await done;
   assertPrompt('setTimeout(50)', late);
-  assert.ok(Math.min(...late) > -2, `it fired ${Math.min(...late)} ms early`);
 }
 
 // ── each callback is its own turn ───────────────────────────────────────────────────────────────
@@ -295,6 +301,8 @@ async function twoBases(setting: Setting): Promise<void> {
   const first = make(setting);
   const second = make({ backend: 'epoll', drive: setting.drive });
   const results = [first.loop(LoopFlag.NO_EXIT_ON_EMPTY), second.loop(LoopFlag.NO_EXIT_ON_EMPTY)];
+  assert.is(native.baseDrive(first._id), setting.drive === 'base' ? BY_ITSELF : BY_LIBUV);
+  assert.is(native.baseDrive(second._id), BY_LIBUV);
   await Promise.all([pingPong(first, 200), pingPong(second, 200), tcpEcho(50), ticks(20)]);
   // Each ends for itself, and the other goes on.
   first.loopBreak();
@@ -305,6 +313,50 @@ async function twoBases(setting: Setting): Promise<void> {
   second.close();
   first.close();
   assert.equal(await Promise.all([again, results[1]]), ['stopped', 'stopped']);
+}
+
+/** What a callback of one base does to another base, which runs as well. */
+async function acrossBases(setting: Setting): Promise<void> {
+  const bases = [make(setting), make({ backend: 'epoll', drive: setting.drive })];
+  const results = bases.map((base) => base.loop(LoopFlag.NO_EXIT_ON_EMPTY));
+  // To and fro, by activation and by a timer.
+  for (const start of [(event: EventHandle) => event.activate(TIMEOUT), addSoon]) {
+    await new Promise<void>((resolve) => {
+      let left = 100;
+      const events: EventHandle[] = bases.map((base, at) =>
+        base.timer(() => (--left > 0 ? start(events[1 - at]) : resolve())),
+      );
+      start(events[0]);
+    });
+  }
+  // A base that another one's callback makes takes the place of the one that is closed there.
+  const [first, second] = bases;
+  const third = await new Promise<EventBase>((resolve) => {
+    second.once(-1, TIMEOUT, () => {
+      first.close();
+      const next = make(setting);
+      results.push(next.loop(LoopFlag.NO_EXIT_ON_EMPTY));
+      resolve(next);
+    });
+  });
+  assert.is(native.baseDrive(third._id), setting.drive === 'base' ? BY_ITSELF : BY_LIBUV);
+  await Promise.all([pingPong(second, 20), pingPong(third, 20), ticks(2)]);
+  third.once(-1, TIMEOUT, () => {
+    second.close();
+    third.close();
+  });
+  assert.equal(await Promise.all(results), ['stopped', 'stopped', 'stopped']);
+}
+
+const addSoon = (event: EventHandle) => event.add(0.1);
+
+async function defaultDrive(): Promise<void> {
+  const base = new EventBase();
+  made.push(base);
+  const done = base.loop(LoopFlag.NO_EXIT_ON_EMPTY);
+  assert.is(native.baseDrive(base._id), isMainThread ? BY_LIBUV : BY_ITSELF);
+  base.close();
+  await done;
 }
 
 /** poll and select have no descriptor, so only one of them can be on a thread. */
@@ -406,13 +458,21 @@ async function fromOutside(setting: Setting): Promise<void> {
 }
 
 async function idleShare(setting: Setting): Promise<void> {
+  const waited = waitedForProcessor();
   const base = make(setting);
   const tick = base.timer(() => undefined, { persist: true }).add(10);
   const done = base.dispatch();
-  await sleep(300);
+  const before = performance.eventLoopUtilization();
+  await sleep(200);
+  const nodes = performance.eventLoopUtilization(before);
   const { idleMs, activeMs, utilization } = base.utilization();
-  assert.ok(utilization < 0.3, `utilization is ${utilization} when idle`);
-  assert.ok(Math.abs(utilization - activeMs / (idleMs + activeMs)) < 0.01);
+  const stolen = waitedForProcessor() - waited;
+  const total = idleMs + activeMs;
+  assert.ok(activeMs - stolen < 0.3 * total, `utilization is ${utilization} when idle`);
+  assert.ok(Math.abs(utilization - activeMs / total) < 0.01);
+  // Node's own figure holds where libuv waits; under the base drive it reads 1.
+  if (setting.drive === 'libuv') assert.ok(nodes.active - stolen < 0.3 * total);
+  else assert.ok(nodes.utilization > 0.9);
   await new Promise<void>((resolve) => {
     base.once(-1, TIMEOUT, () => {
       spin(100);
@@ -458,6 +518,8 @@ const scenarios = {
   ownTurns,
   localStorage,
   twoBases,
+  acrossBases,
+  defaultDrive,
   driveTaken,
   driveFree,
   nodeBeside,

@@ -54,8 +54,7 @@ export function openDescriptors(): string[] {
   });
 }
 
-export function assertNoneLeft(before: readonly string[]): void {
-  const now = openDescriptors();
+export function assertNoneLeft(before: readonly string[], now = openDescriptors()): void {
   if (now.length === before.length) return;
   const added = now.filter((one) => !before.includes(one));
   const gone = before.filter((one) => !now.includes(one));

@@ -162,19 +162,43 @@ test('arguments that make no sense are refused before the kernel sees them', () 
     const into = Buffer.alloc(8);
     for (const call of [sys.read, sys.write]) {
       for (const bad of ['text', null, undefined, [1], new ArrayBuffer(8), new Uint16Array(4)])
-        assert.is(codeOf(() => call(a, bad as never)), 'ERR_INVALID_ARG_TYPE');
+        assert.is(
+          codeOf(() => call(a, bad as never)),
+          'ERR_INVALID_ARG_TYPE',
+        );
       for (const fd of ['0', null, undefined, {}, 1n])
-        assert.is(codeOf(() => call(fd as never, into)), 'ERR_INVALID_ARG_TYPE');
+        assert.is(
+          codeOf(() => call(fd as never, into)),
+          'ERR_INVALID_ARG_TYPE',
+        );
       for (const fd of [-1, 0.5, Number.NaN, 2 ** 31])
-        assert.is(codeOf(() => call(fd, into)), 'ERR_OUT_OF_RANGE');
+        assert.is(
+          codeOf(() => call(fd, into)),
+          'ERR_OUT_OF_RANGE',
+        );
       for (const [offset, length] of [[-1], [9], [0.5], [0, 9], [4, 5], [8, 1], [0, -1]])
-        assert.is(codeOf(() => call(a, into, offset, length)), 'ERR_OUT_OF_RANGE');
-      assert.is(codeOf(() => call(a, into, '1' as never)), 'ERR_INVALID_ARG_TYPE');
-      assert.is(codeOf(() => call(a, into, 0, '1' as never)), 'ERR_INVALID_ARG_TYPE');
+        assert.is(
+          codeOf(() => call(a, into, offset, length)),
+          'ERR_OUT_OF_RANGE',
+        );
+      assert.is(
+        codeOf(() => call(a, into, '1' as never)),
+        'ERR_INVALID_ARG_TYPE',
+      );
+      assert.is(
+        codeOf(() => call(a, into, 0, '1' as never)),
+        'ERR_INVALID_ARG_TYPE',
+      );
     }
     for (const call of [sys.close, sys.dup]) {
-      assert.is(codeOf(() => call('0' as never)), 'ERR_INVALID_ARG_TYPE');
-      assert.is(codeOf(() => call(-1)), 'ERR_OUT_OF_RANGE');
+      assert.is(
+        codeOf(() => call('0' as never)),
+        'ERR_INVALID_ARG_TYPE',
+      );
+      assert.is(
+        codeOf(() => call(-1)),
+        'ERR_OUT_OF_RANGE',
+      );
     }
     assert.match(thrownBy(() => sys.read(a, 'text' as never)).message, /instance of Uint8Array/);
   });
