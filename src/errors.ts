@@ -13,8 +13,6 @@ export type ErrorCode =
   | 'ERR_DRIVE_TAKEN'
   | 'ERR_BAD_MASK'
   | 'ERR_FD_OWNED'
-  | 'ERR_GROUP_CLOSED'
-  | 'ERR_INBOX_FULL'
   | 'ERR_LOOP_GONE'
   | 'ERR_LOOP_CRASHING'
   | 'ERR_STREAM_WRITE_AFTER_END'
