@@ -98,11 +98,11 @@ function latency(start: (served: () => void) => unknown): Promise<number> {
 
 const SAMPLES = 20;
 
-/** One of many may meet a collection of garbage; a thread that is starved was late by seconds. */
+/** One of many may meet a machine that stood still; a thread that is starved is late every time. */
 function assertPrompt(what: string, late: number[]): void {
-  const text = `${what}: median ${median(late).toFixed(2)}, max ${Math.max(...late).toFixed(2)} ms`;
-  assert.ok(median(late) <= 10, text);
-  assert.ok(Math.max(...late) <= 100, text);
+  const worst = Math.max(...late);
+  const text = `${what}: median ${median(late).toFixed(2)}, worst ${worst.toFixed(2)} ms late`;
+  assert.ok(median(late) <= 10 && worst <= 1_000, text);
 }
 
 async function promptUnder(load: Load, setting: Setting): Promise<void> {
