@@ -5,6 +5,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import net from 'node:net';
+import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type BenchOptions, type Case, paired } from './report.js';
 
@@ -23,15 +24,18 @@ function cpuOf(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
 }
 
-async function start(kind: 'multiloop' | 'net'): Promise<{ child: ChildProcess; port: number }> {
-  const child = spawn(process.execPath, [server, kind], { stdio: ['ignore', 'pipe', 'inherit'] });
+/** A server's command line. It prints its port and ends with SIGTERM. */
+type Command = [command: string, ...args: string[]];
+
+async function start([command, ...args]: Command): Promise<{ child: ChildProcess; port: number }> {
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   const [line] = (await once(child.stdout as NodeJS.ReadableStream, 'data')) as [Buffer];
   return { child, port: Number(line.toString()) };
 }
 
 /** Microseconds of the server's CPU for each message that came back. */
-async function measure(kind: 'multiloop' | 'net', load: Load): Promise<number> {
-  const { child, port } = await start(kind);
+async function measure(command: Command, load: Load): Promise<number> {
+  const { child, port } = await start(command);
   let messages = 0;
   let going = true;
   const message = Buffer.alloc(load.bytes, 'x');
@@ -64,7 +68,10 @@ async function measure(kind: 'multiloop' | 'net', load: Load): Promise<number> {
   return (used / count) * 1e6;
 }
 
-export default async function* echo({ quick }: BenchOptions): AsyncIterable<Case> {
+export default async function* echo({ quick, peerCmd }: BenchOptions): AsyncIterable<Case> {
+  const ours: Command = [process.execPath, server, 'multiloop'];
+  const peer: Command = peerCmd === undefined ? [process.execPath, server, 'net'] : [peerCmd];
+  const peerName = peerCmd === undefined ? 'node net' : basename(peerCmd);
   const ms = quick ? 1_000 : 3_000;
   const pairs = quick ? 2 : 7;
   for (const connections of [1, 50, 500]) {
@@ -75,8 +82,8 @@ export default async function* echo({ quick }: BenchOptions): AsyncIterable<Case
         `${connections} connections × ${bytes} B`,
         'µs CPU/msg',
         pairs,
-        () => measure('multiloop', load),
-        { name: 'node net', run: () => measure('net', load) },
+        () => measure(ours, load),
+        { name: peerName, run: () => measure(peer, load) },
       );
     }
   }
