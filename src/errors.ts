@@ -47,9 +47,10 @@ export function systemError(
   errno: number,
   syscall: string,
   where?: { address?: string; port?: number },
+  what?: string,
 ): SystemError {
   const [name, text] = getSystemErrorMap().get(errno) ?? [errnoName(errno), 'unknown error'];
-  let place = '';
+  let place = what === undefined ? '' : `: ${what}`;
   if (where?.address !== undefined)
     place = ` ${where.address}${where.port === undefined ? '' : `:${where.port}`}`;
   const error = new Error(`${syscall} ${name}: ${text}${place}`) as SystemError;

@@ -1,11 +1,13 @@
 // multiloop's public surface.
 
 export { type ErrorCode, MultiloopError, type SystemError } from './errors.js';
+export type { CommonTimeout } from './event/common_timeout.js';
 export * from './event/ev.js';
 export { EventBase } from './event/event_base.js';
 export { type EventCallback, EventHandle } from './event/event_handle.js';
 export type { EventBaseOptions, EventCounts } from './event/options.js';
 export { sys } from './event/sys.js';
+export type { Watcher } from './event/watchers.js';
 export type { Connection } from './runtime/connection.js';
 export { type GroupStats, LoopGroup } from './runtime/loop_group.js';
 export type { LoopHandle, LoopState, LoopStats } from './runtime/loop_slot.js';
@@ -13,6 +15,7 @@ export type { PolicyName } from './runtime/policy.js';
 export { serve } from './runtime/serve.js';
 export type { ServeOptions } from './runtime/settings.js';
 export { defineWorker, type LoopContext, type LoopWorker } from './runtime/worker.js';
-export type { Address } from './stream/address.js';
+export { type Address, formatAddress, parseAddress } from './stream/address.js';
 export { Listener } from './stream/listener.js';
 export type { ListenOptions } from './stream/listening_socket.js';
+export { version, versionNumber } from './version.js';

@@ -18,15 +18,22 @@ export interface RawAddress {
 }
 
 export interface Native {
-  baseNew(backend: string, page: ArrayBuffer, scratch: ArrayBuffer, memory: object): number;
+  baseNew(
+    backend: string,
+    page: ArrayBuffer,
+    scratch: ArrayBuffer,
+    memory: object,
+    pipe: boolean,
+  ): number;
   baseClose(base: number): void;
   baseRun(base: number, preferBase: boolean, dispatcher: () => void, resource: object): number;
   baseStop(base: number): void;
   baseDrive(base: number): number;
   baseSettle(base: number): void;
   basePoll(base: number, limit: number): number;
-  baseEmpty(base: number): number;
-  baseAdded(base: number): number;
+  baseTimeout(base: number): number;
+  baseExpire(base: number): void;
+  commonTimeout(base: number, micros: number): number;
   baseNow(base: number): number;
   baseIdle(base: number): number;
   baseUpdateTime(base: number): void;
@@ -54,6 +61,8 @@ export interface Native {
   sockSend(fd: number, from: Uint8Array, offset: number): number;
   sockSendv(fd: number, chunks: Uint8Array[], first: number, offset: number): number;
   sockNonBlocking(fd: number): number;
+  sockCloseOnExec(fd: number): number;
+  sockKeepAlive(fd: number, seconds: number): number;
   sockShutdown(fd: number): number;
   sockError(fd: number): number;
   sockLocal(fd: number): RawAddress | undefined;

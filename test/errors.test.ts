@@ -79,7 +79,7 @@ test('masks that make no sense answer ERR_BAD_MASK and say why', () => {
     };
     assert.match(messageOf(Ev.SIGNAL | Ev.READ), 'cannot be joined with READ, WRITE or CLOSED');
     assert.match(messageOf(Ev.SIGNAL | Ev.CLOSED), 'cannot be joined');
-    assert.match(messageOf(Ev.SIGNAL), /[Ss]ignal/);
+    assert.match(messageOf(Ev.SIGNAL | Ev.PERSIST | Ev.WRITE), 'cannot be joined');
     assert.match(messageOf(Ev.ET), 'needs READ, WRITE or CLOSED');
     assert.match(messageOf(Ev.ET | Ev.PERSIST), 'needs READ, WRITE or CLOSED');
     for (const mask of [0, Ev.PERSIST, Ev.READ | Ev.PERSIST, Ev.READ | Ev.SIGNAL, Ev.SIGNAL])
@@ -142,7 +142,8 @@ test('what answers with a promise rejects, and throws nothing', async () => {
     [base.dispatch(5 as Wrong), TYPE],
     [base.wait('0' as Wrong, Ev.READ), TYPE],
     [base.wait(0, 256), RANGE],
-    [base.wait(0, Ev.SIGNAL), 'ERR_BAD_MASK'],
+    [base.wait(0, Ev.SIGNAL), RANGE],
+    [base.wait(10, Ev.SIGNAL | Ev.READ), 'ERR_BAD_MASK'],
     [base.wait(-1, 0, { timeout: -1 }), RANGE],
     [base.wait(-1, 0, { timeout: Number.NaN }), RANGE],
     [base.wait(-1, 0, null as Wrong), TYPE],
@@ -283,7 +284,7 @@ test('a descriptor that is not open answers EBADF when it is added', () => {
       const event = base.event(fd, Ev.READ, nothing);
       const error = thrownBy(() => event.add(5));
       assert.instance(error, Error);
-      assert.is(error.message, 'event_add EBADF: bad file descriptor');
+      assert.is(error.message, `event_add EBADF: bad file descriptor: ${event}`);
       assert.is(error.code, 'EBADF');
       assert.is(error.errno, -9);
       assert.is(error.syscall, 'event_add');

@@ -8,6 +8,7 @@
 // clang-format off
 #include "env_state.cc"
 #include "drive.cc"
+#include "signal_hub.cc"
 #include "base_binding.cc"
 #include "sys_binding.cc"
 #include "inbox_binding.cc"
@@ -30,8 +31,9 @@ constexpr Export kExports[] = {
     {"baseDrive", base_drive},
     {"baseSettle", base_settle},
     {"basePoll", base_poll},
-    {"baseEmpty", base_empty},
-    {"baseAdded", base_added},
+    {"baseTimeout", base_timeout},
+    {"baseExpire", base_expire},
+    {"commonTimeout", common_timeout},
     {"baseNow", base_now},
     {"baseIdle", base_idle},
     {"baseUpdateTime", base_update_time},
@@ -59,6 +61,8 @@ constexpr Export kExports[] = {
     {"sockSend", sock_send},
     {"sockSendv", sock_sendv},
     {"sockNonBlocking", sock_non_blocking},
+    {"sockCloseOnExec", sock_close_on_exec},
+    {"sockKeepAlive", sock_keep_alive},
     {"sockShutdown", sock_shutdown},
     {"sockError", sock_error},
     {"sockLocal", sock_name<sys::local_address>},

@@ -5,6 +5,7 @@
 
 #include "env_state.h"
 #include "napi_util.h"
+#include "signal_hub.h"
 
 namespace multiloop {
 
@@ -12,9 +13,10 @@ namespace {
 
 constexpr std::int32_t kStale = -ESTALE;
 
-// baseNew(backend, page: ArrayBuffer, scratch: ArrayBuffer, memory: object) -> id | -errno
+// baseNew(backend, page: ArrayBuffer, scratch: ArrayBuffer, memory: object, pipe: boolean)
+//   -> id | -errno. `pipe` is the waker of its signals.
 napi_value base_new(napi_env env, napi_callback_info info) {
-  const Args<4> args(env, info);
+  const Args<5> args(env, info);
   const ShortString<16> name(env, args[0]);
   const BackendType* type = find_backend(name.text);
   if (type == nullptr) return js(env, -EINVAL);
@@ -32,7 +34,9 @@ napi_value base_new(napi_env env, napi_callback_info info) {
   if (host == nullptr) return js(env, -EMFILE);
   host->page = static_cast<Page*>(page);
   host->scratch = {static_cast<std::byte*>(scratch), scratch_length};
-  host->base = std::make_unique<Base>(*type, std::move(backend), host->page);
+  const BaseOptions options{args.boolean(4) ? Waker::Kind::kPipe : Waker::Kind::kEventfd,
+                            signal_hub()};
+  host->base = std::make_unique<Base>(*type, std::move(backend), host->page, options);
   ML_CHECK(napi_create_reference(env, args[3], 1, &host->memory) == napi_ok);
   return js(env, static_cast<std::int32_t>(host->id));
 }
@@ -85,16 +89,28 @@ napi_value base_poll(napi_env env, napi_callback_info info) {
   return js(env, host->base->poll(timeout));
 }
 
-napi_value base_empty(napi_env env, napi_callback_info info) {
+// baseTimeout(id) -> micros that the coming wait may take, or -1: for prepare watchers.
+napi_value base_timeout(napi_env env, napi_callback_info info) {
   const Args<1> args(env, info);
-  const BaseHost* host = args.state().host(args.u32(0));
-  return js(env, host == nullptr || host->base->empty() ? 1 : 0);
+  BaseHost* host = args.state().host(args.u32(0));
+  return js(env, host == nullptr ? -1.0 : static_cast<double>(host->base->next_timeout()));
 }
 
-napi_value base_added(napi_env env, napi_callback_info info) {
+// Puts timers that check watchers have made due on the page.
+napi_value base_expire(napi_env env, napi_callback_info info) {
   const Args<1> args(env, info);
-  const BaseHost* host = args.state().host(args.u32(0));
-  return js(env, host == nullptr ? 0U : host->base->counts().added);
+  BaseHost* host = args.state().host(args.u32(0));
+  if (host != nullptr) host->base->expire_timers();
+  return js_undefined(env);
+}
+
+// commonTimeout(id, micros) -> the queue's number | -errno
+napi_value common_timeout(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  if (host == nullptr) return js(env, kStale);
+  const CommonId common = host->base->common_timeout(static_cast<Micros>(args.number(1)));
+  return js(env, common == kNoCommon ? -ENOSPC : static_cast<std::int32_t>(common));
 }
 
 napi_value base_now(napi_env env, napi_callback_info info) {
@@ -143,12 +159,20 @@ napi_value event_new(napi_env env, napi_callback_info info) {
   return js(env, status < 0 ? status : static_cast<std::int32_t>(id));
 }
 
-// eventAdd(base, event, timeoutMicros) -> 0 | -errno
+// eventAdd(base, event, timeoutMicros) -> 0 | -errno. -1 is no timeout, and -2 - n that of the
+// queue of common timeouts with number n.
 napi_value event_add(napi_env env, napi_callback_info info) {
   const Args<3> args(env, info);
   BaseHost* host = args.state().host(args.u32(0));
   if (host == nullptr) return js(env, kStale);
-  const int status = host->base->add(args.u32(1), static_cast<Micros>(args.number(2)));
+  auto timeout = static_cast<Micros>(args.number(2));
+  CommonId common = kNoCommon;
+  if (timeout < kForever) {
+    common = static_cast<CommonId>(-2 - timeout);
+    ML_CHECK(common < host->base->commons());
+    timeout = host->base->common_duration(common);
+  }
+  const int status = host->base->add(args.u32(1), timeout, common);
   args.state().settle(host);
   return js(env, status);
 }
@@ -224,15 +248,22 @@ napi_value layout(napi_env env, napi_callback_info) {
     napi_set_named_property(env, out, name, js(env, static_cast<std::uint32_t>(value)));
   };
   set("active", offsetof(Page, active));
+  set("activeMax", offsetof(Page, active_max));
+  set("added", offsetof(Page, added));
+  set("addedMax", offsetof(Page, added_max));
   set("noExit", offsetof(Page, no_exit));
   set("nonblock", offsetof(Page, nonblock));
+  set("watching", offsetof(Page, watching));
   set("reason", offsetof(Page, reason));
   set("ready", offsetof(Page, ready));
   set("messages", offsetof(Page, messages));
   set("error", offsetof(Page, error));
+  set("virtual", offsetof(Page, virtual_now));
+  set("virtualMax", offsetof(Page, virtual_max));
   set("now", offsetof(Page, now));
   set("idle", offsetof(Page, idle));
   set("turns", offsetof(Page, turns));
+  set("timeout", offsetof(Page, timeout));
   set("ring", offsetof(Page, ring));
   set("inbox", offsetof(Page, inbox));
   set("bytes", sizeof(Page));

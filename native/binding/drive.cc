@@ -22,6 +22,11 @@ namespace {
 constexpr int kRoundsMax = 16;
 constexpr Micros kRoundsMicrosMax = 1'000;
 
+// Whether the dispatcher is to be called although the wait has found nothing.
+bool wants_turn(const Page& page) {
+  return page.active > 0 || page.nonblock != 0 || (page.watching & kWatchCheck) != 0;
+}
+
 std::uint64_t to_millis(Micros micros) {
   return static_cast<std::uint64_t>((micros + 999) / 1'000);
 }
@@ -119,6 +124,14 @@ void EnvState::drive_base(BaseHost* host) {
       enter(host, Reason::kEmpty);
       return;
     }
+    if (host->page->watching & kWatchPrepare) {
+      base.apply_changes();
+      host->page->timeout = static_cast<double>(base.next_timeout());
+      if (!enter(host, Reason::kPrepare)) return;
+      if (driving_ != host) return;
+      // They may have taken out the last event.
+      if (base.empty() && host->page->no_exit == 0) continue;
+    }
     // libuv would not wait for a thread in which nothing is alive, and neither do we.
     sync_liveness();
     // Both again before every wait: timers that JavaScript just set count from libuv's time.
@@ -133,8 +146,7 @@ void EnvState::drive_base(BaseHost* host) {
     }
     const std::uint32_t found = base.poll(timeout);
     const Reason reason = (found & kFoundError) ? Reason::kError : Reason::kPass;
-    const bool work =
-        (found & (kFoundWork | kFoundError)) || host->page->active > 0 || host->page->nonblock != 0;
+    const bool work = (found & (kFoundWork | kFoundError)) || wants_turn(*host->page);
     if (work && !enter(host, reason)) return;
     if (!work) base.end_of_pass();
     if (last || (found & kFoundExternal)) return;
@@ -160,27 +172,39 @@ int NestedDrive::start(EnvState* state, BaseHost* host) {
   auto* drive = new NestedDrive;
   drive->state = state;
   drive->host = host;
-  if (const int status = uv_poll_init(state->loop(), &drive->poll, host->base->pollable_fd());
-      status < 0) {
+  const int fd = host->base->backend().pollable_fd();
+  if (const int status = uv_poll_init(state->loop(), &drive->poll, fd); status < 0) {
     delete drive;
     return status;
   }
   ML_CHECK(uv_timer_init(state->loop(), &drive->timer) == 0);
+  ML_CHECK(uv_prepare_init(state->loop(), &drive->before) == 0);
   ML_CHECK(uv_idle_init(state->loop(), &drive->now) == 0);
-  drive->poll.data = drive->timer.data = drive->now.data = drive;
+  drive->poll.data = drive->timer.data = drive->before.data = drive->now.data = drive;
   uv_unref(reinterpret_cast<uv_handle_t*>(&drive->timer));
+  uv_unref(reinterpret_cast<uv_handle_t*>(&drive->before));
   uv_unref(reinterpret_cast<uv_handle_t*>(&drive->now));
   drive->waiting_since = monotonic_now();
   host->nested = drive;
-  ML_CHECK(uv_poll_start(&drive->poll, UV_READABLE, [](uv_poll_t* handle, int, int) {
+  drive->start_poll();
+  ML_CHECK(uv_prepare_start(&drive->before, [](uv_prepare_t* handle) {
              auto* self = static_cast<NestedDrive*>(handle->data);
-             if (self->host != nullptr) self->state->turn_nested(self->host);
+             if (self->host != nullptr) self->state->prepare_nested(self->host);
            }) == 0);
   return 0;
 }
 
+void NestedDrive::start_poll() {
+  renewals = host->base->backend().renewals();
+  ML_CHECK(uv_poll_start(&poll, UV_READABLE, [](uv_poll_t* handle, int, int) {
+             auto* self = static_cast<NestedDrive*>(handle->data);
+             if (self->host != nullptr) self->state->turn_nested(self->host);
+           }) == 0);
+}
+
 void NestedDrive::stop() {
   uv_timer_stop(&timer);
+  uv_prepare_stop(&before);
   uv_idle_stop(&now);
   uv_poll_stop(&poll);
 }
@@ -188,7 +212,7 @@ void NestedDrive::stop() {
 void NestedDrive::close() {
   host = nullptr;
   stop();
-  closing = 3;
+  closing = 4;
   state->closing_ += 1;
   const auto closed = [](uv_handle_t* handle) {
     auto* self = static_cast<NestedDrive*>(handle->data);
@@ -199,7 +223,32 @@ void NestedDrive::close() {
   };
   uv_close(reinterpret_cast<uv_handle_t*>(&poll), closed);
   uv_close(reinterpret_cast<uv_handle_t*>(&timer), closed);
+  uv_close(reinterpret_cast<uv_handle_t*>(&before), closed);
   uv_close(reinterpret_cast<uv_handle_t*>(&now), closed);
+}
+
+// libuv is about to wait for the base: what was changed from outside a turn is told now, and
+// prepare watchers run, once for every turn.
+void EnvState::prepare_nested(BaseHost* host) {
+  if (host->dispatching || !host->running() || released_) return;
+  const std::uint32_t id = host->id;
+  NestedDrive& drive = *host->nested;
+  Base& base = *host->base;
+  base.apply_changes();
+  const bool finished = base.empty() && host->page->no_exit == 0;
+  if ((host->page->watching & kWatchPrepare) && !drive.prepared && !finished) {
+    if (javascript_refused()) {
+      release();
+      return;
+    }
+    drive.prepared = true;
+    host->page->timeout = static_cast<double>(base.next_timeout());
+    if (!enter(host, Reason::kPrepare)) return;
+    // They may have closed the base, or stopped it.
+    host = this->host(id);
+    if (host == nullptr || host->nested != &drive) return;
+  }
+  settle(host);
 }
 
 void EnvState::turn_nested(BaseHost* host) {
@@ -216,7 +265,8 @@ void EnvState::turn_nested(BaseHost* host) {
   } else {
     const std::uint32_t found = base.poll(0);
     const Reason reason = (found & kFoundError) ? Reason::kError : Reason::kPass;
-    if (found != 0 || host->page->active > 0 || host->page->nonblock != 0) {
+    host->nested->prepared = false;
+    if (found != 0 || wants_turn(*host->page)) {
       if (!enter(host, reason)) return;
     } else {
       base.end_of_pass();
@@ -239,6 +289,11 @@ void EnvState::settle(BaseHost* host) {
   Base& base = *host->base;
   NestedDrive& drive = *host->nested;
   auto* handle = reinterpret_cast<uv_handle_t*>(&drive.poll);
+  if (drive.renewals != base.backend().renewals()) {
+    // libuv remembers the file that had the number before.
+    uv_poll_stop(&drive.poll);
+    drive.start_poll();
+  }
   if (base.alive() || base.empty())
     uv_ref(handle);
   else
@@ -276,7 +331,7 @@ double EnvState::idle(BaseHost* host) const {
 int EnvState::run(BaseHost* host, bool prefer_base_drive, napi_value dispatcher,
                   napi_value resource) {
   ML_CHECK(!host->running());
-  const bool nestable = host->base->pollable_fd() >= 0;
+  const bool nestable = host->base->backend().pollable_fd() >= 0;
   const bool base_drive = driving_ == nullptr && (prefer_base_drive || !nestable);
   if (!base_drive && !nestable) return -EBUSY;
   if (base_drive) {
@@ -315,6 +370,8 @@ void EnvState::stop(BaseHost* host) {
     host->nested = nullptr;
   }
   host->drive = Drive::kNone;
+  // It may never wait again: what was removed in its last turn must not linger in the kernel.
+  host->base->apply_changes();
   if (ending_) return;
   napi_delete_reference(env_, host->dispatcher);
   napi_async_destroy(env_, host->context);

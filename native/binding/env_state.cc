@@ -59,6 +59,11 @@ void EnvState::close_host(BaseHost* host) {
   hosts_[host->id & (kHostsMax - 1)].reset();
 }
 
+void EnvState::forget(int fd) {
+  for (const std::unique_ptr<BaseHost>& host : hosts_)
+    if (host != nullptr && host->base != nullptr) host->base->forget(fd);
+}
+
 void EnvState::release_inbox(BaseHost* host) {
   if (host->base == nullptr) return;
   Inbox* inbox = host->base->inbox();

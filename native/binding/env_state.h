@@ -18,7 +18,7 @@ namespace multiloop {
 class EnvState;
 
 // Why the dispatcher is called, in Page::reason.
-enum class Reason : std::int32_t { kPass = 0, kEmpty = 1, kError = 2 };
+enum class Reason : std::int32_t { kPass = 0, kEmpty = 1, kError = 2, kPrepare = 3 };
 
 // Who blocks while the base dispatches (design.md §2).
 enum class Drive { kNone, kBase, kNested };
@@ -55,6 +55,8 @@ class EnvState {
   BaseHost* host(std::uint32_t id);
   BaseHost* add_host();
   void close_host(BaseHost* host);
+  // `fd` is about to be closed: no base of this thread keeps it in its kernel's set.
+  void forget(int fd);
 
   // Drives. 0, or -EBUSY when the thread's base drive is taken and this base cannot nest.
   int run(BaseHost* host, bool prefer_base_drive, napi_value dispatcher, napi_value resource);
@@ -81,6 +83,7 @@ class EnvState {
 
   void drive_base(BaseHost* host);
   void turn_nested(BaseHost* host);
+  void prepare_nested(BaseHost* host);
   // Calls the dispatcher. False: this thread can run no more JavaScript and was released.
   bool enter(BaseHost* host, Reason reason);
   bool report_pending();

@@ -86,7 +86,9 @@ napi_value sys_write(napi_env env, napi_callback_info info) {
 napi_value sys_close(napi_env env, napi_callback_info info) {
   const Args<1> args(env, info);
   const int fd = args.i32(0);
-  return js(env, Ledger::owns(fd) ? -EPERM : sys::close(fd));
+  if (Ledger::owns(fd)) return js(env, -EPERM);
+  args.state().forget(fd);
+  return js(env, sys::close(fd));
 }
 
 napi_value sys_dup(napi_env env, napi_callback_info info) {
@@ -147,6 +149,17 @@ napi_value sock_sendv(napi_env env, napi_callback_info info) {
 napi_value sock_non_blocking(napi_env env, napi_callback_info info) {
   const Args<1> args(env, info);
   return js(env, sys::set_non_blocking(args.i32(0)));
+}
+
+napi_value sock_close_on_exec(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  return js(env, sys::set_close_on_exec(args.i32(0)));
+}
+
+// keepAlive(fd, seconds) -> 0 | -errno; 0 seconds switches it off.
+napi_value sock_keep_alive(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  return js(env, sys::set_keep_alive(args.i32(0), args.i32(1)));
 }
 
 napi_value sock_shutdown(napi_env env, napi_callback_info info) {

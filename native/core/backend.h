@@ -43,6 +43,8 @@ class Backend {
 
   // A descriptor that is readable exactly when wait(0) would answer more than 0, or -1.
   [[nodiscard]] virtual int pollable_fd() const { return -1; }
+  // How often that number has become another file: whoever waits for it registers it anew.
+  [[nodiscard]] virtual std::uint32_t renewals() const { return 0; }
 };
 
 struct BackendType {

@@ -1,11 +1,11 @@
+// The events of a base and what the kernel is told of them; base_turn.cc has the turn.
+
 #include "base.h"
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 
 #include "check.h"
-#include "ledger.h"
 
 namespace multiloop {
 
@@ -14,21 +14,24 @@ namespace {
 constexpr std::uint32_t kGenerationMask = (1U << (31 - kEventSlotBits)) - 1;
 // A hundred years: the sum with the clock cannot overflow, and JavaScript holds it exactly.
 constexpr Micros kTimeoutMax = 36'500LL * 24 * 3'600 * 1'000'000;
-constexpr int kRingEnd = static_cast<int>(kRingRecords);
-// The last part of the ring is kept for timers, so that descriptors that fill the rest in every
-// turn do not starve them.
-constexpr int kRingForReady = kRingEnd - kRingEnd / 8;
+// No kernel here gives out a descriptor past this (Linux: fs.nr_open, 1,048,576 by default).
+constexpr int kDescriptorsMax = 1 << 20;
+
+constexpr std::uint64_t bit_of(int signal) { return 1ULL << (signal - 1); }
 
 }  // namespace
 
-Base::Base(const BackendType& type, std::unique_ptr<Backend> backend, Page* page)
-    : type_(type), backend_(std::move(backend)), page_(page) {
-  ML_CHECK(backend_ != nullptr && page_ != nullptr);
+Base::Base(const BackendType& type, std::unique_ptr<Backend> backend, Page* page,
+           const BaseOptions& options)
+    : type_(type), options_(options), page_(page), changes_(std::move(backend)) {
+  ML_CHECK(page_ != nullptr);
 }
 
 Base::~Base() {
   detach();
   drop_posts();
+  for (int signal = 1; signal <= kSignalsMax; ++signal)
+    if (caught_ & bit_of(signal)) drop_signal(signal);
 }
 
 // ── events ──────────────────────────────────────────────────────────────────────────────────
@@ -56,43 +59,42 @@ int Base::create(int fd, Mask mask, EventId* out) {
   return 0;
 }
 
-int Base::add(EventId id, Micros timeout) {
+int Base::add(EventId id, Micros timeout, CommonId common) {
   Event* event = find(id);
   if (event == nullptr) return -ESTALE;
-  const auto slot = static_cast<std::uint32_t>(event - events_.data());
-  const bool was_added = added(slot);
+  const std::uint32_t slot = slot_of(event);
   const std::uint32_t before = parts(slot);
-  if (!event->inserted && event->fd >= 0 && (event->mask & kIoMask)) {
+  if (!event->inserted && can_wait(*event)) {
     if (const int status = insert(slot); status < 0) return status;
   }
   if (timeout != kForever) {
     ML_CHECK(timeout >= 0);
     timeout = std::min(timeout, kTimeoutMax);
-    if (event->mask & kPersist) event->interval = timeout;
-    timers_.set(slot, now() + timeout);
+    if (event->mask & kPersist) {
+      event->interval = timeout;
+      event->common = common;
+    }
+    timers_.set(slot, now() + timeout, common);
   }
-  count(slot, was_added, before);
+  recount(slot, before);
   return 0;
 }
 
 int Base::remove(EventId id) {
   Event* event = find(id);
   if (event == nullptr) return -ESTALE;
-  const bool was_inserted = event->inserted;
-  take_out(static_cast<std::uint32_t>(event - events_.data()));
-  if (was_inserted && descriptor(event->fd).first == kNone) forget(event->fd);
+  take_out(slot_of(event), true);
   return 0;
 }
 
 int Base::remove_timer(EventId id) {
   Event* event = find(id);
   if (event == nullptr) return -ESTALE;
-  const auto slot = static_cast<std::uint32_t>(event - events_.data());
-  const bool was_added = added(slot);
+  const std::uint32_t slot = slot_of(event);
   const std::uint32_t before = parts(slot);
   if (timers_.contains(slot)) timers_.remove(slot);
   event->interval = kForever;
-  count(slot, was_added, before);
+  recount(slot, before);
   return 0;
 }
 
@@ -107,9 +109,8 @@ int Base::destroy(EventId id) {
 int Base::set_ref(EventId id, bool ref) {
   Event* event = find(id);
   if (event == nullptr) return -ESTALE;
-  const auto slot = static_cast<std::uint32_t>(event - events_.data());
   if (event->refd == ref) return 0;
-  if (added(slot)) counts_.refd += ref ? 1U : -1U;
+  if (parts(slot_of(event)) > 0) counts_.refd += ref ? 1U : -1U;
   event->refd = ref;
   return 0;
 }
@@ -117,8 +118,8 @@ int Base::set_ref(EventId id, bool ref) {
 int Base::pending(EventId id, Micros* remaining) {
   Event* event = find(id);
   if (event == nullptr) return -ESTALE;
-  const auto slot = static_cast<std::uint32_t>(event - events_.data());
-  int mask = event->inserted ? event->mask & kIoMask : 0;
+  const std::uint32_t slot = slot_of(event);
+  int mask = event->inserted ? event->mask & (kIoMask | kSignal) : 0;
   *remaining = kForever;
   if (timers_.contains(slot)) {
     mask |= kTimeout;
@@ -130,9 +131,9 @@ int Base::pending(EventId id, Micros* remaining) {
 int Base::rearm(EventId id) {
   Event* event = find(id);
   if (event == nullptr) return -ESTALE;
-  const auto slot = static_cast<std::uint32_t>(event - events_.data());
+  const std::uint32_t slot = slot_of(event);
   if (event->interval != kForever && timers_.contains(slot))
-    timers_.set(slot, now() + event->interval);
+    timers_.set(slot, now() + event->interval, event->common);
   return 0;
 }
 
@@ -143,20 +144,25 @@ Base::Event* Base::find(EventId id) {
   return event.used && event.generation == id >> kEventSlotBits ? &event : nullptr;
 }
 
+std::uint32_t Base::slot_of(const Event* event) const {
+  return static_cast<std::uint32_t>(event - events_.data());
+}
+
 EventId Base::id_of(std::uint32_t slot) const {
   return events_[slot].generation << kEventSlotBits | slot;
 }
-
-bool Base::added(std::uint32_t slot) const { return parts(slot) != 0; }
 
 std::uint32_t Base::parts(std::uint32_t slot) const {
   return (events_[slot].inserted ? 1U : 0U) + (timers_.contains(slot) ? 1U : 0U);
 }
 
-void Base::count(std::uint32_t slot, bool was_added, std::uint32_t parts_before) {
-  counts_.added += parts(slot) - parts_before;
-  const bool is_added = added(slot);
-  if (events_[slot].refd && is_added != was_added) counts_.refd += is_added ? 1U : -1U;
+void Base::recount(std::uint32_t slot, std::uint32_t parts_before) {
+  const std::uint32_t parts_now = parts(slot);
+  counts_.added += parts_now - parts_before;
+  if (events_[slot].refd && (parts_now == 0) != (parts_before == 0))
+    counts_.refd += parts_now > 0 ? 1U : -1U;
+  page_->added = static_cast<std::int32_t>(counts_.added);
+  page_->added_max = std::max(page_->added_max, page_->added + page_->active);
 }
 
 bool Base::alive() const {
@@ -165,144 +171,181 @@ bool Base::alive() const {
   return page_->no_exit != 0 && counts_.added == 0 && inbox_ == nullptr;
 }
 
-// ── descriptors ─────────────────────────────────────────────────────────────────────────────
-//
-// Adding tells the kernel at once, so that the caller hears of a bad descriptor from the call it
-// made. So does removing the last event by hand: the caller may close the descriptor next, and a
-// duplicate of it elsewhere would keep it in epoll's set, where nothing could name it any more. An
-// event that is removed because it fired waits until the next poll(): if it is added again in its
-// own callback that costs no system call, since the kernel was never told that it was gone.
+// ── what events wait for ────────────────────────────────────────────────────────────────────
 
-Base::Descriptor& Base::descriptor(int fd) {
+bool Base::can_wait(const Event& event) const {
+  return event.fd >= 0 && (event.mask & (kIoMask | kSignal)) != 0;
+}
+
+Base::Key& Base::descriptor(int fd) {
   const auto number = static_cast<std::size_t>(fd);
   if (number >= descriptors_.size()) descriptors_.resize(number + number / 2 + 16);
   return descriptors_[number];
 }
 
-Mask Base::wanted(const Descriptor& entry) const {
+Base::Key& Base::key_of(const Event& event) {
+  return event.mask & kSignal ? signals_[event.fd] : descriptor(event.fd);
+}
+
+Mask Base::wanted(const Key& key) const {
   Mask mask = 0;
-  for (std::uint32_t slot = entry.first; slot != kNone; slot = events_[slot].next)
+  for (std::uint32_t slot = key.first; slot != kNone; slot = events_[slot].next)
     mask |= events_[slot].mask;
   return mask & (kIoMask | kEdge);
 }
 
 int Base::insert(std::uint32_t slot) {
-  Event& event = events_[slot];
+  return events_[slot].mask & kSignal ? insert_signal(slot) : insert_descriptor(slot);
+}
+
+int Base::insert_descriptor(std::uint32_t slot) {
+  const Event& event = events_[slot];
   if ((event.mask & kClosed) && !(type_.features & kFeatureEarlyClose)) return -EOPNOTSUPP;
   if ((event.mask & kEdge) && !(type_.features & kFeatureEdge)) return -EOPNOTSUPP;
-  // A number that no table holds is not an open descriptor either.
-  if (event.fd >= 1 << 20) return -EBADF;
-  Descriptor& entry = descriptor(event.fd);
-  if (entry.special != Special::kNo) return -EBUSY;
-  const Mask others = wanted(entry);
-  const Mask all = others | (event.mask & (kIoMask | kEdge));
-  // What the kernel holds can be trusted if another event is on the descriptor, or if this very
-  // event was the last one; else the number may have been closed and opened again meanwhile.
-  const bool trusted = entry.first != kNone || entry.last_removed == slot;
-  // Bits of removed events that the kernel still holds stay for now; poll() takes them out. An
-  // edge is always announced anew: what is ready already must be told to the one who comes now.
-  const bool covered = trusted && (all & ~entry.kernel) == 0 && !(all & kEdge);
-  if (!covered) {
-    if (const int status = backend_->change(event.fd, entry.kernel, all); status < 0) {
-      if (others == 0) entry.kernel = 0;
-      return status;
-    }
-    entry.kernel = all;
-  }
-  event.next = entry.first;
-  event.previous = kNone;
-  if (entry.first != kNone) events_[entry.first].previous = slot;
-  entry.first = slot;
-  event.inserted = true;
+  if (event.fd >= kDescriptorsMax) return -EBADF;
+  Key& key = descriptor(event.fd);
+  if (key.special != Special::kNo) return -EBUSY;
+  if (key.count >= kEventsPerKeyMax) return -ENOSPC;
+  const Mask mine = event.mask & (kIoMask | kEdge);
+  const Mask others = wanted(key);
+  // The kernel has one trigger a descriptor, and a level-triggered event beside an edge-triggered
+  // one would miss what it did not read at once.
+  if (key.count > 0 && (others & kEdge) != (mine & kEdge)) return -EPROTOTYPE;
+  // The number is the file that the kernel was told of if another event is on it, or if this very
+  // event was the last one and has fired; else it may have been closed and opened again meanwhile.
+  // An edge is announced anew: what is ready already must be told to the one who comes now.
+  const bool certain = key.count > 0 || key.last_fired == slot;
+  const bool tell = !certain || (mine & kEdge) != 0;
+  if (const int status = changes_.want(event.fd, others | mine, tell); status < 0) return status;
+  link(&key, slot);
   return 0;
 }
 
-void Base::take_out(std::uint32_t slot) {
-  const bool was_added = added(slot);
-  const std::uint32_t before = parts(slot);
-  if (events_[slot].inserted) unlink(slot);
-  if (timers_.contains(slot)) timers_.remove(slot);
-  events_[slot].interval = kForever;
-  count(slot, was_added, before);
+int Base::insert_signal(std::uint32_t slot) {
+  const int signal = events_[slot].fd;
+  if (signal <= 0 || signal > kSignalsMax) return -EINVAL;
+  if (options_.signals == nullptr) return -ENOTSUP;
+  Key& key = signals_[signal];
+  if (key.count >= kEventsPerKeyMax) return -ENOSPC;
+  if (!(caught_ & bit_of(signal))) {
+    if (const int status = open_signal_box(); status < 0) return status;
+    const int status = options_.signals->subscribe(signal_box_.get(), signal);
+    if (status < 0) return status;
+    caught_ |= bit_of(signal);
+  }
+  idle_caught_ &= ~bit_of(signal);
+  link(&key, slot);
+  return 0;
 }
 
-void Base::unlink(std::uint32_t slot) {
+void Base::link(Key* key, std::uint32_t slot) {
+  Event& event = events_[slot];
+  event.next = key->first;
+  event.previous = kNone;
+  if (key->first != kNone) events_[key->first].previous = slot;
+  key->first = slot;
+  ++key->count;
+  event.inserted = true;
+}
+
+void Base::take_out(std::uint32_t slot, bool by_hand) {
+  const std::uint32_t before = parts(slot);
+  if (events_[slot].inserted) unlink(slot, by_hand);
+  if (timers_.contains(slot)) timers_.remove(slot);
+  events_[slot].interval = kForever;
+  recount(slot, before);
+}
+
+void Base::unlink(std::uint32_t slot, bool by_hand) {
   Event& event = events_[slot];
   ML_CHECK(event.inserted);
-  Descriptor& entry = descriptor(event.fd);
+  Key& key = key_of(event);
   if (event.previous != kNone)
     events_[event.previous].next = event.next;
   else
-    entry.first = event.next;
+    key.first = event.next;
   if (event.next != kNone) events_[event.next].previous = event.previous;
   event.next = event.previous = kNone;
   event.inserted = false;
-  entry.last_removed = slot;
-  touch(event.fd);
-  if (ready_left_) narrow_ready(event.fd);
-}
-
-void Base::touch(int fd) {
-  Descriptor& entry = descriptor(fd);
-  if (entry.dirty) return;
-  entry.dirty = true;
-  dirty_.push_back(fd);
-}
-
-void Base::apply_changes() {
-  for (const int fd : dirty_) {
-    Descriptor& entry = descriptor(fd);
-    entry.dirty = false;
-    entry.last_removed = kNone;
-    const Mask mask = wanted(entry);
-    if (mask == entry.kernel || entry.special != Special::kNo) continue;
-    // A failure here means that the descriptor was closed under our feet; the kernel has then
-    // dropped its interest by itself.
-    const int status = backend_->change(fd, entry.kernel, mask);
-    entry.kernel = status == 0 ? mask : Mask{0};
+  --key.count;
+  key.last_fired = by_hand ? kNone : slot;
+  if (event.mask & kSignal) {
+    if (key.count > 0) return;
+    // One that has fired may come back in its callback, and meanwhile the signal must not take its
+    // default action. Removed by hand, it takes it from now on.
+    if (by_hand)
+      drop_signal(event.fd);
+    else
+      idle_caught_ |= bit_of(event.fd);
+    return;
   }
-  dirty_.clear();
-  free_.insert(free_.end(), reaped_.begin(), reaped_.end());
-  reaped_.clear();
+  // Never refused: what is left was accepted before.
+  static_cast<void>(changes_.want(event.fd, wanted(key), false));
+  if (ready_left_) narrow_ready(event.fd);
 }
 
 void Base::forget(int fd) {
   if (fd < 0 || static_cast<std::size_t>(fd) >= descriptors_.size()) return;
-  Descriptor& entry = descriptor(fd);
-  ML_CHECK(entry.first == kNone && entry.special == Special::kNo);
-  if (entry.kernel != 0) static_cast<void>(backend_->change(fd, entry.kernel, 0));
-  entry.kernel = 0;
-  entry.last_removed = kNone;
+  Key& key = descriptor(fd);
+  if (key.special != Special::kNo) return;
+  changes_.forget(fd);
+  key.last_fired = kNone;
 }
 
+// ── signals ─────────────────────────────────────────────────────────────────────────────────
+
+int Base::open_signal_box() {
+  if (signal_box_ != nullptr) return 0;
+  auto box = std::make_unique<SignalBox>();
+  if (const int status = box->open(options_.waker); status < 0) return status;
+  const Waker& waker = box->waker();
+  if (const int status = watch(waker.fd(), Special::kSignals, waker_mask(waker)); status < 0)
+    return status;
+  signal_box_ = std::move(box);
+  return 0;
+}
+
+void Base::drop_signal(int signal) {
+  ML_CHECK(caught_ & bit_of(signal));
+  options_.signals->unsubscribe(signal_box_.get(), signal);
+  caught_ &= ~bit_of(signal);
+  idle_caught_ &= ~bit_of(signal);
+  // What came for events that are gone is not for those that come later.
+  signal_box_->take(signal);
+}
+
+// ── descriptors of the base itself ──────────────────────────────────────────────────────────
+
 int Base::watch(int fd, Special special, Mask mask) {
-  Descriptor& entry = descriptor(fd);
+  Key& key = descriptor(fd);
   // An event that was left behind when its descriptor was closed still has the number.
-  if (entry.first != kNone || entry.special != Special::kNo) return -EBUSY;
-  if (const int status = backend_->change(fd, entry.kernel, mask); status < 0) return status;
-  entry.kernel = mask;
-  entry.special = special;
+  if (key.first != kNone || key.special != Special::kNo) return -EBUSY;
+  if (const int status = changes_.watch(fd, mask); status < 0) return status;
+  key.special = special;
   return 0;
 }
 
 void Base::unwatch(int fd) {
-  Descriptor& entry = descriptor(fd);
-  ML_CHECK(entry.special != Special::kNo);
-  static_cast<void>(backend_->change(fd, entry.kernel, 0));
-  entry.kernel = 0;
-  entry.special = Special::kNo;
+  Key& key = descriptor(fd);
+  ML_CHECK(key.special != Special::kNo);
+  changes_.unwatch(fd);
+  key.special = Special::kNo;
+}
+
+// An eventfd in an edge-triggered set tells every write and never has to be read; a pipe would fill
+// up, and a level-triggered set would report either for ever.
+Mask Base::waker_mask(const Waker& waker) const {
+  const bool edge = (type_.features & kFeatureEdge) && waker.kind() == Waker::Kind::kEventfd;
+  return edge ? kRead | kEdge : kRead;
 }
 
 int Base::attach(Inbox* inbox) {
   ML_CHECK(inbox_ == nullptr && inbox != nullptr);
-  // An eventfd in an edge-triggered set tells every write and never has to be read; a pipe would
-  // fill up, and a level-triggered set would report either for ever.
-  const bool edge =
-      (type_.features & kFeatureEdge) && inbox->waker().kind() == Waker::Kind::kEventfd;
-  const Mask mask = edge ? kRead | kEdge : kRead;
-  if (const int status = watch(inbox->waker().fd(), Special::kWaker, mask); status < 0)
+  const Waker& waker = inbox->waker();
+  if (const int status = watch(waker.fd(), Special::kWaker, waker_mask(waker)); status < 0)
     return status;
   inbox_ = inbox;
+  page_->virtual_now = page_->virtual_max = 1;
   return 0;
 }
 
@@ -311,6 +354,7 @@ void Base::detach() {
   unwatch(inbox_->waker().fd());
   inbox_->awake();
   inbox_ = nullptr;
+  page_->virtual_now = 0;
 }
 
 int Base::watch_external(int fd) {
@@ -322,189 +366,46 @@ int Base::watch_external(int fd) {
   return status;
 }
 
-// ── the turn ────────────────────────────────────────────────────────────────────────────────
-
-Micros Base::next_timeout() {
-  if (page_->active > 0 || page_->nonblock != 0 || ready_at_ < ready_count_) return 0;
-  if (inbox_ != nullptr && !inbox_->empty()) return 0;
-  if (timers_.empty()) return kForever;
-  return std::max<Micros>(0, timers_.first().deadline - now());
-}
-
-std::uint32_t Base::poll(Micros timeout) {
-  apply_changes();
-  page_->ready = 0;
-  page_->messages = 0;
-  std::uint32_t found = 0;
-  if (ready_at_ == ready_count_) {
-    if (inbox_ != nullptr && timeout != 0 && !inbox_->prepare_to_sleep()) timeout = 0;
-    const Micros before = timeout == 0 ? 0 : monotonic_now();
-    const int count = backend_->wait(timeout, ready_);
-    update_time();
-    if (timeout != 0) page_->idle += static_cast<double>(now_ - before);
-    if (inbox_ != nullptr) inbox_->awake();
-    ready_at_ = 0;
-    ready_count_ = count < 0 ? 0 : static_cast<std::size_t>(count);
-    if (count < 0) {
-      page_->error = count;
-      found |= kFoundError;
-    }
-  }
-  if (!time_cached_) update_time();
-  page_->turns += 1;
-  drain_ready(&found);
-  expire_timers();
-  drain_inbox();
-  if (page_->ready > 0 || page_->messages > 0) found |= kFoundWork;
-  return found;
-}
-
-void Base::drain_ready(std::uint32_t* found) {
-  ready_left_ = false;
-  while (ready_at_ < ready_count_ && fits(ready_[ready_at_].fd))
-    activate_descriptor(ready_[ready_at_++], found);
-  ready_left_ = ready_at_ < ready_count_;
-}
-
-// Whether the ring has room for all events on a descriptor. An edge that was told to some of them
-// would not be reported to the others. Only one that needs more than an empty ring is cut short.
-bool Base::fits(int fd) {
-  if (page_->ready == 0) return true;
-  int room = kRingForReady - page_->ready;
-  for (std::uint32_t slot = descriptor(fd).first; slot != kNone; slot = events_[slot].next)
-    if (--room < 0) return false;
-  return true;
-}
-
-// What the kernel has reported and nobody was told yet ends with the events that it was for: the
-// number may have another descriptor by the next turn.
-void Base::narrow_ready(int fd) {
-  const Mask mask = wanted(descriptor(fd));
-  for (std::size_t i = ready_at_; i < ready_count_; ++i)
-    if (ready_[i].fd == fd) ready_[i].what &= mask;
-}
-
-void Base::activate_descriptor(const Ready& ready, std::uint32_t* found) {
-  Descriptor& entry = descriptor(ready.fd);
-  if (entry.special == Special::kExternal) {
-    *found |= kFoundExternal;
-    return;
-  }
-  if (entry.special == Special::kWaker) {
-    if (!(entry.kernel & kEdge)) inbox_->waker().drain();
-    return;
-  }
-  // An error is reported as READ|WRITE. Those who wait for CLOSED alone are told of it too, or a
-  // level-triggered wait would return at once for ever.
-  if (!tell(entry.first, ready.what) && (ready.what & (kRead | kWrite))) tell(entry.first, kClosed);
-}
-
-// Fires the events of a descriptor, from `first` on, that wait for what is ready.
-bool Base::tell(std::uint32_t first, Mask ready) {
-  bool told = false;
-  for (std::uint32_t slot = first; slot != kNone;) {
-    const std::uint32_t next = events_[slot].next;
-    const Mask what = ready & events_[slot].mask & kIoMask;
-    if (what != 0 && page_->ready < kRingEnd) {
-      told = true;
-      fire(slot, what | (events_[slot].mask & kEdge));
-    }
-    slot = next;
-  }
-  return told;
-}
-
-void Base::expire_timers() {
-  while (!timers_.empty() && page_->ready < kRingEnd) {
-    const TimerHeap::Timer& timer = timers_.first();
-    if (timer.deadline > now_) return;
-    fire(timer.owner, kTimeout);
-  }
-}
-
-// Writes the record and does what libevent does before a callback: an event that is not persistent
-// is removed, one that is and has an interval starts its next (event.c, event_persist_closure: from
-// the last scheduled time if it fired by it, else from now; ticks in the past are dropped).
-void Base::fire(std::uint32_t slot, Mask what) {
-  Event& event = events_[slot];
-  // One record tells all that became true: starting the timer anew would lose that it ran out.
-  if (timers_.contains(slot) && timers_.deadline(slot) <= now_) what |= kTimeout;
-  page_->ring[page_->ready++] = {id_of(slot), what};
-  if (!(event.mask & kPersist)) {
-    take_out(slot);
-    return;
-  }
-  if (event.interval == kForever) {
-    if (what & kTimeout) remove_timer(id_of(slot));
-    return;
-  }
-  const Micros from = (what & kTimeout) ? timers_.deadline(slot) : now_;
-  Micros next = from + event.interval;
-  if (next <= now_) next = now_ + std::max<Micros>(event.interval, 1);
-  timers_.set(slot, next);
-}
-
-void Base::drain_inbox() {
-  if (inbox_ == nullptr) return;
-  drop_posts();
-  Message message;
-  while (page_->messages < static_cast<int>(kMessagesPerTurn) && inbox_->pop(&message)) {
-    const auto at = static_cast<std::uint32_t>(page_->messages);
-    int fd = -1;
-    if (message.kind == MessageKind::kHandoff || message.kind == MessageKind::kReturned) {
-      // From here on the descriptor is this loop's, and its release would find it.
-      if (!Ledger::take(message.id, inbox_->handle())) continue;
-      fd = Ledger::fd(message.id);
-      inbox_->counters().opened.fetch_add(1, std::memory_order_relaxed);
-    }
-    posts_[at] = {message.bytes, message.length};
-    page_->inbox[at] = {static_cast<double>(message.kind), static_cast<double>(message.from),
-                        static_cast<double>(message.id), static_cast<double>(fd)};
-    ++page_->messages;
-  }
-}
-
-Base::Post Base::take_post(std::uint32_t index) {
-  if (index >= kMessagesPerTurn) return {nullptr, 0};
-  const Post post = posts_[index];
-  posts_[index] = {nullptr, 0};
-  return post;
-}
-
-void Base::drop_posts() {
-  for (Post& post : posts_) {
-    std::free(post.bytes);
-    post = {nullptr, 0};
-  }
-}
-
-Micros Base::now() {
-  if (time_cached_) return now_;
-  now_ = monotonic_now();
-  page_->now = static_cast<double>(now_);
-  return now_;
-}
-
-void Base::update_time() {
-  now_ = monotonic_now();
-  page_->now = static_cast<double>(now_);
-  time_cached_ = true;
-}
+// ── debug mode ──────────────────────────────────────────────────────────────────────────────
 
 void Base::check() const {
-  ML_CHECK(timers_.valid());
+  ML_CHECK(timers_.valid() && changes_.valid());
   std::uint32_t parts_seen = 0;
   std::uint32_t refd_seen = 0;
+  std::uint32_t inserted_seen = 0;
   for (std::uint32_t slot = 0; slot < events_.size(); ++slot) {
     const Event& event = events_[slot];
     ML_CHECK(event.used || parts(slot) == 0);
     parts_seen += parts(slot);
-    if (event.refd && added(slot)) ++refd_seen;
-    if (!event.inserted) continue;
-    const Descriptor& entry = descriptors_[static_cast<std::size_t>(event.fd)];
-    ML_CHECK(event.previous == kNone ? entry.first == slot : events_[event.previous].next == slot);
+    if (event.refd && parts(slot) > 0) ++refd_seen;
+    if (event.inserted) ++inserted_seen;
   }
   ML_CHECK(parts_seen == counts_.added && refd_seen == counts_.refd);
+  ML_CHECK(page_->added == static_cast<std::int32_t>(counts_.added));
+  ML_CHECK(page_->added_max >= page_->added);
+  const auto walk = [&](const Key& key, int fd, bool signal) {
+    std::uint32_t count = 0;
+    std::uint32_t before = kNone;
+    for (std::uint32_t slot = key.first; slot != kNone; slot = events_[slot].next) {
+      const Event& event = events_[slot];
+      ML_CHECK(event.inserted && event.fd == fd && event.previous == before);
+      ML_CHECK(((event.mask & kSignal) != 0) == signal);
+      ML_CHECK(++count <= key.count);
+      before = slot;
+    }
+    ML_CHECK(count == key.count);
+    inserted_seen -= count;
+  };
+  for (std::size_t number = 0; number < descriptors_.size(); ++number) {
+    const auto fd = static_cast<int>(number);
+    walk(descriptors_[number], fd, false);
+  }
+  for (int signal = 1; signal <= kSignalsMax; ++signal) {
+    walk(signals_[signal], signal, true);
+    const bool idle = (idle_caught_ & bit_of(signal)) != 0;
+    ML_CHECK(((caught_ & bit_of(signal)) != 0) == (signals_[signal].count > 0 || idle));
+  }
+  ML_CHECK(inserted_seen == 0);
 }
 
 }  // namespace multiloop

@@ -1,8 +1,9 @@
-// The event base: what waits for descriptors and timers and reports them. It belongs to one thread.
+// The event base: what waits for descriptors, timers and signals and reports them. It belongs to
+// one thread.
 //
 // One turn, as libevent's (event.c, event_base_loop):
-//   next_timeout() ─► poll(): apply changes ─► wait ─► clock ─► ready events ─► expired timers
-//   ─► messages.   Then whoever drives the base delivers what poll() wrote to the page.
+//   next_timeout() ─► poll(): apply changes ─► wait ─► clock ─► ready events ─► signals
+//   ─► expired timers ─► messages.   Then whoever drives the base delivers what is on the page.
 //
 // The base writes {handle, what} records into the page's ring, memory that TypeScript reads
 // directly, and calls nobody back. Which events are active, in which order they run and with what
@@ -17,10 +18,13 @@
 #include <vector>
 
 #include "backend.h"
+#include "change_list.h"
 #include "clock.h"
 #include "inbox.h"
 #include "mask.h"
-#include "timer_heap.h"
+#include "page.h"
+#include "signal_box.h"
+#include "timers.h"
 
 namespace multiloop {
 
@@ -28,37 +32,12 @@ using EventId = std::uint32_t;
 
 constexpr std::uint32_t kEventSlotBits = 21;
 constexpr std::uint32_t kEventsMax = 1U << kEventSlotBits;
-constexpr std::uint32_t kRingRecords = 4'096;
-constexpr std::uint32_t kMessagesPerTurn = 64;
 constexpr std::size_t kReadyPerWait = 1'024;
-
-// Shared with TypeScript (src/event/page.ts mirrors the layout; a test compares the two).
-struct Page {
-  struct Record {
-    std::uint32_t event;
-    std::uint32_t what;
-  };
-  struct MessageRecord {
-    double kind;
-    double from;
-    double id;
-    double fd;
-  };
-  std::int32_t active;  // TypeScript: callbacks that wait for the next pass
-  std::int32_t spare;
-  std::int32_t no_exit;   // TypeScript: NO_EXIT_ON_EMPTY is in force
-  std::int32_t nonblock;  // TypeScript: never block, and call the dispatcher after every wait
-  std::int32_t reason;    // why the dispatcher is called, one of Reason
-  std::int32_t ready;     // records in `ring`
-  std::int32_t messages;  // records in `inbox`
-  std::int32_t error;     // -errno of a wait that failed
-  double now;             // microseconds, monotonic: the turn's cached time
-  double idle;            // microseconds spent waiting since the base was made
-  double turns;
-  double reserved;
-  Record ring[kRingRecords];
-  MessageRecord inbox[kMessagesPerTurn];
-};
+// Records that descriptors may take of one turn. The others are kept for timers and signals, which
+// would starve if descriptors filled the ring in every turn.
+constexpr std::uint32_t kRingForReady = kRingRecords - kRingRecords / 8;
+// Events on one descriptor, or on one signal: all of them are told in one turn.
+constexpr std::uint32_t kEventsPerKeyMax = kRingForReady;
 
 // What one poll() found, as bits.
 constexpr std::uint32_t kFoundWork = 1;      // records or messages are on the page
@@ -66,24 +45,34 @@ constexpr std::uint32_t kFoundExternal = 2;  // the foreign descriptor (libuv's)
 constexpr std::uint32_t kFoundError = 4;     // the wait failed; `error` says how
 
 struct EventCounts {
-  std::uint32_t added;  // descriptors and timers, an event with both counting twice, as libevent
+  std::uint32_t added;  // descriptors, signals and timers; an event with two counts twice
   std::uint32_t refd;   // added events that keep the process alive
+};
+
+struct BaseOptions {
+  Waker::Kind waker = Waker::Kind::kEventfd;  // of its signals
+  SignalSource* signals = nullptr;            // without one, signals are refused with -ENOTSUP
 };
 
 class Base {
  public:
-  Base(const BackendType& type, std::unique_ptr<Backend> backend, Page* page);
+  Base(const BackendType& type, std::unique_ptr<Backend> backend, Page* page,
+       const BaseOptions& options = {});
   ~Base();
   Base(const Base&) = delete;
   Base& operator=(const Base&) = delete;
 
   const BackendType& type() const { return type_; }
-  int pollable_fd() const { return backend_->pollable_fd(); }
+  const Backend& backend() const { return changes_.backend(); }
 
-  // Events. `create` answers -EMFILE past kEventsMax. `timeout` kForever leaves a running timer
-  // alone. The functions that take an EventId answer -ESTALE for one that was freed.
+  // Events. `fd` is a descriptor, a signal's number if the mask has kSignal, or -1. `create`
+  // answers -EMFILE past kEventsMax. The functions that take an EventId answer -ESTALE for one
+  // that was freed.
   [[nodiscard]] int create(int fd, Mask mask, EventId* out);
-  [[nodiscard]] int add(EventId id, Micros timeout);
+  // `timeout` kForever leaves a running timer alone. -EOPNOTSUPP: the backend lacks the feature;
+  // -EPROTOTYPE: edge and level triggered on one descriptor; -ENOSPC past kEventsPerKeyMax; else
+  // what the kernel says. On failure nothing has changed.
+  [[nodiscard]] int add(EventId id, Micros timeout, CommonId common = kNoCommon);
   int remove(EventId id);
   int remove_timer(EventId id);
   int destroy(EventId id);
@@ -92,8 +81,15 @@ class Base {
   [[nodiscard]] int pending(EventId id, Micros* remaining);
   // Persistent timers of an event that was activated by hand start again from now.
   int rearm(EventId id);
-  // Takes `fd` out of the kernel's set at once: it is about to belong to somebody else.
+  // The queue for timers of this duration, or kNoCommon past kCommonsMax.
+  CommonId common_timeout(Micros duration) { return timers_.common(duration); }
+  Micros common_duration(CommonId common) const { return timers_.duration(common); }
+  CommonId commons() const { return timers_.commons(); }
+  // Takes `fd` out of the kernel's set at once: it is about to belong to somebody else. Events that
+  // were left on it stay, and hear nothing.
   void forget(int fd);
+  // Tells the kernel what was changed since the last wait: for a base that may not wait again.
+  void apply_changes();
 
   // The inbox whose messages this base receives, or null. The base does not own it.
   [[nodiscard]] int attach(Inbox* inbox);
@@ -112,6 +108,8 @@ class Base {
   // How long poll() may block: 0 when there is work, kForever when only a descriptor can wake it.
   Micros next_timeout();
   std::uint32_t poll(Micros timeout);
+  // Timers that are due by the turn's time, once more: check watchers may have set some.
+  void expire_timers();
   // Between passes the cached time is stale and every question reads the clock.
   void end_of_pass() { time_cached_ = false; }
   Micros now();
@@ -126,62 +124,76 @@ class Base {
 
  private:
   static constexpr std::uint32_t kNone = UINT32_MAX;
-  enum class Special : std::uint8_t { kNo, kWaker, kExternal };
+  enum class Special : std::uint8_t { kNo, kWaker, kSignals, kExternal };
 
   struct Event {
     int fd = -1;
     std::uint32_t generation = 0;
-    std::uint32_t next = kNone;  // the other events on this descriptor
+    std::uint32_t next = kNone;  // the other events on this descriptor or signal
     std::uint32_t previous = kNone;
     Micros interval = kForever;
+    CommonId common = kNoCommon;  // of the interval
     Mask mask = 0;
     bool used = false;
     bool inserted = false;
     bool refd = true;
   };
-  struct Descriptor {
+  // What events wait for: a descriptor, or a signal.
+  struct Key {
     std::uint32_t first = kNone;
-    std::uint32_t last_removed = kNone;
-    Mask kernel = 0;  // what the backend was told
-    bool dirty = false;
+    std::uint32_t last_fired = kNone;  // … and was removed by that, the last to leave
+    std::uint32_t count = 0;
     Special special = Special::kNo;
   };
 
   Event* find(EventId id);
+  std::uint32_t slot_of(const Event* event) const;
   EventId id_of(std::uint32_t slot) const;
-  bool added(std::uint32_t slot) const;
-  void count(std::uint32_t slot, bool was_added, std::uint32_t parts_before);
   std::uint32_t parts(std::uint32_t slot) const;
+  void recount(std::uint32_t slot, std::uint32_t parts_before);
+  bool can_wait(const Event& event) const;
 
   int insert(std::uint32_t slot);
-  void take_out(std::uint32_t slot);
-  void unlink(std::uint32_t slot);
-  Descriptor& descriptor(int fd);
-  Mask wanted(const Descriptor& entry) const;
-  void touch(int fd);
-  void apply_changes();
+  int insert_descriptor(std::uint32_t slot);
+  int insert_signal(std::uint32_t slot);
+  void link(Key* key, std::uint32_t slot);
+  void take_out(std::uint32_t slot, bool by_hand);
+  void unlink(std::uint32_t slot, bool by_hand);
+  Key& key_of(const Event& event);
+  Key& descriptor(int fd);
+  Mask wanted(const Key& key) const;
+  int open_signal_box();
+  void drop_signal(int signal);
   int watch(int fd, Special special, Mask mask);
   void unwatch(int fd);
+  Mask waker_mask(const Waker& waker) const;
 
+  bool told_all() const { return ready_at_ == ready_count_; }
+  void wait(Micros timeout, std::uint32_t* found);
+  void report_refused();
   void drain_ready(std::uint32_t* found);
-  bool fits(int fd);
+  bool fits(std::uint32_t records, std::uint32_t limit) const;
   void activate_descriptor(const Ready& ready, std::uint32_t* found);
   bool tell(std::uint32_t first, Mask ready);
   void narrow_ready(int fd);
-  void expire_timers();
+  void drain_signals();
   void drain_inbox();
   void drop_posts();
-  void fire(std::uint32_t slot, Mask what);
+  void fire(std::uint32_t slot, Mask what, std::uint32_t calls = 0);
 
   const BackendType& type_;
-  const std::unique_ptr<Backend> backend_;
+  const BaseOptions options_;
   Page* const page_;
+  ChangeList changes_;
   std::vector<Event> events_;
   std::vector<std::uint32_t> free_;
   std::vector<std::uint32_t> reaped_;  // freed in this turn; usable again in the next
-  std::vector<Descriptor> descriptors_;
-  std::vector<int> dirty_;
-  TimerHeap timers_;
+  std::vector<Key> descriptors_;
+  Key signals_[kSignalsMax + 1];
+  std::uint64_t caught_ = 0;       // signals that the source was asked for
+  std::uint64_t idle_caught_ = 0;  // … whose last event has fired: given back before the next wait
+  std::unique_ptr<SignalBox> signal_box_;
+  Timers timers_;
   EventCounts counts_{0, 0};
   Inbox* inbox_ = nullptr;
   Post posts_[kMessagesPerTurn] = {};
@@ -189,6 +201,8 @@ class Base {
   int external_ = -1;
   Micros now_ = 0;
   bool time_cached_ = false;
+  int failure_ = 0;           // of applying changes, for the next wait to report
+  std::vector<int> refused_;  // descriptors that the kernel would not watch
   // What the kernel reported and the ring had no room for yet.
   Ready ready_[kReadyPerWait];
   std::size_t ready_at_ = 0;

@@ -112,6 +112,17 @@ int set_non_blocking(int fd) {
   return retried([=] { return ::fcntl(fd, F_SETFL, flags | O_NONBLOCK); });
 }
 
+int set_close_on_exec(int fd) {
+  const int flags = retried([=] { return ::fcntl(fd, F_GETFD); });
+  if (flags < 0) return flags;
+  return retried([=] { return ::fcntl(fd, F_SETFD, flags | FD_CLOEXEC); });
+}
+
+int set_keep_alive(int fd, int seconds) {
+  const int status = set_option(fd, SOL_SOCKET, SO_KEEPALIVE, seconds > 0 ? 1 : 0);
+  return status < 0 || seconds == 0 ? status : set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+}
+
 int accept(int listener, SockAddr* peer) {
   peer->length = sizeof peer->storage;
   return retried([=] {

@@ -36,6 +36,9 @@ int close(int fd);
 
 // For a descriptor that somebody else made.
 [[nodiscard]] int set_non_blocking(int fd);
+[[nodiscard]] int set_close_on_exec(int fd);
+// The first probe after `seconds` without traffic; 0 switches it off (socket(7), tcp(7)).
+[[nodiscard]] int set_keep_alive(int fd, int seconds);
 [[nodiscard]] int accept(int listener, SockAddr* peer);
 [[nodiscard]] int shutdown_write(int fd);
 [[nodiscard]] int socket_error(int fd);

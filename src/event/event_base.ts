@@ -1,13 +1,16 @@
 // The event base of this thread: TypeScript's half. The native half waits and writes records to
-// the page; this half owns which events are active, in which order they run, and when the loop
-// ends. The order of a turn, the priority rule and the rules of the loop are libevent's.
+// the page; the dispatcher owns which events are active; this class is what a user has of both, and
+// decides when a loop begins and ends. The rules of the loop are libevent's.
 
 import { isMainThread } from 'node:worker_threads';
 import { MultiloopError, systemError } from '../errors.js';
 import { native } from '../native.js';
 import { checkInteger, checkMillis, checkObject, checkOneOf, checkSignal } from '../validate.js';
-import { ActiveQueue } from './active_queue.js';
 import { backendReports, chooseBackend } from './backends.js';
+import { type CommonQueue, type CommonTimeout, commonTimeout } from './common_timeout.js';
+import { readCounts, readMaxCounts } from './counts.js';
+import { Dispatcher, dispatchLimits } from './dispatcher.js';
+import { dump } from './dump.js';
 import {
   type BackendName,
   type BackendReport,
@@ -20,23 +23,23 @@ import {
 } from './ev.js';
 import { checkMask, type EventCallback, EventHandle } from './event_handle.js';
 import { once, wait } from './one_shot.js';
-import type { EventBaseOptions, EventCounts, PassEnd } from './options.js';
-import { Found, MESSAGE_NUMBERS, Num, PAGE_BYTES, Reason, Word } from './page.js';
+import {
+  type EventBaseOptions,
+  type EventCounts,
+  type PassEnd,
+  PRIORITIES_MAX,
+} from './options.js';
+import { Found, Num, PAGE_BYTES, Reason, Watching, Word } from './page.js';
+import { signalNumber } from './signals.js';
 import { drainTicks } from './ticks.js';
 import { WAKER_NAMES } from './wakers.js';
+import { type Watcher, Watchers } from './watchers.js';
 
 /** Bytes that one read takes at most: the memory that the base's streams read into. */
 const SCRATCH_BYTES = 64 * 1024;
-/**
- * Callbacks in one pass beyond those that were active when it began; what callbacks make active
- * after that runs in the next one, after a poll.
- */
-const EXTRA_CALLBACKS = 1_024;
 /** How long loopSync stays below JavaScript at most, so that terminate() ends it: 100 ms. */
 const SYNC_WAIT_MICROS = 100_000;
 
-const PRIORITIES_MAX = 256;
-const EVENT_SLOTS = 2 ** 21;
 const EBUSY = 16;
 
 // A base that nobody closed gives its descriptors back when it is collected. A running one is
@@ -55,41 +58,37 @@ export class EventBase implements Disposable {
     return backendReports();
   }
 
+  /** Who catches signals for all bases: one libuv loop of the process, beside Node's own. */
+  static readonly signalMethod = 'libuv';
+
   readonly backend: BackendName;
+  /** What wakes this base for a signal. */
   readonly waker: WakerName;
   readonly features: ReadonlySet<Feature>;
   readonly priorities: number;
 
   /** @internal */ readonly _id: number;
   /** @internal */ _closed = false;
+  /** @internal */ readonly _debug: boolean;
+  /** @internal */ readonly _dispatcher: Dispatcher;
   /** @internal What the last read of a stream of this base put there. */
   readonly _scratch: Uint8Array;
-  /** @internal The runtime's: reads one message on the page; its record begins at `at`. */
-  _onMessage: ((index: number, numbers: Float64Array, at: number) => void) | undefined;
 
   readonly #words: Int32Array;
   readonly #numbers: Float64Array;
-  readonly #queues: ActiveQueue[];
-  readonly #handles: (EventHandle | undefined)[] = [];
   readonly #preferBase: boolean;
-  readonly #debug: boolean;
-  readonly #passEnds: PassEnd[] = [];
+  readonly #watchers: Watchers;
+  readonly #commons = new Map<number, CommonQueue>();
   readonly #waits = new Set<(error: Error) => void>();
   readonly #made = performance.now();
 
-  #active = 0;
-  #messagesUndelivered = 0;
-  #current = -1; // priority of the callback that runs
-  #inPass = false;
-  #passes = 0;
   #sync = false;
-  #ranCallback = false;
   #run: Run | undefined;
   #exitAsked = false;
-  #breakAsked = false;
-  #continueAsked = false;
   #gotExit = false;
   #gotBreak = false;
+  #wall = 0;
+  #wallTurn = -1;
 
   constructor(options: EventBaseOptions = {}) {
     checkObject('options', options);
@@ -106,21 +105,35 @@ export class EventBase implements Disposable {
     const drives = ['base', 'libuv'] as const;
     this.#preferBase =
       checkOneOf('options.drive', options.drive ?? defaultDrive(), drives) === 'base';
-    this.#debug = options.debug ?? process.env.MULTILOOP_DEBUG === '1';
+    this._debug = options.debug ?? process.env.MULTILOOP_DEBUG === '1';
+    const limits = dispatchLimits(options.maxDispatch);
     const page = new ArrayBuffer(PAGE_BYTES);
     const scratch = new ArrayBuffer(SCRATCH_BYTES);
     this.#words = new Int32Array(page);
     this.#numbers = new Float64Array(page);
     this._scratch = new Uint8Array(scratch);
-    this.#queues = Array.from({ length: this.priorities }, () => new ActiveQueue());
-    this._id = native.baseNew(this.backend, page, scratch, [page, scratch]);
+    const pipe = this.waker === 'pipe';
+    this._id = native.baseNew(this.backend, page, scratch, [page, scratch], pipe);
     if (this._id < 0) throw systemError(this._id, 'event_base_new');
+    this.#watchers = new Watchers(this.#words);
+    this._dispatcher = new Dispatcher(
+      this._id,
+      { words: this.#words, numbers: this.#numbers },
+      this.priorities,
+      limits,
+      this.#watchers,
+      this._debug,
+    );
     abandoned.register(this, this._id, this);
   }
 
   // ── events ──
 
-  /** An event on `fd`; -1 makes a user event, which only `activate` and a timeout make active. */
+  /**
+   * An event on `fd`, which with Ev.SIGNAL is the number of a signal; -1 makes a user event, which
+   * only `activate` and a timeout make active. `priority`: 0 is the most urgent, the middle one is
+   * the default.
+   */
   event(
     fd: number,
     mask: EvMask,
@@ -140,7 +153,7 @@ export class EventBase implements Disposable {
     const id = native.eventNew(this._id, fd, mask);
     if (id < 0) throw systemError(id, 'event_new');
     const event = new EventHandle(this, id, fd, mask, callback, priority);
-    this.#handles[id % EVENT_SLOTS] = event;
+    this._dispatcher.keep(event);
     return event;
   }
 
@@ -150,6 +163,19 @@ export class EventBase implements Disposable {
     options: { persist?: boolean; priority?: number } = {},
   ): EventHandle {
     return this.event(-1, options?.persist === true ? Ev.PERSIST : 0, callback, options);
+  }
+
+  /**
+   * A persistent event of a signal, whose callback runs once for each one that came; `add()` starts
+   * it. While any base of the process waits for a signal, it does not take its default action.
+   * Beside `process.on()`, and on any thread. add() throws EINVAL for one that cannot be caught.
+   */
+  signal(
+    signal: NodeJS.Signals | number,
+    callback: EventCallback,
+    options: { priority?: number } = {},
+  ): EventHandle {
+    return this.event(signalNumber(signal), Ev.SIGNAL | Ev.PERSIST, callback, options);
   }
 
   /** Runs `callback` once, then forgets it. There is no handle, so it cannot be cancelled. */
@@ -174,22 +200,59 @@ export class EventBase implements Disposable {
     this._checkOpen();
     checkInteger('fd', fd, -1, 2 ** 31 - 1);
     checkInteger('mask', mask, 0, 0xff);
-    let count = 0;
-    for (const event of this.events()) {
-      if (event.fd !== fd) continue;
-      // As in libevent, TIMEOUT asks for timers alone.
-      const what = event._waitsFor() & (mask & Ev.TIMEOUT || mask);
-      if (what === 0) continue;
-      event.activate(what);
-      count++;
-    }
-    return count;
+    // As in libevent, TIMEOUT asks for timers alone.
+    const what = mask & Ev.TIMEOUT || mask & ~Ev.SIGNAL;
+    return this._dispatcher.activateWaiting(
+      (event) => event.fd === fd && !(event.mask & Ev.SIGNAL),
+      what,
+    );
+  }
+
+  /** Makes the events that wait for `signal` active, as if it had come once; answers how many. */
+  activateSignal(signal: NodeJS.Signals | number): number {
+    this._checkOpen();
+    const number = signalNumber(signal);
+    return this._dispatcher.activateWaiting(
+      (event) => event.fd === number && (event.mask & Ev.SIGNAL) !== 0,
+      Ev.SIGNAL,
+    );
   }
 
   /** The events that are added or active. */
   *events(): IterableIterator<EventHandle> {
-    for (const event of [...this.#handles])
-      if (event !== undefined && !event._freed && event.pending(0xff) !== 0) yield event;
+    for (const event of [...this._dispatcher.handles])
+      if (event !== undefined && !event._freed && (event._waitsFor() | event._active) !== 0)
+        yield event;
+  }
+
+  /** The event whose callback runs now. */
+  get runningEvent(): EventHandle | undefined {
+    return this._dispatcher.running;
+  }
+
+  /**
+   * A duration that many events share, to give to `add()`: they wait in a queue of their own, so
+   * adding and removing cost the same however many there are. The same object for the same one.
+   */
+  commonTimeout(ms: number): CommonTimeout {
+    this._checkOpen();
+    return commonTimeout(this, this.#commons, ms);
+  }
+
+  /**
+   * Called in every turn before the wait, with the milliseconds that it may take, or undefined when
+   * nothing limits it. What it adds or activates counts for this wait already.
+   */
+  prepare(callback: (timeout: number | undefined) => void): Watcher {
+    this._checkOpen();
+    const watcher = this.#watchers.addPrepare(this, callback);
+    this.#kick();
+    return watcher;
+  }
+  /** Called in every turn after the wait and before the callbacks of what it has found. */
+  check(callback: () => void): Watcher {
+    this._checkOpen();
+    return this.#watchers.addCheck(this, callback);
   }
 
   // ── the loop ──
@@ -215,7 +278,7 @@ export class EventBase implements Disposable {
       }
       const aborted = () => {
         // In a pass, the callback that runs now is the last one.
-        this.#continueAsked = true;
+        this._dispatcher.continueAsked = true;
         this.#finish();
         reject(signal?.reason);
       };
@@ -253,24 +316,27 @@ export class EventBase implements Disposable {
   loopSync(flags = 0): LoopResult {
     checkInteger('flags', flags, 0, 7);
     if (this.#start(flags)) return 'stopped';
-    this.#sync = true;
+    const dispatcher = this._dispatcher;
+    this.#sync = dispatcher.sync = true;
     try {
       for (;;) {
-        if (
-          this.#active === 0 &&
-          native.baseEmpty(this._id) &&
-          !(flags & LoopFlag.NO_EXIT_ON_EMPTY)
-        )
-          return 'empty';
+        if (this.#finished(flags)) return 'empty';
+        if (this.#words[Word.WATCHING] & Watching.PREPARE) {
+          this.#numbers[Num.TIMEOUT] = native.baseTimeout(this._id);
+          const failed = this.#runPrepare();
+          if (failed !== undefined) throw failed.error;
+          const result = this.#asked();
+          if (result !== undefined) return result;
+          if (this.#finished(flags)) continue;
+        }
         const found = native.basePoll(this._id, SYNC_WAIT_MICROS);
         if (found & Found.ERROR) throw systemError(this.#words[Word.ERROR], 'event_base_loop');
-        this.#ranCallback = false;
-        this.#pass();
+        dispatcher.pass();
         const result = this.#verdict(flags);
         if (result !== undefined) return result;
       }
     } finally {
-      this.#sync = this.#breakAsked = false;
+      this.#sync = dispatcher.sync = dispatcher.breakAsked = false;
       this.#words[Word.NONBLOCK] = this.#words[Word.NO_EXIT] = 0;
       native.baseStop(this._id);
     }
@@ -298,8 +364,8 @@ export class EventBase implements Disposable {
    */
   loopBreak(): void {
     this._checkOpen();
-    if (this.#inPass || this.#run === undefined) {
-      this.#breakAsked = true;
+    if (this._dispatcher.inPass || this.#run === undefined) {
+      this._dispatcher.breakAsked = true;
       return;
     }
     // Between passes no callback of this base runs, so the loop is over now.
@@ -310,7 +376,7 @@ export class EventBase implements Disposable {
   /** Polls again after the callback that runs now, before the rest of its priority. */
   loopContinue(): void {
     this._checkOpen();
-    this.#continueAsked = true;
+    this._dispatcher.continueAsked = true;
   }
 
   /** Whether the last loop ended by loopExit; until the next one starts. */
@@ -326,17 +392,37 @@ export class EventBase implements Disposable {
     this._checkOpen();
     return native.baseNow(this._id) / 1000;
   }
+  /** Milliseconds since 1970, cached for one pass. It steps when somebody sets the clock. */
+  wallTime(): number {
+    this._checkOpen();
+    const turn = this._turns;
+    if (this._dispatcher.inPass && this.#wallTurn === turn) return this.#wall;
+    this.#wallTurn = turn;
+    this.#wall = Date.now();
+    return this.#wall;
+  }
   /** Reads the clock again within a pass. */
   updateTime(): void {
     this._checkOpen();
     native.baseUpdateTime(this._id);
+    this.#wallTurn = -1;
   }
 
-  /** As in libevent, descriptor, timeout and activation of an event count as added each. */
   counts(): EventCounts {
     this._checkOpen();
-    const active = this.#active;
-    return { added: native.baseAdded(this._id) + active, active, virtual: 0 };
+    return readCounts(this.#words);
+  }
+
+  /** The most of each that there has been; with `clear` they start again from now. */
+  maxCounts(clear = false): EventCounts {
+    this._checkOpen();
+    return readMaxCounts(this.#words, clear);
+  }
+
+  /** The base and its events in words, a line each; for people, not for programs. */
+  dump(): string {
+    this._checkOpen();
+    return dump(this);
   }
 
   /** Of the base's own waiting, since it was made. */
@@ -352,16 +438,22 @@ export class EventBase implements Disposable {
     return this.#numbers[Num.TURNS];
   }
 
-  /** Frees the base. Events go with it, descriptors stay open. A running loop ends as stopped. */
-  close(): void {
+  /**
+   * Frees the base. Events and watchers go with it, descriptors stay open. A running loop ends as
+   * stopped. Finalizers that were still to come run when the current callback has returned, or not
+   * at all with `finalize: false`.
+   */
+  close(options: { finalize?: boolean } = {}): void {
+    checkObject('options', options);
     if (this._closed) return;
     this.#finish('stopped');
     for (const fail of [...this.#waits])
       fail(new MultiloopError('ERR_BASE_CLOSED', 'The event base was closed during the wait'));
+    this.#watchers.close();
     this._closed = true;
     abandoned.unregister(this);
-    this.#handles.length = 0;
     native.baseClose(this._id);
+    this._dispatcher.close(options.finalize !== false);
   }
   [Symbol.dispose](): void {
     this.close();
@@ -376,35 +468,18 @@ export class EventBase implements Disposable {
 
   /** @internal */
   _activate(event: EventHandle, what: EvMask): void {
-    if (event._active === 0) {
-      this.#queues[event.priority].push(event);
-      this.#setActive(this.#active + 1);
-      // A more urgent event than the one that runs goes first (libevent's inversion guard).
-      if (event.priority < this.#current) this.#continueAsked = true;
-    }
-    event._active |= what;
-    if (!this.#inPass) this.#kick();
+    this._dispatcher.activate(event, what);
+    if (!this._dispatcher.inPass) this.#kick();
   }
 
-  /** @internal */
-  _deactivate(event: EventHandle, what: EvMask): void {
-    event._active &= ~what;
-    if (event._active !== 0) return;
-    event._byHand = false;
-    this.#queues[event.priority].remove(event);
-    this.#setActive(this.#active - 1);
-  }
-
-  /** @internal */
-  _forgetHandle(event: EventHandle): void {
-    this.#handles[event._id % EVENT_SLOTS] = undefined;
+  /** @internal The runtime's: see Dispatcher.onMessage. */
+  set _onMessage(onMessage: Dispatcher['onMessage']) {
+    this._dispatcher.onMessage = onMessage;
   }
 
   /** @internal Calls `passEnd` when this pass is over. False outside a pass: do it now. */
   _atPassEnd(item: PassEnd): boolean {
-    if (!this.#inPass) return false;
-    this.#passEnds.push(item);
-    return true;
+    return this._dispatcher.atPassEnd(item);
   }
 
   /** @internal Runs `callback` in `event`'s async context, then what it queued. */
@@ -421,8 +496,8 @@ export class EventBase implements Disposable {
     if (this.#run !== undefined || this.#sync)
       throw new MultiloopError('ERR_LOOP_REENTERED', 'This base is dispatching already');
     this.#exitAsked = this.#gotExit = false;
-    this.#gotBreak = this.#breakAsked;
-    this.#breakAsked = false;
+    this.#gotBreak = this._dispatcher.breakAsked;
+    this._dispatcher.breakAsked = false;
     if (this.#gotBreak) return true;
     this.#words[Word.NONBLOCK] = flags & LoopFlag.NONBLOCK ? 1 : 0;
     this.#words[Word.NO_EXIT] = flags & LoopFlag.NO_EXIT_ON_EMPTY ? 1 : 0;
@@ -442,15 +517,18 @@ export class EventBase implements Disposable {
       this.#finish(systemError(this.#words[Word.ERROR], 'event_base_loop'));
       return;
     }
-    this.#ranCallback = false;
     let thrown: { error: unknown } | undefined;
-    try {
-      this.#pass();
-    } catch (error) {
-      thrown = { error };
+    if (reason === Reason.PREPARE) {
+      thrown = this.#runPrepare();
+    } else {
+      try {
+        this._dispatcher.pass();
+      } catch (error) {
+        thrown = { error };
+      }
     }
     if (this.#run === run) {
-      const result = this.#verdict(run.flags);
+      const result = reason === Reason.PREPARE ? this.#asked() : this.#verdict(run.flags);
       if (result !== undefined) this.#finish(result);
     }
     // From in here and not by throwing: a tick that threw leaves its async ids on Node's stack,
@@ -458,106 +536,16 @@ export class EventBase implements Disposable {
     if (thrown !== undefined) native.reportException(thrown.error);
   };
 
-  #pass(): void {
-    this.#inPass = true;
-    this.#passes++;
-    this.#continueAsked = false;
-    try {
-      this.#collect();
-      this.#deliverMessages();
-      this.#runFirstQueue();
-    } finally {
-      this.#current = -1;
-      this.#endPass();
-      this.#inPass = false;
-      if (this.#debug && !this._closed) native.baseCheck(this._id);
-    }
+  /** Watchers are told what the next wait may take. */
+  #runPrepare(): { error: unknown } | undefined {
+    const micros = this.#numbers[Num.TIMEOUT];
+    return this.#watchers.runPrepare(micros < 0 ? undefined : micros / 1000, this.#sync);
   }
 
-  /** Moves every record of the ring into its priority's queue, joining what is active already. */
-  #collect(): void {
+  #finished(flags: number): boolean {
+    if (flags & LoopFlag.NO_EXIT_ON_EMPTY) return false;
     const words = this.#words;
-    const count = words[Word.READY];
-    words[Word.READY] = 0;
-    for (let i = 0, at: number = Word.RING; i < count; i++, at += 2) {
-      const event = this.#handles[words[at] % EVENT_SLOTS];
-      if (event === undefined || event._id !== words[at]) continue;
-      if (event._active === 0) {
-        this.#queues[event.priority].push(event);
-        this.#active++;
-      }
-      event._byHand = false;
-      event._active |= words[at + 1];
-    }
-    words[Word.ACTIVE] = this.#active;
-    this.#messagesUndelivered = words[Word.MESSAGES];
-    words[Word.MESSAGES] = 0;
-  }
-
-  #deliverMessages(): void {
-    const count = this.#messagesUndelivered;
-    if (count === 0 || this._onMessage === undefined) return;
-    this.#messagesUndelivered = 0;
-    this.#ranCallback = true;
-    for (let i = 0, at: number = Num.INBOX; i < count; i++, at += MESSAGE_NUMBERS) {
-      try {
-        this._onMessage(i, this.#numbers, at);
-      } catch (error) {
-        // The others are on the page for this pass only, so they cannot wait for the next.
-        this.#endPass();
-        native.reportException(error);
-      }
-    }
-  }
-
-  /**
-   * Strict priority: only the first queue that is not empty runs, then the base polls again. It
-   * does so too before an event runs that has run in this pass: whatever activates itself for ever
-   * keeps nothing else waiting.
-   */
-  #runFirstQueue(): void {
-    const limit = this.#active + EXTRA_CALLBACKS;
-    for (let priority = 0; priority < this.#queues.length; priority++) {
-      const queue = this.#queues[priority];
-      if (queue.first === undefined) continue;
-      this.#current = priority;
-      for (let ran = 0; ran < limit; ran++) {
-        const event = queue.first;
-        if (event === undefined || event._ranIn === this.#passes) return;
-        event._ranIn = this.#passes;
-        this.#runCallback(queue, event);
-        if (this.#breakAsked || this.#continueAsked || this._closed) return;
-      }
-      return;
-    }
-  }
-
-  #runCallback(queue: ActiveQueue, event: EventHandle): void {
-    const what = event._active;
-    const byHand = event._byHand;
-    queue.remove(event);
-    event._active = 0;
-    event._byHand = false;
-    this.#setActive(this.#active - 1);
-    this.#ranCallback = true;
-    // What the kernel or the clock made active was removed or set anew by the native side.
-    if (byHand && event.mask & Ev.PERSIST) native.eventRearm(this._id, event._id);
-    else if (byHand) native.eventDel(this._id, event._id);
-    event._resource.runInAsyncScope(event._callback, undefined, what, event);
-    if (!this.#sync) drainTicks();
-  }
-
-  /** What the pass wrote leaves now, also when it ends by an exception. */
-  #endPass(): void {
-    const items = this.#passEnds;
-    // passEnd() may add to the list; it runs no callback of the user.
-    for (let i = 0; i < items.length; i++) items[i].passEnd();
-    items.length = 0;
-  }
-
-  #setActive(active: number): void {
-    this.#active = active;
-    this.#words[Word.ACTIVE] = active;
+    return words[Word.ADDED] === 0 && words[Word.ACTIVE] === 0 && words[Word.VIRTUAL] === 0;
   }
 
   /** Active from outside a pass: a nested base has to be given a turn. */
@@ -565,21 +553,27 @@ export class EventBase implements Disposable {
     if (this.#run !== undefined) native.baseSettle(this._id);
   }
 
-  #verdict(flags: number): LoopResult | undefined {
+  /** Whether somebody has asked for the end. */
+  #asked(): LoopResult | undefined {
     if (this._closed) return 'stopped';
-    if (this.#breakAsked) {
-      this.#breakAsked = false;
+    if (this._dispatcher.breakAsked) {
+      this._dispatcher.breakAsked = false;
       this.#gotBreak = true;
       return 'stopped';
     }
-    if (this.#exitAsked) {
-      this.#exitAsked = false;
-      this.#gotExit = true;
-      return 'stopped';
-    }
+    if (!this.#exitAsked) return undefined;
+    this.#exitAsked = false;
+    this.#gotExit = true;
+    return 'stopped';
+  }
+
+  #verdict(flags: number): LoopResult | undefined {
+    const asked = this.#asked();
+    if (asked !== undefined) return asked;
     // Unlike libevent's, NONBLOCK alone is one pass also when there is always something to run.
     if (flags & LoopFlag.NONBLOCK) return 'passed';
-    if (flags & LoopFlag.ONCE && this.#active === 0 && this.#ranCallback) return 'passed';
+    const { active, ranCallback } = this._dispatcher;
+    if (flags & LoopFlag.ONCE && active === 0 && ranCallback) return 'passed';
     return undefined;
   }
 

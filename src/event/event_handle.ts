@@ -1,38 +1,47 @@
-// An event: a descriptor and what to wait for on it, or a timer, with the callback to run.
+// An event: a descriptor or a signal to wait for, or a timer, with the callback to run.
 // It belongs to its base's thread.
 
 import { AsyncResource } from 'node:async_hooks';
+import { constants } from 'node:os';
 import { MultiloopError, systemError } from '../errors.js';
 import { native } from '../native.js';
-import { checkFunction, checkInteger, checkMillis } from '../validate.js';
+import { checkFunction, checkInteger, checkMillis, invalidValue } from '../validate.js';
+import { CommonQueue, type CommonTimeout } from './common_timeout.js';
+import { keyText, maskText } from './dump.js';
 import { Ev, type EvMask } from './ev.js';
 import type { EventBase } from './event_base.js';
+import { signalNumber } from './signals.js';
 
 export type EventCallback = (what: EvMask, event: EventHandle) => void;
 
-// From errno.h of Linux; the native side answers these three itself, so they are the same anywhere.
-const ESTALE = 116;
-const EOPNOTSUPP = 95;
+// What the native side answers of itself, besides what the kernel says.
+const { ESTALE, EOPNOTSUPP, EPROTOTYPE } = constants.errno;
 
 const IO = Ev.READ | Ev.WRITE | Ev.CLOSED;
 
 export class EventHandle implements Disposable {
   readonly base: EventBase;
-  /** The descriptor, or -1 for a timer or a user event. */
+  /** The descriptor, the number of a signal, or -1 for a timer or a user event. */
   readonly fd: number;
   readonly mask: EvMask;
+  readonly callback: EventCallback;
 
   /** @internal */ readonly _id: number;
   /** @internal */ readonly _resource = new AsyncResource('multiloop.event');
-  /** @internal */ readonly _callback: EventCallback;
-  // Active state, owned by the base's dispatcher: why, whether it still has to be removed or set
-  // anew before its callback, the pass in which it ran last, and the queue's links.
+  /** @internal What the dispatcher calls: the callback, or the finalizer. */
+  _callback: EventCallback;
+  // Active state, owned by the base's dispatcher: why, how often its signal came, whether it still
+  // has to be removed or set anew before its callback, the pass in which it ran last, and the
+  // queue's links.
   /** @internal */ _active: EvMask = 0;
+  /** @internal */ _calls = 0;
   /** @internal */ _byHand = false;
   /** @internal */ _ranIn = 0;
   /** @internal */ _next: EventHandle | undefined;
   /** @internal */ _previous: EventHandle | undefined;
   /** @internal */ _freed = false;
+  #finalizer: (() => void) | undefined;
+  #freedAt: Error | undefined;
   #priority: number;
 
   /** @internal Use `base.event()` or `base.timer()`. */
@@ -48,7 +57,7 @@ export class EventHandle implements Disposable {
     this._id = id;
     this.fd = fd;
     this.mask = mask;
-    this._callback = callback;
+    this.callback = this._callback = callback;
     this.#priority = priority;
   }
 
@@ -68,26 +77,32 @@ export class EventHandle implements Disposable {
   }
 
   /**
-   * Starts waiting. `timeout` in milliseconds; without it a running timer is left alone. A bad
-   * descriptor throws the kernel's error (EBADF; EPERM for a file under epoll).
+   * Starts waiting. `timeout` in milliseconds, or one of `base.commonTimeout()`; without it a
+   * running timer is left alone. A descriptor that this base has not met yet throws the kernel's
+   * error (EBADF; EPERM for a file under epoll); changes of one that it knows are told to the
+   * kernel before the next wait, and if it is closed by then the event becomes active, so that its
+   * callback meets the error. Edge and level-triggered events on one descriptor: ERR_BAD_MASK.
    */
-  add(timeout?: number): this {
+  add(timeout?: number | CommonTimeout): this {
     this.#alive();
-    const micros = timeout === undefined ? -1 : checkMillis('timeout', timeout);
-    const status = native.eventAdd(this.base._id, this._id, micros);
+    const code = timeout === undefined ? -1 : this.#micros(timeout);
+    const status = native.eventAdd(this.base._id, this._id, code);
     if (status < 0) throw this.#failure(status);
+    if (this._active === 0) return this;
     // Not persistent: what has made it active is the end of this wait too.
-    if (this._active !== 0) this._byHand ||= (this.mask & Ev.PERSIST) === 0;
+    this._byHand ||= (this.mask & Ev.PERSIST) === 0;
     // Set anew, so a timeout that was waiting for its callback no longer holds; other reasons do.
-    if (timeout !== undefined && this._active & Ev.TIMEOUT) this.base._deactivate(this, Ev.TIMEOUT);
+    if (timeout !== undefined && this._active & Ev.TIMEOUT)
+      this.base._dispatcher.deactivate(this, Ev.TIMEOUT);
     return this;
   }
 
   /** Stops waiting and cancels an activation that was not delivered yet. Idempotent. */
   del(): void {
-    if (this._freed || this.base._closed) return;
+    if (this._freed || this.base._closed || this.#finalizer !== undefined) return;
     native.eventDel(this.base._id, this._id);
-    if (this._active !== 0) this.base._deactivate(this, 0xff);
+    this._calls = 0;
+    if (this._active !== 0) this.base._dispatcher.deactivate(this, 0xff);
   }
 
   /** Makes the event active by hand: its callback runs in the dispatch pass, never in here. */
@@ -136,33 +151,79 @@ export class EventHandle implements Disposable {
     return this;
   }
 
-  /** Deletes the event for good. The descriptor stays open: it is the caller's. Idempotent. */
+  /**
+   * Frees the event in the dispatch pass, at its priority, and calls `callback` then: once, and
+   * never while the event's own callback runs. Until then no activation of it is delivered, and
+   * add() and activate() throw ERR_EVENT_FREED. When the base is closed first, it is called too.
+   */
+  finalize(callback: () => void = () => undefined): void {
+    this.#alive();
+    checkFunction('callback', callback);
+    this.del();
+    this.#finalizer = callback;
+    this._callback = () => {
+      this.#release();
+      callback();
+    };
+    this.base._activate(this, Ev.FINALIZE);
+  }
+
+  /**
+   * Deletes the event for good, at any moment, its own callback included. The descriptor stays
+   * open: it is the caller's. Idempotent; one that is being finalized frees itself.
+   */
   free(): void {
-    if (this._freed) return;
-    this._freed = true;
-    if (this.base._closed) return;
-    if (this._active !== 0) this.base._deactivate(this, 0xff);
-    native.eventFree(this.base._id, this._id);
-    this.base._forgetHandle(this);
+    if (this.#finalizer === undefined) this.#release();
   }
   [Symbol.dispose](): void {
     this.free();
   }
 
   toString(): string {
-    const names = Object.entries(Ev).filter(([, bit]) => this.mask & bit);
-    const mask = names.map(([name]) => name).join('|') || 'none';
-    return `event(${this.fd < 0 ? 'no descriptor' : `fd ${this.fd}`}, ${mask})`;
+    return `event(${keyText(this.fd, this.mask)}, ${maskText(this.mask)})`;
+  }
+
+  /** @internal The base is closed: answers the finalizer that has not run yet. */
+  _abandon(): (() => void) | undefined {
+    const finalizer = this._freed ? undefined : this.#finalizer;
+    this._freed = true;
+    return finalizer;
+  }
+
+  #release(): void {
+    if (this._freed) return;
+    this._freed = true;
+    this._calls = 0;
+    const { base } = this;
+    if (base._closed) return;
+    if (base._debug) this.#freedAt = new Error('It was freed here');
+    if (this._active !== 0) base._dispatcher.deactivate(this, 0xff);
+    native.eventFree(base._id, this._id);
+    base._dispatcher.forget(this);
   }
 
   #alive(): void {
     this.base._checkOpen();
-    if (this._freed) throw new MultiloopError('ERR_EVENT_FREED', `${this} was freed`);
+    if (this._freed)
+      throw new MultiloopError('ERR_EVENT_FREED', `${this} was freed`, { cause: this.#freedAt });
+    if (this.#finalizer !== undefined)
+      throw new MultiloopError('ERR_EVENT_FREED', `${this} is being finalized`);
+  }
+
+  #micros(timeout: number | CommonTimeout): number {
+    if (!(timeout instanceof CommonQueue)) return checkMillis('timeout', timeout);
+    if (timeout._base === this.base) return timeout._code;
+    throw invalidValue('timeout', 'is a common timeout of another base', timeout);
   }
 
   #failure(status: number): Error {
     if (status === -ESTALE) return new MultiloopError('ERR_EVENT_FREED', `${this} was freed`);
-    if (status !== -EOPNOTSUPP) return systemError(status, 'event_add');
+    if (status === -EPROTOTYPE)
+      return new MultiloopError(
+        'ERR_BAD_MASK',
+        `${this} cannot join the events of its descriptor: all of them must have Ev.ET, or none`,
+      );
+    if (status !== -EOPNOTSUPP) return systemError(status, 'event_add', undefined, `${this}`);
     return new MultiloopError(
       'ERR_BAD_MASK',
       `The ${this.base.backend} backend cannot wait for ${this}: ` +
@@ -176,13 +237,12 @@ export function checkMask(fd: number, mask: EvMask, callback: EventCallback): vo
   checkInteger('fd', fd, -1, 2 ** 31 - 1);
   checkInteger('mask', mask, 0, 0xff);
   checkFunction('callback', callback);
-  if (mask & Ev.SIGNAL)
+  if (mask & Ev.SIGNAL && mask & IO)
     throw new MultiloopError(
       'ERR_BAD_MASK',
-      mask & IO
-        ? 'Ev.SIGNAL cannot be joined with READ, WRITE or CLOSED'
-        : 'Signals are not events of a descriptor; use process.on() for them',
+      'Ev.SIGNAL cannot be joined with READ, WRITE or CLOSED',
     );
+  if (mask & Ev.SIGNAL) signalNumber(fd);
   if (mask & Ev.ET && !(mask & IO))
     throw new MultiloopError('ERR_BAD_MASK', 'Ev.ET needs READ, WRITE or CLOSED beside it');
 }

@@ -2,6 +2,9 @@
 
 import type { BackendName, Feature, WakerName } from './ev.js';
 
+/** libevent's EVENT_MAX_PRIORITIES, of which it gives out only 255. */
+export const PRIORITIES_MAX = 256;
+
 export interface EventBaseOptions {
   /** Exactly this one, else ERR_BACKEND_UNAVAILABLE with the reason. */
   backend?: BackendName;
@@ -11,17 +14,30 @@ export interface EventBaseOptions {
   ignoreEnv?: boolean;
   /** How many priorities there are: 1 to 256, 1 by default. */
   priorities?: number;
-  /** eventfd by default, where the kernel has it. */
+  /**
+   * Polls again although events are active, once so many callbacks have run or so much time has
+   * passed in one pass; only for priorities of at least `minPriority` (1). libevent's
+   * event_config_set_max_dispatch_interval.
+   */
+  maxDispatch?: { intervalMs?: number; callbacks?: number; minPriority?: number };
+  /** How signals wake this base: eventfd by default, where the kernel has it. */
   waker?: WakerName;
   /**
    * Who blocks while dispatching. 'base': the backend waits, and libuv's descriptor is one more in
    * it. 'libuv': libuv waits. The default is 'libuv' on the main thread and 'base' in others.
    */
   drive?: 'base' | 'libuv';
-  /** The base checks its own structures after each pass. MULTILOOP_DEBUG=1 is the same. */
+  /**
+   * The base checks its own structures after each pass, and an event that is used after free()
+   * says where it was freed. MULTILOOP_DEBUG=1 is the same.
+   */
   debug?: boolean;
 }
 
+/**
+ * As libevent counts: descriptor or signal, timeout, and activation of an event are one each in
+ * `added`; `virtual` is what keeps a loop going without an event (the inbox of a loop group).
+ */
 export interface EventCounts {
   added: number;
   active: number;

@@ -6,19 +6,25 @@ const MESSAGES_PER_TURN = 64;
 /** Doubles in a message's record. */
 export const MESSAGE_NUMBERS = 4;
 
-const WORDS = 8; // of 32 bits
+const WORDS = 16; // of 32 bits
 const NUMBERS = 4; // doubles
 const RING_BYTES = RING_RECORDS * 8;
 
 /** Index of each 32-bit word. */
 export const Word = {
   ACTIVE: 0,
-  NO_EXIT: 2,
-  NONBLOCK: 3,
-  REASON: 4,
-  READY: 5,
-  MESSAGES: 6,
-  ERROR: 7,
+  ACTIVE_MAX: 1,
+  ADDED: 2,
+  ADDED_MAX: 3,
+  NO_EXIT: 4,
+  NONBLOCK: 5,
+  WATCHING: 6,
+  REASON: 7,
+  READY: 8,
+  MESSAGES: 9,
+  ERROR: 10,
+  VIRTUAL: 11,
+  VIRTUAL_MAX: 12,
   /** {event, what} records from here on. */
   RING: WORDS + NUMBERS * 2,
 } as const;
@@ -28,6 +34,7 @@ export const Num = {
   NOW: WORDS / 2,
   IDLE: WORDS / 2 + 1,
   TURNS: WORDS / 2 + 2,
+  TIMEOUT: WORDS / 2 + 3,
   INBOX: WORDS / 2 + NUMBERS + RING_BYTES / 8,
 } as const;
 
@@ -35,7 +42,13 @@ export const PAGE_BYTES =
   WORDS * 4 + NUMBERS * 8 + RING_BYTES + MESSAGES_PER_TURN * MESSAGE_NUMBERS * 8;
 
 /** Why the dispatcher is called. */
-export const Reason = { PASS: 0, EMPTY: 1, ERROR: 2 } as const;
+export const Reason = { PASS: 0, EMPTY: 1, ERROR: 2, PREPARE: 3 } as const;
+
+/** Bits of Word.WATCHING. */
+export const Watching = { PREPARE: 1, CHECK: 2 } as const;
+
+/** In a record's `what`, the bits above the mask: how often a signal has come. */
+export const CALLS_SHIFT = 8;
 
 /** What basePoll found. */
 export const Found = { WORK: 1, EXTERNAL: 2, ERROR: 4 } as const;

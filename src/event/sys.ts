@@ -46,6 +46,19 @@ export const sys = {
       );
     return status;
   },
+  /** For a descriptor from elsewhere: bases wait, and calls must not. 0 or -errno. */
+  setNonBlocking(fd: number): number {
+    return native.sockNonBlocking(checkInteger('fd', fd, 0, FD_MAX));
+  },
+  /** For a descriptor from elsewhere: no child process inherits it. 0 or -errno. */
+  setCloseOnExec(fd: number): number {
+    return native.sockCloseOnExec(checkInteger('fd', fd, 0, FD_MAX));
+  },
+  /** TCP keep-alive: the first probe after so many idle seconds; 0 switches it off. 0 or -errno. */
+  setKeepAlive(fd: number, seconds: number): number {
+    checkInteger('fd', fd, 0, FD_MAX);
+    return native.sockKeepAlive(fd, checkInteger('seconds', seconds, 0, 32_767));
+  },
   read(fd: number, into: Uint8Array, offset = 0, length?: number): number {
     const count = range(into, offset, length);
     return native.sysRead(checkInteger('fd', fd, 0, FD_MAX), into, offset, count);

@@ -2,6 +2,7 @@
 
 import { lookup } from 'node:dns/promises';
 import { native, type RawAddress } from '../native.js';
+import { invalidType } from '../validate.js';
 
 export type Address = { host: string; port: number; family?: 0 | 4 | 6 } | { path: string };
 
@@ -11,7 +12,7 @@ export function toAddress(raw: RawAddress | undefined): Address | undefined {
   return { host: raw.host as string, port: raw.port as number, family: raw.family };
 }
 
-/** `127.0.0.1:80`, `[::1]:80`, or the path. */
+/** `127.0.0.1:80`, `[::1]:80`, or the path: what parseAddress() reads. Any thread. */
 export function formatAddress(address: Address): string {
   if ('path' in address) return address.path;
   const host = address.host.includes(':') ? `[${address.host}]` : address.host;
@@ -22,4 +23,21 @@ export function formatAddress(address: Address): string {
 export async function resolveHost(host: string): Promise<string> {
   if (native.isIp(host) !== 0) return host;
   return (await lookup(host, { verbatim: true })).address;
+}
+
+/**
+ * Reads `1.2.3.4`, `1.2.3.4:80`, `::1`, `[::1]`, `[::1]:80` (a zone may follow a `%`), or a path
+ * that begins with `/` or `@`; the port is 0 when there is none. undefined for anything else, names
+ * included: libevent's evutil_parse_sockaddr_port. Any thread.
+ */
+export function parseAddress(text: string): Address | undefined {
+  if (typeof text !== 'string') throw invalidType('text', 'of type string', text);
+  if (/^[/@]./.test(text)) return { path: text };
+  const bracketed = text.match(/^\[([^\]]*)\](?::(\d{1,5}))?$/);
+  const dotted = text.match(/^([\d.]+)(?::(\d{1,5}))?$/);
+  const [host, port = '0'] = (bracketed ?? dotted)?.slice(1) ?? [text];
+  const family = native.isIp(host);
+  const isSound =
+    family !== 0 && !(bracketed && family !== 6) && !(dotted && family !== 4) && +port <= 65_535;
+  return isSound ? { host, port: Number(port), family } : undefined;
 }

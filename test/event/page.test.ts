@@ -10,6 +10,12 @@ const layout = native.layout();
 test('every word stands where the native side has it', () => {
   const offsets: Record<keyof typeof Word, string> = {
     ACTIVE: 'active',
+    ACTIVE_MAX: 'activeMax',
+    ADDED: 'added',
+    ADDED_MAX: 'addedMax',
+    WATCHING: 'watching',
+    VIRTUAL: 'virtual',
+    VIRTUAL_MAX: 'virtualMax',
     NO_EXIT: 'noExit',
     NONBLOCK: 'nonblock',
     REASON: 'reason',
@@ -27,6 +33,7 @@ test('every double stands where the native side has it', () => {
     NOW: 'now',
     IDLE: 'idle',
     TURNS: 'turns',
+    TIMEOUT: 'timeout',
     INBOX: 'inbox',
   };
   for (const [num, name] of Object.entries(offsets))

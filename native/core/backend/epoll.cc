@@ -1,5 +1,11 @@
 // epoll(7): the interest lives in the kernel, so a wait costs what is ready and not what is idle.
 // Regular files are refused by the kernel (EPERM), as the feature bits say.
+//
+// The kernel's key is the open file and not the number (epoll(7), Q&A 6): a descriptor that is
+// closed while a duplicate is alive stays in the set, goes on being reported under a number that
+// may be another file's by now, and cannot be taken out. Every registration therefore carries a
+// generation, and a report of one that is over makes the set be built anew. libev does the same.
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -7,6 +13,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <climits>
+#include <vector>
 
 #include "../backend.h"
 #include "../check.h"
@@ -47,16 +54,17 @@ class Epoll final : public Backend {
   ~Epoll() override { sys::close(fd_); }
 
   int change(int fd, Mask before, Mask after) override {
-    if (after == 0) return remove(fd);
-    epoll_event event{};
-    event.events = to_kernel(after);
-    event.data.fd = fd;
+    Registration& known = registration(fd);
+    if (after == 0) return remove(fd, &known);
     const int first = before == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
-    int status = control(first, fd, &event);
+    int status = control(first, fd, after, &known);
     // A number that was closed and opened again is unknown to the kernel although we remember it;
     // one that was dup2'ed over is known although we forgot it (epoll(7), Q&A 6).
-    if (first == EPOLL_CTL_MOD && status == -ENOENT) status = control(EPOLL_CTL_ADD, fd, &event);
-    if (first == EPOLL_CTL_ADD && status == -EEXIST) status = control(EPOLL_CTL_MOD, fd, &event);
+    if (first == EPOLL_CTL_MOD && status == -ENOENT)
+      status = control(EPOLL_CTL_ADD, fd, after, &known);
+    if (first == EPOLL_CTL_ADD && status == -EEXIST)
+      status = control(EPOLL_CTL_MOD, fd, after, &known);
+    if (status == 0) known.mask = after;
     return status;
   }
 
@@ -65,25 +73,71 @@ class Epoll final : public Backend {
     ML_CHECK(room > 0);
     const int count = wait_kernel(timeout, room);
     if (count == -EINTR) return 0;
+    int told = 0;
     for (int i = 0; i < count; ++i) {
       const epoll_event& event = events_[i];
-      out[static_cast<std::size_t>(i)] = {event.data.fd, from_kernel(event.events)};
+      const auto fd = static_cast<int>(event.data.u64 & UINT32_MAX);
+      const Registration& known = registrations_[static_cast<std::size_t>(fd)];
+      if (known.mask == 0 || known.generation != event.data.u64 >> 32)
+        stale_ = true;
+      else
+        out[static_cast<std::size_t>(told++)] = {fd, from_kernel(event.events)};
     }
-    return count;
+    if (stale_) renew();
+    return count < 0 ? count : told;
   }
 
   int pollable_fd() const override { return fd_; }
+  std::uint32_t renewals() const override { return renewals_; }
 
  private:
-  int control(int operation, int fd, epoll_event* event) {
-    return ::epoll_ctl(fd_, operation, fd, event) == 0 ? 0 : -errno;
+  struct Registration {
+    Mask mask = 0;
+    std::uint32_t generation = 0;
+  };
+
+  Registration& registration(int fd) {
+    const auto number = static_cast<std::size_t>(fd);
+    if (number >= registrations_.size()) registrations_.resize(number + number / 2 + 16);
+    return registrations_[number];
   }
 
-  int remove(int fd) {
-    epoll_event unused{};
-    const int status = control(EPOLL_CTL_DEL, fd, &unused);
-    // Closed already, or never accepted: it is not in the set, which is what was asked for.
+  int control(int operation, int fd, Mask mask, Registration* known) {
+    if (operation == EPOLL_CTL_ADD) ++known->generation;
+    return control_in(fd_, operation, fd, mask, *known);
+  }
+
+  static int control_in(int set, int operation, int fd, Mask mask, const Registration& known) {
+    epoll_event event{};
+    event.events = to_kernel(mask);
+    event.data.u64 =
+        static_cast<std::uint64_t>(known.generation) << 32 | static_cast<std::uint32_t>(fd);
+    return ::epoll_ctl(set, operation, fd, &event) == 0 ? 0 : -errno;
+  }
+
+  int remove(int fd, Registration* known) {
+    const int status = control(EPOLL_CTL_DEL, fd, 0, known);
+    known->mask = 0;
+    // Closed already, or never accepted: it is not in the set, which is what was asked for. If a
+    // duplicate keeps it there, its reports are those of a registration that is over.
     return status == -ENOENT || status == -EBADF || status == -EPERM ? 0 : status;
+  }
+
+  // A new set under the old number, with all that is still wanted in it.
+  void renew() {
+    const int set = ::epoll_create1(EPOLL_CLOEXEC);
+    // Out of descriptors: the next stale report tries again.
+    if (set < 0) return;
+    for (std::size_t number = 0; number < registrations_.size(); ++number) {
+      const Registration& known = registrations_[number];
+      const auto fd = static_cast<int>(number);
+      // What was closed meanwhile is refused, as it would have left the old set by itself.
+      if (known.mask != 0) control_in(set, EPOLL_CTL_ADD, fd, known.mask, known);
+    }
+    ML_CHECK(::dup3(set, fd_, O_CLOEXEC) == fd_);
+    sys::close(set);
+    ++renewals_;
+    stale_ = false;
   }
 
   int wait_kernel(Micros timeout, int room) {
@@ -106,6 +160,9 @@ class Epoll final : public Backend {
 
   const int fd_;
   bool precise_ = true;
+  bool stale_ = false;
+  std::uint32_t renewals_ = 0;
+  std::vector<Registration> registrations_;  // by descriptor
   epoll_event events_[kEventsPerWait];
 };
 
