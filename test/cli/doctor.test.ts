@@ -16,7 +16,7 @@ function good({ code, stdout, stderr }: Ended): string {
 test('help and version at every level, on stdout', async () => {
   const top = good(await run('--help'));
   assert.match(top, 'Usage: multiloop <command> [options]');
-  assert.match(top, 'serve [worker]');
+  assert.match(top, 'serve [worker] [argument ...]');
   assert.match(top, 'doctor');
   assert.is(good(await run('-h')), top);
   assert.match(good(await run('doctor', '--help')), '--json');

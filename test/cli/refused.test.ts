@@ -35,7 +35,8 @@ const misuses: [args: string[], message: RegExp][] = [
   [['serve', '--policy', 'random'], /^--policy must be round-robin, not 'random'$/],
   [['serve', '--path', 'x', '--port', '1'], /^--path and --port exclude each other$/],
   [['serve', 'htp'], /^'htp' is neither a file .* echo and http; did you mean http\?$/],
-  [['serve', 'http', 'echo'], /^serve takes one argument; 'echo' is a second one$/],
+  [['serve', 'http', 'echo'], /^http takes no argument; 'echo' is one too many$/],
+  [['serve', 'echo', '--', '--port'], /^echo takes no argument; '--port' is one too many$/],
   [['serve', '--', '--port'], /^'--port' is neither a file/],
   [['doctor', 'http'], /^doctor takes no argument; 'http' is one$/],
 ];
