@@ -4,7 +4,9 @@ import { existsSync, readdirSync } from 'node:fs';
 import { nearest, UsageError } from './args.js';
 
 /** What a worker takes after its name; one that is not here takes nothing. */
-const TAKES: Record<string, { usage: string; min: number; max: number }> = {};
+const TAKES: Record<string, { usage: string; min: number; max: number }> = {
+  tail: { usage: 'FILE', min: 1, max: 1 },
+};
 
 const folder = new URL('../../workers/', import.meta.url);
 
