@@ -264,11 +264,12 @@ export class Dispatcher {
     this.#words[Word.ACTIVE] = --this.active;
     this.ranCallback = true;
     // What the kernel or the clock made active was removed or set anew by the native side.
-    if (event._byHand) {
-      event._byHand = false;
-      if (event.mask & Ev.PERSIST) native.eventRearm(this.#base, event._id);
-      else native.eventDel(this.#base, event._id);
-    }
+    const { _byHand: byHand } = event;
+    event._byHand = false;
+    if ((event.mask & (Ev.SIGNAL | Ev.PERSIST)) === Ev.SIGNAL)
+      native.eventBeginSignal(this.#base, event._id);
+    else if (byHand && event.mask & Ev.PERSIST) native.eventRearm(this.#base, event._id);
+    else if (byHand) native.eventDel(this.#base, event._id);
     this.running = event;
     if (what & Ev.SIGNAL) {
       this.#runSignal(event, what);
