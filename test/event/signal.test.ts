@@ -1,10 +1,11 @@
 // Signals on a base: what their events are told, how often and when, with every backend and waker.
 // Other threads, Node's own listeners and the ends of processes have files of their own.
 
+import { setImmediate as turn } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Ev, type EventBase, type EventHandle, LoopFlag } from '../../src/index.js';
-import { behaviour, type Trial } from './conformance.js';
+import { asynchronous, behaviour, type Trial } from './conformance.js';
 import { HARMLESS, HARMLESS_NAME, OTHER_REAL, REAL, raise } from './signals.js';
 import { codeOf, rejectionOf, spin, thrownBy } from './support.js';
 
@@ -267,6 +268,28 @@ behaviour('an exception in the callback loses no call', async (t) => {
   assert.equal(caught, [failure, failure]);
   assert.equal(calls, { thrower: 5, behind: 2 });
 });
+
+behaviour(
+  'aborting the loop in the callback puts the remaining calls off',
+  async (t) => {
+    const base = t.base();
+    const controller = new AbortController();
+    let calls = 0;
+    base
+      .signal(REAL, () => {
+        if (++calls === 2) controller.abort('enough');
+      })
+      .add();
+    raise(REAL, 5);
+    const loop = base.loop(0, { signal: controller.signal });
+    assert.is(await rejectionOf(loop), 'enough');
+    await turn(); // The callback's own ticks have gone on with this test.
+    assert.is(calls, 2);
+    await settle(t, base);
+    assert.is(calls, 5);
+  },
+  asynchronous,
+);
 
 behaviour('what a signal callback adds and activates runs in the same loop', async (t) => {
   const base = t.base();
