@@ -48,8 +48,9 @@ BaseHost* EnvState::add_host() {
 
 void EnvState::close_host(BaseHost* host) {
   if (host->dispatching) {
-    // The dispatcher is on the stack: it goes when that returns.
+    // The dispatcher is on the stack: it goes when that returns. Its signals are free at once.
     host->closed = true;
+    host->base->drop_signals();
     return;
   }
   stop(host);
