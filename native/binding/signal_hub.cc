@@ -97,7 +97,7 @@ class SignalHub final : public SignalSource {
       Watch& watch = hub->watches_[command->signal];
       const bool wanted = !watch.boxes.empty();
       if (wanted && !watch.active) command->status = hub->start(&watch, command->signal);
-      if (!wanted && watch.active) stop(&watch);
+      if (!wanted && watch.active && !watch.was_ignored) stop(&watch);
       command->done = true;
     }
     hub->commands_.clear();
@@ -118,19 +118,12 @@ class SignalHub final : public SignalSource {
     return status;
   }
 
+  // Never for a signal that was ignored, as Node ignores SIGPIPE. libuv knows no other end than the
+  // default action, and another thread may write to a closed pipe before anybody could ignore it
+  // again. Caught for nobody, it is ignored as well.
   static void stop(Watch* watch) {
-    const int signal = watch->handle.signum;
     uv_signal_stop(&watch->handle);
     watch->active = false;
-    if (!watch->was_ignored) return;
-    // libuv knows no other end than the default action, and Node ignores SIGPIPE: it must stay so.
-    // With a watcher of somebody else's left, the handler is libuv's and is let alone.
-    struct sigaction now {};
-    if (::sigaction(signal, nullptr, &now) == 0 && !(now.sa_flags & SA_SIGINFO) &&
-        now.sa_handler == SIG_DFL) {
-      now.sa_handler = SIG_IGN;
-      ::sigaction(signal, &now, nullptr);
-    }
   }
 
   static void on_signal(uv_signal_t* handle, int signal) {
