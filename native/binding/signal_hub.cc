@@ -1,5 +1,6 @@
 #include "signal_hub.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <uv.h>
 
@@ -15,6 +16,9 @@
 namespace multiloop {
 
 namespace {
+
+// 65,536 signals that the hub's thread has not come to yet. More needs a privilege by default.
+constexpr int kSignalPipeBytes = 1 << 20;
 
 class SignalHub final : public SignalSource {
  public:
@@ -65,6 +69,9 @@ class SignalHub final : public SignalSource {
         return status;
       }
       wake_.data = this;
+      // libuv's handler drops what its pipe has no room for; 64 KiB are 4,096 signals. The kernel
+      // may refuse, and then it is those.
+      static_cast<void>(fcntl(loop_.signal_pipefd[1], F_SETPIPE_SZ, kSignalPipeBytes));
       opened_ = true;
     }
     // No signal is handled on the hub's thread: it inherits the mask in which all are blocked.
