@@ -356,7 +356,10 @@ int EnvState::run(BaseHost* host, bool prefer_base_drive, napi_value dispatcher,
 void EnvState::stop(BaseHost* host) {
   // After its loop a base has no cached time, whatever of the pass is still on the stack.
   host->base->end_of_pass();
-  if (!host->running()) return;
+  if (!host->running()) {
+    host->base->apply_changes();  // loopSync's last turn
+    return;
+  }
   if (host->drive == Drive::kBase) {
     driving_ = nullptr;
     static_cast<void>(host->base->watch_external(-1));
