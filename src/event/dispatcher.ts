@@ -158,9 +158,10 @@ export class Dispatcher {
     try {
       this.#collect();
       const failed = this.#words[Word.WATCHING] & Watching.CHECK ? this.#check() : undefined;
-      if (this.#messages > 0) this.#deliverMessages();
+      if (this.#messages > 0 && !this.closed) this.#deliverMessages();
       if (failed !== undefined) throw failed.error;
-      this.#runFirstQueue();
+      // A check watcher or a message may have ended the loop: then no callback runs any more.
+      if (!this.breakAsked && !this.closed) this.#runFirstQueue();
     } finally {
       this.#current = -1;
       this.running = undefined;
