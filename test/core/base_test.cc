@@ -34,28 +34,6 @@ void let_pass(Micros moment) {
   while (monotonic_now() < moment) sched_yield();
 }
 
-// Counts what reaches a backend, and fails when told to.
-class Watched final : public Backend {
- public:
-  explicit Watched(std::unique_ptr<Backend> inner) : inner_(std::move(inner)) {}
-  int change(int fd, Mask before, Mask after) override {
-    ++changes;
-    return inner_->change(fd, before, after);
-  }
-  int wait(Micros timeout, std::span<Ready> out) override {
-    ++waits;
-    return failure != 0 ? failure : inner_->wait(timeout, out);
-  }
-  int pollable_fd() const override { return inner_->pollable_fd(); }
-
-  int changes = 0;
-  int waits = 0;
-  int failure = 0;
-
- private:
-  const std::unique_ptr<Backend> inner_;
-};
-
 }  // namespace
 
 // ── readiness ───────────────────────────────────────────────────────────────────────────────

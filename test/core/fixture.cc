@@ -93,7 +93,8 @@ Rig::Rig(const BackendType& its_type, std::unique_ptr<Backend> backend, Waker::K
     : type(its_type),
       waker(its_waker),
       page(std::make_unique<Page>()),
-      base(std::make_unique<Base>(its_type, std::move(backend), page.get())) {}
+      base(std::make_unique<Base>(its_type, std::move(backend), page.get(),
+                                  BaseOptions{its_waker, &signals})) {}
 
 Rig::~Rig() {
   if (inbox_ == nullptr) return;
@@ -110,9 +111,9 @@ EventId Rig::create(int fd, Mask mask) {
   return id;
 }
 
-EventId Rig::add(int fd, Mask mask, Micros timeout) {
+EventId Rig::add(int fd, Mask mask, Micros timeout, CommonId common) {
   const EventId id = create(fd, mask);
-  EXPECT_EQ(base->add(id, timeout), 0);
+  EXPECT_EQ(base->add(id, timeout, common), 0);
   return id;
 }
 
@@ -159,6 +160,13 @@ std::vector<EventId> Rig::order() const {
   std::vector<EventId> ids;
   for (int i = 0; i < page->ready; ++i) ids.push_back(page->ring[i].event);
   return ids;
+}
+
+std::uint32_t Rig::calls(EventId id) const {
+  std::uint32_t count = 0;
+  for (int i = 0; i < page->ready; ++i)
+    if (page->ring[i].event == id) count += page->ring[i].what >> kCallsShift;
+  return count;
 }
 
 Micros Rig::now() const { return static_cast<Micros>(page->now); }

@@ -14,6 +14,7 @@
 #include "../../native/core/base.h"
 #include "../../native/core/sys.h"
 #include "check.h"
+#include "fakes.h"
 
 namespace multiloop::test {
 
@@ -135,7 +136,7 @@ class Rig {
 
   bool has(std::uint8_t feature) const;
   EventId create(int fd, Mask mask);
-  EventId add(int fd, Mask mask, Micros timeout = kForever);
+  EventId add(int fd, Mask mask, Micros timeout = kForever, CommonId common = kNoCommon);
   Mask pending(EventId id);
   Micros remaining(EventId id);
 
@@ -147,6 +148,8 @@ class Rig {
   Mask told(EventId id) const;
   int times(EventId id) const;
   std::vector<EventId> order() const;
+  // How often its signal came, in the records of the last poll().
+  std::uint32_t calls(EventId id) const;
   Micros now() const;
 
   // Makes an inbox and attaches it; the rig gives it back.
@@ -155,6 +158,7 @@ class Rig {
   const BackendType& type;
   const Waker::Kind waker;
   const std::unique_ptr<Page> page;
+  FakeSignals signals;
   const std::unique_ptr<Base> base;
 
  private:
