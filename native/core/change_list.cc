@@ -82,13 +82,14 @@ int ChangeList::apply(std::vector<int>* refused) {
       interest.kernel = mask;
       continue;
     }
-    interest.kernel = 0;
+    // The interest is as it was (backend.h), and may be taken out before it is told again.
     if (status == -ENOMEM || status == -ENOSPC) {
       failure = status;
       interest.dirty = interest.suspect = true;
       dirty_[kept++] = fd;
       continue;
     }
+    interest.kernel = 0;
     interest.known = false;
     if (mask != 0) refused->push_back(fd);
   }
