@@ -89,6 +89,8 @@ int ChangeList::apply(std::vector<int>* refused) {
       dirty_[kept++] = fd;
       continue;
     }
+    // What the kernel may still have of the number is an earlier file's, alive in a duplicate.
+    if (interest.kernel != 0) static_cast<void>(backend_->change(fd, interest.kernel, 0));
     interest.kernel = 0;
     interest.known = false;
     if (mask != 0) refused->push_back(fd);
