@@ -250,7 +250,10 @@ void Base::link(Key* key, std::uint32_t slot) {
 
 void Base::take_out(std::uint32_t slot, bool by_hand) {
   const std::uint32_t before = parts(slot);
-  if (events_[slot].inserted) unlink(slot, by_hand);
+  if (events_[slot].inserted)
+    unlink(slot, by_hand);
+  else if (by_hand)
+    leave(slot);
   if (timers_.contains(slot)) timers_.remove(slot);
   events_[slot].interval = kForever;
   recount(slot, before);
@@ -279,9 +282,16 @@ void Base::unlink(std::uint32_t slot, bool by_hand) {
       idle_caught_ |= bit_of(event.fd);
     return;
   }
-  // Never refused: what is left was accepted before.
-  static_cast<void>(changes_.want(event.fd, wanted(key), false));
-  if (ready_left_) narrow_ready(event.fd);
+  changes_.narrow(event.fd, wanted(key));
+  if (ready_left_) narrow_ready(event.fd, wanted(key));
+}
+
+// One that has fired is out already; who removes it by hand says that it is done with the number,
+// which may be another file's when the event comes back.
+void Base::leave(std::uint32_t slot) {
+  const int fd = events_[slot].fd;
+  if (fd < 0 || static_cast<std::size_t>(fd) >= descriptors_.size()) return;
+  if (descriptor(fd).last_fired == slot) descriptor(fd).last_fired = kNone;
 }
 
 void Base::forget(int fd) {
@@ -290,6 +300,8 @@ void Base::forget(int fd) {
   if (key.special != Special::kNo) return;
   changes_.forget(fd);
   key.last_fired = kNone;
+  narrow_ready(fd, 0);
+  std::erase(refused_, fd);
 }
 
 // ── signals ─────────────────────────────────────────────────────────────────────────────────

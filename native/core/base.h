@@ -159,6 +159,7 @@ class Base {
   void link(Key* key, std::uint32_t slot);
   void take_out(std::uint32_t slot, bool by_hand);
   void unlink(std::uint32_t slot, bool by_hand);
+  void leave(std::uint32_t slot);
   Key& key_of(const Event& event);
   Key& descriptor(int fd);
   Mask wanted(const Key& key) const;
@@ -175,7 +176,7 @@ class Base {
   bool fits(std::uint32_t records, std::uint32_t limit) const;
   void activate_descriptor(const Ready& ready, std::uint32_t* found);
   bool tell(std::uint32_t first, Mask ready);
-  void narrow_ready(int fd);
+  void narrow_ready(int fd, Mask mask);
   void drain_signals();
   void drain_inbox();
   void drop_posts();

@@ -67,6 +67,8 @@ void Base::report_refused() {
   while (!refused_.empty() && fits(descriptor(refused_.back()).count, kRingForReady)) {
     const Ready ready{refused_.back(), kRead | kWrite};
     refused_.pop_back();
+    // The report may have waited for the ring, and the number been opened and accepted since.
+    if (changes_.in_kernel(ready.fd) != 0) continue;
     std::uint32_t found = 0;
     if (descriptor(ready.fd).count > 0) activate_descriptor(ready, &found);
   }
@@ -90,8 +92,7 @@ bool Base::fits(std::uint32_t records, std::uint32_t limit) const {
 
 // What the kernel has reported and nobody was told yet ends with the events that it was for: the
 // number may have another descriptor by the next turn.
-void Base::narrow_ready(int fd) {
-  const Mask mask = wanted(descriptor(fd));
+void Base::narrow_ready(int fd, Mask mask) {
   for (std::size_t i = ready_at_; i < ready_count_; ++i)
     if (ready_[i].fd == fd) ready_[i].what &= mask;
 }

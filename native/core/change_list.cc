@@ -32,6 +32,12 @@ int ChangeList::want(int fd, Mask mask, bool tell) {
   return 0;
 }
 
+void ChangeList::narrow(int fd, Mask mask) {
+  Interest& interest = at(fd);
+  interest.want &= mask;
+  if (interest.known) touch(fd, interest);
+}
+
 int ChangeList::watch(int fd, Mask mask) {
   ML_CHECK(mask != 0);
   Interest& interest = at(fd);
