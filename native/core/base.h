@@ -177,7 +177,7 @@ class Base {
   void activate_descriptor(const Ready& ready, std::uint32_t* found);
   bool tell(std::uint32_t first, Mask ready);
   void narrow_ready(int fd, Mask mask);
-  void drain_signals();
+  bool drain_signals();
   void drain_inbox();
   void drop_posts();
   void fire(std::uint32_t slot, Mask what, std::uint32_t calls = 0);
@@ -194,6 +194,7 @@ class Base {
   std::uint64_t caught_ = 0;       // signals that the source was asked for
   std::uint64_t idle_caught_ = 0;  // … whose last event has fired: given back before the next wait
   std::unique_ptr<SignalBox> signal_box_;
+  bool signals_left_ = false;  // they had no room in the last turn
   Timers timers_;
   EventCounts counts_{0, 0};
   Inbox* inbox_ = nullptr;

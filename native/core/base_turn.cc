@@ -35,9 +35,13 @@ std::uint32_t Base::poll(Micros timeout) {
   if (told_all()) wait(timeout, &found);
   if (!time_cached_) update_time();
   page_->turns += 1;
+  // Signals that the last turn had no room for come first, or descriptors that are always ready
+  // would starve one with many events; in every other turn, or they would starve descriptors.
+  const bool signals_first = signals_left_;
+  if (signals_first) drain_signals();
   report_refused();
   drain_ready(&found);
-  drain_signals();
+  signals_left_ = !drain_signals() && !signals_first;
   expire_timers();
   drain_inbox();
   if (page_->ready > 0 || page_->messages > 0) found |= kFoundWork;
@@ -134,13 +138,14 @@ bool Base::tell(std::uint32_t first, Mask ready) {
   return told;
 }
 
-void Base::drain_signals() {
-  if (signal_box_ == nullptr) return;
+// Answers whether all that were pending have been told.
+bool Base::drain_signals() {
+  if (signal_box_ == nullptr) return true;
   for (std::uint64_t left = signal_box_->pending(); left != 0; left &= left - 1) {
     const int signal = std::countr_zero(left) + 1;
     const Key& key = signals_[signal];
     // It stays in the box, and the next turn does not block.
-    if (!fits(key.count, kRingRecords)) return;
+    if (!fits(key.count, kRingRecords)) return false;
     const std::uint32_t calls = std::min(signal_box_->take(signal), kCallsMax);
     for (std::uint32_t slot = key.first; slot != kNone && calls > 0;) {
       const std::uint32_t next = events_[slot].next;
@@ -148,6 +153,7 @@ void Base::drain_signals() {
       slot = next;
     }
   }
+  return true;
 }
 
 void Base::expire_timers() {
