@@ -4,8 +4,7 @@
 //
 // Node always has several threads, and the kernel then counts a reference to each descriptor that
 // a system call looks at, which a process of one thread is spared. poll and select look at all of
-// them: with one active of many, most of their ratio is that, and libevent with a second, idle
-// thread takes about as long as ours.
+// them, so there is a second peer for these two: libevent with an idle thread beside its own.
 
 import { type BackendName, EventBase } from '../src/index.js';
 import { libeventPeer } from './peers/compile.js';
@@ -45,13 +44,17 @@ export default async function* seed(options: BenchOptions): AsyncIterable<Case> 
       const name = `${backend}, ${active} active of ${size}, ${writes} writes`;
       const theirs = peer && nativeProgram(peer.command, ...args);
       const able = theirs !== undefined && (backend !== 'select' || (await isAble(name, theirs)));
-      yield await paired(
-        name,
-        'µs',
-        pairs,
-        () => measure(nodeProgram('seed_multiloop', ...args)),
-        able ? { name: peer?.name ?? '', run: () => measure(theirs) } : undefined,
-      );
+      const ours = () => measure(nodeProgram('seed_multiloop', ...args));
+      if (!able) {
+        yield await paired(name, 'µs', pairs, ours);
+        continue;
+      }
+      const alone = { name: peer?.name ?? '', run: () => measure(theirs) };
+      yield await paired(name, 'µs', pairs, ours, alone);
+      if (backend === 'epoll') continue;
+      const threaded = nativeProgram(theirs.command, ...args, 1);
+      const beside = { name: `${alone.name}, 2 threads`, run: () => measure(threaded) };
+      yield await paired(name, 'µs', pairs, ours, beside);
     }
   }
 }

@@ -53,6 +53,9 @@ export interface Native {
   layout(): Record<string, number>;
   sysRead(fd: number, into: Uint8Array, offset: number, length: number): number;
   sysWrite(fd: number, from: Uint8Array, offset: number, length: number): number;
+  sysShare(small: Uint8Array): void;
+  sysReadSmall(fd: number, length: number): number;
+  sysWriteSmall(fd: number, length: number): number;
   sysClose(fd: number): number;
   sysDup(fd: number): number;
   sysPipe(): [number, number] | number;

@@ -227,6 +227,17 @@ test('a freed event answers ERR_EVENT_FREED', () => {
   });
 });
 
+test('with debug, the error of a freed event tells where it was freed', () => {
+  for (const debug of [true, false]) {
+    using base = new EventBase({ debug });
+    const event = base.timer(nothing);
+    event.free();
+    const cause = thrownBy(() => event.add()).cause as Error | undefined;
+    assert.is(cause?.message, debug ? 'It was freed here' : undefined);
+    if (debug) assert.match(cause?.stack ?? '', /errors\.test/);
+  }
+});
+
 test('a closed base answers ERR_BASE_CLOSED, and so do its events', () => {
   const base = new EventBase();
   const event = base.timer(nothing).add(5);

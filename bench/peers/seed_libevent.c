@@ -3,11 +3,13 @@
 // readable and then counts the time until as many bytes were read as were written; every read
 // passes a byte on to the next pair of the ring as long as the budget of writes lasts.
 //
-//   seed_libevent BACKEND PAIRS ACTIVE WRITES
+//   seed_libevent BACKEND PAIRS ACTIVE WRITES [THREADS]
 //
-// prints the microseconds of each of 25 runs, one a line.
+// prints the microseconds of each of 25 runs, one a line. THREADS are idle ones beside the loop's:
+// with any, the kernel counts references to the descriptors that a call looks at.
 
 #include <event2/event.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,10 +87,19 @@ static double run(struct event_base* base, int active, int writes) {
   return micros() - start;
 }
 
+static void* idle(void* unused) {
+  for (;;) pause();
+  return unused;
+}
+
 int main(int argc, char** argv) {
-  if (argc != 5) {
-    fprintf(stderr, "usage: %s BACKEND PAIRS ACTIVE WRITES\n", argv[0]);
+  if (argc != 5 && argc != 6) {
+    fprintf(stderr, "usage: %s BACKEND PAIRS ACTIVE WRITES [THREADS]\n", argv[0]);
     return 2;
+  }
+  for (int i = argc == 6 ? atoi(argv[5]) : 0; i > 0; i--) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, idle, NULL) != 0) fail("pthread_create");
   }
   pair_count = atoi(argv[2]);
   const int active = atoi(argv[3]);

@@ -85,7 +85,6 @@ napi_value base_poll(napi_env env, napi_callback_info info) {
   host->base->end_of_pass();
   Micros timeout = host->base->next_timeout();
   if (timeout < 0 || timeout > limit) timeout = limit;
-  host->in_pass = true;
   return js(env, host->base->poll(timeout));
 }
 
@@ -130,7 +129,7 @@ napi_value base_update_time(napi_env env, napi_callback_info info) {
   const Args<1> args(env, info);
   BaseHost* host = args.state().host(args.u32(0));
   // Outside a pass nothing is cached, so there is nothing to refresh.
-  if (host != nullptr && host->in_pass) host->base->update_time();
+  if (host != nullptr && host->page->time_cached != 0) host->base->update_time();
   return js_undefined(env);
 }
 
@@ -260,6 +259,8 @@ napi_value layout(napi_env env, napi_callback_info) {
   set("error", offsetof(Page, error));
   set("virtual", offsetof(Page, virtual_now));
   set("virtualMax", offsetof(Page, virtual_max));
+  set("timeCached", offsetof(Page, time_cached));
+  set("unsettled", offsetof(Page, unsettled));
   set("now", offsetof(Page, now));
   set("idle", offsetof(Page, idle));
   set("turns", offsetof(Page, turns));

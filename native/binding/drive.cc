@@ -40,7 +40,6 @@ bool EnvState::enter(BaseHost* host, Reason reason) {
   ML_CHECK(napi_open_handle_scope(env_, &scope) == napi_ok);
   host->page->reason = static_cast<std::int32_t>(reason);
   host->dispatching = true;
-  host->in_pass = true;
   napi_value receiver = nullptr;
   napi_value dispatcher = nullptr;
   napi_value result = nullptr;
@@ -49,7 +48,6 @@ bool EnvState::enter(BaseHost* host, Reason reason) {
   const napi_status status =
       napi_make_callback(env_, host->context, receiver, dispatcher, 0, nullptr, &result);
   host->dispatching = false;
-  host->in_pass = false;
   host->base->end_of_pass();
   const bool alive = status == napi_ok || report_pending();
   if (host->closed) close_host(host);
@@ -357,7 +355,6 @@ int EnvState::run(BaseHost* host, bool prefer_base_drive, napi_value dispatcher,
 
 void EnvState::stop(BaseHost* host) {
   // After its loop a base has no cached time, whatever of the pass is still on the stack.
-  host->in_pass = false;
   host->base->end_of_pass();
   if (!host->running()) return;
   if (host->drive == Drive::kBase) {

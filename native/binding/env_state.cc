@@ -48,8 +48,10 @@ BaseHost* EnvState::add_host() {
 
 void EnvState::close_host(BaseHost* host) {
   if (host->dispatching) {
-    // The dispatcher is on the stack: it goes when that returns.
+    // The dispatcher is on the stack: it goes when that returns. Its signals take their default
+    // action from now on, as whoever closes it may count on.
     host->closed = true;
+    host->base->release_signals();
     return;
   }
   stop(host);

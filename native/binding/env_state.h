@@ -38,7 +38,6 @@ struct BaseHost {
   Drive drive = Drive::kNone;
   NestedDrive* nested = nullptr;
   bool dispatching = false;  // control is in the dispatcher
-  bool in_pass = false;      // the clock stands still: in the dispatcher, or in loopSync's
   bool closed = false;       // closed while dispatching: destroyed when it returns
 
   bool running() const { return drive != Drive::kNone; }
@@ -73,6 +72,9 @@ class EnvState {
   void release_inbox(BaseHost* host);
   bool released() const { return released_; }
 
+  // Memory of TypeScript's (src/event/sys.ts) for reads and writes of a few bytes.
+  ByteSpan small{nullptr, 0};
+  napi_ref small_memory = nullptr;
   // The peer of the last accept on this thread.
   sys::SockAddr last_peer{};
 

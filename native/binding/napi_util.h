@@ -72,7 +72,11 @@ inline napi_value js(napi_env env, double value) {
   napi_create_double(env, value, &out);
   return out;
 }
-inline napi_value js(napi_env env, long value) { return js(env, static_cast<double>(value)); }
+// A count or -errno: nearly always a small integer, which costs JavaScript less than a double.
+inline napi_value js(napi_env env, long value) {
+  const auto narrow = static_cast<std::int32_t>(value);
+  return narrow == value ? js(env, narrow) : js(env, static_cast<double>(value));
+}
 inline napi_value js(napi_env env, const char* text) {
   napi_value out = nullptr;
   napi_create_string_utf8(env, text, NAPI_AUTO_LENGTH, &out);

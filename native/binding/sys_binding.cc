@@ -82,6 +82,32 @@ napi_value sys_write(napi_env env, napi_callback_info info) {
   return js(env, sys::write(args.i32(0), from.data + offset, length));
 }
 
+// sysShare(bytes: Uint8Array): the memory that sysReadSmall and sysWriteSmall use. Naming memory in
+// a call costs more than a small read does.
+napi_value sys_share(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  EnvState& state = args.state();
+  if (state.small_memory != nullptr) napi_delete_reference(env, state.small_memory);
+  ML_CHECK(napi_create_reference(env, args[0], 1, &state.small_memory) == napi_ok);
+  state.small = bytes_of(env, args[0]);
+  return js_undefined(env);
+}
+
+// (fd, length) -> count | -errno
+napi_value sys_read_small(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  const ByteSpan& small = args.state().small;
+  ML_CHECK(args.u32(1) <= small.length);
+  return js(env, sys::read(args.i32(0), small.data, args.u32(1)));
+}
+
+napi_value sys_write_small(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  const ByteSpan& small = args.state().small;
+  ML_CHECK(args.u32(1) <= small.length);
+  return js(env, sys::write(args.i32(0), small.data, args.u32(1)));
+}
+
 // Refuses, with -EPERM, what the ledger owns.
 napi_value sys_close(napi_env env, napi_callback_info info) {
   const Args<1> args(env, info);

@@ -3,6 +3,7 @@
 #include "base.h"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 
 #include "check.h"
@@ -30,8 +31,7 @@ Base::Base(const BackendType& type, std::unique_ptr<Backend> backend, Page* page
 Base::~Base() {
   detach();
   drop_posts();
-  for (int signal = 1; signal <= kSignalsMax; ++signal)
-    if (caught_ & bit_of(signal)) drop_signal(signal);
+  release_signals();
 }
 
 // ── events ──────────────────────────────────────────────────────────────────────────────────
@@ -280,9 +280,11 @@ void Base::unlink(std::uint32_t slot, bool by_hand) {
       drop_signal(event.fd);
     else
       idle_caught_ |= bit_of(event.fd);
+    page_->unsettled = 1;
     return;
   }
   changes_.narrow(event.fd, wanted(key));
+  page_->unsettled = 1;
   if (ready_left_) narrow_ready(event.fd, wanted(key));
 }
 
@@ -324,6 +326,10 @@ void Base::drop_signal(int signal) {
   idle_caught_ &= ~bit_of(signal);
   // What came for events that are gone is not for those that come later.
   signal_box_->take(signal);
+}
+
+void Base::release_signals() {
+  while (caught_ != 0) drop_signal(std::countr_zero(caught_) + 1);
 }
 
 // ── descriptors of the base itself ──────────────────────────────────────────────────────────

@@ -88,6 +88,8 @@ class Base {
   // Takes `fd` out of the kernel's set at once: it is about to belong to somebody else. Events that
   // were left on it stay, and hear nothing.
   void forget(int fd);
+  // Gives back every signal at once: for a base that is closed and destroyed a moment later.
+  void release_signals();
   // Tells the kernel what was changed since the last wait: for a base that may not wait again.
   void apply_changes();
 
@@ -111,7 +113,7 @@ class Base {
   // Timers that are due by the turn's time, once more: check watchers may have set some.
   void expire_timers();
   // Between passes the cached time is stale and every question reads the clock.
-  void end_of_pass() { time_cached_ = false; }
+  void end_of_pass() { page_->time_cached = 0; }
   Micros now();
   void update_time();
 
@@ -202,7 +204,6 @@ class Base {
   bool inbox_refd_ = true;
   int external_ = -1;
   Micros now_ = 0;
-  bool time_cached_ = false;
   int failure_ = 0;           // of applying changes, for the next wait to report
   std::vector<int> refused_;  // descriptors that the kernel would not watch
   // What the kernel reported and the ring had no room for yet.

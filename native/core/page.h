@@ -35,7 +35,9 @@ struct Page {
   std::int32_t error;        // -errno of a wait that failed
   std::int32_t virtual_now;  // what keeps the loop going without an event: an inbox
   std::int32_t virtual_max;
-  std::int32_t spare[3];
+  std::int32_t time_cached;  // `now` holds for this pass; TypeScript ends that with the pass
+  std::int32_t unsettled;    // changes wait to be told to the kernel
+  std::int32_t spare;
   double now;      // microseconds, monotonic: the turn's cached time
   double idle;     // microseconds spent waiting since the base was made
   double turns;    // waits since the base was made

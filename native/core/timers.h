@@ -38,6 +38,12 @@ class Timers {
     std::uint32_t owner;
   };
   Due first() const;
+  // The owners of those in the heap that may be due after the first.
+  template <typename Visit>
+  void visit_next(Visit visit) const {
+    for (std::uint32_t place = 1; place <= 4 && place < heap_.size(); ++place)
+      visit(heap_.at(place).owner);
+  }
   // Every structure, walked; for tests and debug mode.
   bool valid() const;
 

@@ -24,8 +24,8 @@ export type Flags = Record<string, Flag>;
 
 export interface Command {
   name: string;
-  /** What follows the name in the usage line. */
-  argument?: string;
+  /** What follows the name in the usage line; without it the command takes no argument. */
+  arguments?: string;
   flags: Flags;
 }
 
@@ -41,7 +41,7 @@ export type GivenFlags<F extends Flags> = {
 };
 
 export interface Parsed<F extends Flags = Flags> {
-  argument: string | undefined;
+  arguments: string[];
   flags: GivenFlags<F>;
 }
 
@@ -110,20 +110,18 @@ export function parse<F extends Flags>(
   const asked = tokens.find((token) => isAlways(token.name));
   if (asked !== undefined) return asked.name as Asked;
   const given: Record<string, Given<unknown>> = {};
-  let argument: string | undefined;
+  const words: string[] = [];
   for (const token of tokens) {
     if (token.kind === 'flag') given[token.name] = fromFlag(command, token);
-    else if (command.argument === undefined)
+    else if (command.arguments === undefined)
       throw new UsageError(`${command.name} takes no argument; '${token.raw}' is one`);
-    else if (argument !== undefined)
-      throw new UsageError(`${command.name} takes one argument; '${token.raw}' is a second one`);
-    else argument = token.raw;
+    else words.push(token.raw);
   }
   for (const [name, flag] of Object.entries(command.flags)) {
     const found = given[name] ?? fromEnvironment(name, flag, env);
     if (found !== undefined) given[name] = found;
   }
-  return { argument, flags: given as GivenFlags<F> };
+  return { arguments: words, flags: given as GivenFlags<F> };
 }
 
 function isAlways(name: string): name is Asked {

@@ -9,7 +9,7 @@ const LOOPS_LISTED_MAX = 8;
 
 export interface Served {
   version: string;
-  /** What the worker is called. */
+  /** What the worker is called, and its arguments. */
   worker: string;
   /** Whether its address is one for a browser. */
   isHttp: boolean;

@@ -12,7 +12,7 @@ import {
   text,
   variableOf,
 } from './args.js';
-import { readyMadeWorkers } from './ready_made.js';
+import { readyMadeUsages } from './ready_made.js';
 import { styled } from './terminal.js';
 
 const serveFlags = {
@@ -56,7 +56,7 @@ const doctorFlags = {
 } satisfies Flags;
 
 export const commands = {
-  serve: { name: 'serve', argument: '[worker]', flags: serveFlags },
+  serve: { name: 'serve', arguments: '[worker] [argument ...]', flags: serveFlags },
   doctor: { name: 'doctor', flags: doctorFlags },
 } satisfies Record<string, Command>;
 
@@ -80,8 +80,8 @@ const always: [string, string][] = [
   ['    --version', 'show the version'],
 ];
 
-function usageOf({ name, argument }: Command): string {
-  return argument === undefined ? name : `${name} ${argument}`;
+function usageOf(command: Command): string {
+  return command.arguments === undefined ? command.name : `${command.name} ${command.arguments}`;
 }
 
 export function help(version: string): string {
@@ -121,10 +121,10 @@ export function commandHelp(command: Command): string {
 }
 
 function aboutServe(): string[] {
-  const names = readyMadeWorkers().join(', ');
   return [
     'Starts the loops, listens, and hands each new connection to one of them. The worker is the',
-    `path of a module whose default export is one, or a ready-made one: ${names}.`,
-    'Without a worker it is http. Ctrl-C stops; a second Ctrl-C does not wait for the drain.',
+    `path of a module whose default export is one, or a ready-made one: ${readyMadeUsages()}.`,
+    'Without a worker it is http. The arguments are for the worker; a module finds them in',
+    'loop.workerData.arguments. Ctrl-C stops; a second Ctrl-C does not wait for the drain.',
   ];
 }

@@ -8,7 +8,10 @@ import { oneLine } from './terminal.js';
 /** A failure that has been explained; its message is all there is to print. */
 export class Failure extends Error {}
 
-const ownFiles = fileURLToPath(new URL('../', import.meta.url));
+/** What is not the user's own code: multiloop, and the workers that come with it. */
+const ownFolders = ['../', '../../workers/'].map((folder) =>
+  fileURLToPath(new URL(folder, import.meta.url)),
+);
 
 export function describe(error: unknown): string {
   if (!(error instanceof Error)) return oneLine(`thrown: ${String(error)}`);
@@ -35,7 +38,8 @@ export function placeOf(stack: string): string | undefined {
     if (frame === null) continue;
     const [, file, row, column] = frame;
     const path = pathOf(file);
-    if (path.startsWith(ownFiles) || path.includes('/node_modules/piscina/')) continue;
+    if (ownFolders.some((folder) => path.startsWith(folder))) continue;
+    if (path.includes('/node_modules/piscina/')) continue;
     return `${shortPath(path)}:${row}:${column}`;
   }
   return undefined;

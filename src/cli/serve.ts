@@ -22,13 +22,14 @@ const DRAIN_MS = 10_000;
 
 /** Resolves when the server was stopped; throws when it cannot start or has to give up. */
 export async function serveCommand(parsed: Parsed<ServeFlags>, version: string): Promise<void> {
-  const name = parsed.argument ?? 'http';
-  const { worker, isReadyMade } = findWorker(name);
+  const [name = 'http', ...rest] = parsed.arguments;
+  const { worker, isReadyMade } = findWorker(name, rest);
   const { flags } = parsed;
   const where = listenWhere(flags);
   const drainMs = flags['drain-ms']?.value ?? DRAIN_MS;
   const options: ServeOptions = {
     worker,
+    workerData: { arguments: rest },
     listen: where,
     loops: flags.loops?.value,
     backend: backends(flags.backend),
@@ -46,7 +47,8 @@ export async function serveCommand(parsed: Parsed<ServeFlags>, version: string):
   }
   const flushEvents = tellEvents(group);
   const stopSaying = sayStopping(group, drainMs);
-  print(banner(group, { version, worker: name, isHttp: isReadyMade && name === 'http' }));
+  const isHttp = isReadyMade && name === 'http';
+  print(banner(group, { version, worker: [name, ...rest].join(' '), isHttp }));
   try {
     await group.closed;
     note('stopped');

@@ -99,11 +99,11 @@ export class Dispatcher {
 
   activate(event: EventHandle, what: EvMask): void {
     if (event._active === 0) {
-      this.#queues[event.priority].push(event);
+      this.#queues[event._priority].push(event);
       this.active++;
       this.#grown();
       // A more urgent event than the one that runs goes first (libevent's inversion guard).
-      if (event.priority < this.#current) this.continueAsked = true;
+      if (event._priority < this.#current) this.continueAsked = true;
     }
     event._active |= what;
   }
@@ -113,7 +113,7 @@ export class Dispatcher {
     if ((event._active & Ev.SIGNAL) === 0) event._calls = 0;
     if (event._active !== 0) return;
     event._byHand = false;
-    this.#queues[event.priority].remove(event);
+    this.#queues[event._priority].remove(event);
     this.#words[Word.ACTIVE] = --this.active;
   }
 
@@ -142,7 +142,7 @@ export class Dispatcher {
     for (const event of this.handles.splice(0)) {
       const finalizer = event?._abandon();
       if (finalizer !== undefined && finalize)
-        process.nextTick(() => event?._resource.runInAsyncScope(finalizer));
+        process.nextTick(() => event?.runInAsyncScope(finalizer));
     }
   }
 
@@ -164,6 +164,7 @@ export class Dispatcher {
       this.running = undefined;
       if (this.#passEnds.length > 0) this.#endPass();
       this.inPass = false;
+      this.#words[Word.TIME_CACHED] = 0;
       if (this.#debug && !this.closed) this.check();
     }
   }
@@ -180,7 +181,7 @@ export class Dispatcher {
       const event = this.handles[words[at] % EVENT_SLOTS];
       if (event === undefined || event._id !== words[at]) continue;
       if (event._active === 0) {
-        this.#queues[event.priority].push(event);
+        this.#queues[event._priority].push(event);
         this.active++;
       }
       event._byHand = false;
@@ -274,7 +275,7 @@ export class Dispatcher {
       this.#runSignal(event, what);
       return;
     }
-    event._resource.runInAsyncScope(event._callback, undefined, what, event);
+    event.runInAsyncScope(event._callback, undefined, what, event);
     if (!this.sync) drainTicks();
   }
 
@@ -288,7 +289,7 @@ export class Dispatcher {
     try {
       do {
         event._calls--;
-        event._resource.runInAsyncScope(event._callback, undefined, told, event);
+        event.runInAsyncScope(event._callback, undefined, told, event);
         if (!this.sync) drainTicks();
         told = Ev.SIGNAL;
       } while (event._calls > 0 && !this.breakAsked && !this.closed);
@@ -316,7 +317,7 @@ export class Dispatcher {
         const { _next: next } = event;
         const sound =
           event._active !== 0 &&
-          event.priority === priority &&
+          event._priority === priority &&
           this.handles[event._id % EVENT_SLOTS] === event &&
           (next === undefined || next._previous === event);
         if (!sound) throw new Error(`multiloop: internal invariant broken: queue of ${event}`);

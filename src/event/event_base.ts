@@ -338,7 +338,8 @@ export class EventBase implements Disposable {
     } finally {
       this.#sync = dispatcher.sync = dispatcher.breakAsked = false;
       this.#words[Word.NONBLOCK] = this.#words[Word.NO_EXIT] = 0;
-      native.baseStop(this._id);
+      this.#words[Word.TIME_CACHED] = 0;
+      if (this.#words[Word.UNSETTLED]) native.baseStop(this._id);
     }
   }
 
@@ -390,7 +391,8 @@ export class EventBase implements Disposable {
   /** Milliseconds of the monotonic clock, cached for one pass. */
   now(): number {
     this._checkOpen();
-    return native.baseNow(this._id) / 1000;
+    const cached = this.#words[Word.TIME_CACHED] !== 0;
+    return (cached ? this.#numbers[Num.NOW] : native.baseNow(this._id)) / 1000;
   }
   /** Milliseconds since 1970, cached for one pass. It steps when somebody sets the clock. */
   wallTime(): number {
@@ -484,7 +486,7 @@ export class EventBase implements Disposable {
 
   /** @internal Runs `callback` in `event`'s async context, then what it queued. */
   _runIn(event: EventHandle, callback: () => void): void {
-    event._resource.runInAsyncScope(callback);
+    event.runInAsyncScope(callback);
     if (!this.#sync) drainTicks();
   }
 

@@ -19,30 +19,32 @@ const { ESTALE, EOPNOTSUPP, EPROTOTYPE } = constants.errno;
 
 const IO = Ev.READ | Ev.WRITE | Ev.CLOSED;
 
-export class EventHandle implements Disposable {
-  readonly base: EventBase;
-  /** The descriptor, the number of a signal, or -1 for a timer or a user event. */
-  readonly fd: number;
-  readonly mask: EvMask;
-  readonly callback: EventCallback;
-
+/** Each callback runs in its event's async context, so an event is a resource of Node's. */
+export class EventHandle extends AsyncResource implements Disposable {
+  // The fields that a dispatch touches come first, so that they share lines of the processor's
+  // cache: with a million timers that fire in any order, each line is fetched from memory.
   /** @internal */ readonly _id: number;
-  /** @internal */ readonly _resource = new AsyncResource('multiloop.event');
-  /** @internal What the dispatcher calls: the callback, or the finalizer. */
-  _callback: EventCallback;
   // Active state, owned by the base's dispatcher: why, how often its signal came, whether it still
   // has to be removed or set anew before its callback, the pass in which it ran last, and the
   // queue's links.
   /** @internal */ _active: EvMask = 0;
   /** @internal */ _calls = 0;
   /** @internal */ _byHand = false;
+  /** @internal */ _priority: number;
   /** @internal */ _ranIn = 0;
-  /** @internal */ _next: EventHandle | undefined;
-  /** @internal */ _previous: EventHandle | undefined;
+  /** @internal */ _next: EventHandle | undefined = undefined;
+  /** @internal */ _previous: EventHandle | undefined = undefined;
+  readonly mask: EvMask;
+  /** @internal What the dispatcher calls: the callback, or the finalizer. */
+  _callback: EventCallback;
+
+  readonly base: EventBase;
+  /** The descriptor, the number of a signal, or -1 for a timer or a user event. */
+  readonly fd: number;
+  readonly callback: EventCallback;
   /** @internal */ _freed = false;
   #finalizer: (() => void) | undefined;
   #freedAt: Error | undefined;
-  #priority: number;
 
   /** @internal Use `base.event()` or `base.timer()`. */
   constructor(
@@ -53,17 +55,19 @@ export class EventHandle implements Disposable {
     callback: EventCallback,
     priority: number,
   ) {
-    this.base = base;
+    super('multiloop.event');
     this._id = id;
-    this.fd = fd;
+    this._priority = priority;
     this.mask = mask;
-    this.callback = this._callback = callback;
-    this.#priority = priority;
+    this._callback = callback;
+    this.base = base;
+    this.fd = fd;
+    this.callback = callback;
   }
 
   /** 0 is the most urgent. Throws while the event is active. */
   get priority(): number {
-    return this.#priority;
+    return this._priority;
   }
   set priority(value: number) {
     this.#alive();
@@ -73,7 +77,7 @@ export class EventHandle implements Disposable {
         'ERR_BAD_MASK',
         'The priority of an active event cannot change; change it in or after its callback',
       );
-    this.#priority = value;
+    this._priority = value;
   }
 
   /**
@@ -179,7 +183,7 @@ export class EventHandle implements Disposable {
     this.free();
   }
 
-  toString(): string {
+  override toString(): string {
     return `event(${keyText(this.fd, this.mask)}, ${maskText(this.mask)})`;
   }
 

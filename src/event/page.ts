@@ -25,6 +25,8 @@ export const Word = {
   ERROR: 10,
   VIRTUAL: 11,
   VIRTUAL_MAX: 12,
+  TIME_CACHED: 13,
+  UNSETTLED: 14,
   /** {event, what} records from here on. */
   RING: WORDS + NUMBERS * 2,
 } as const;

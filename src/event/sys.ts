@@ -6,6 +6,12 @@ import { checkInteger, invalidType } from '../validate.js';
 
 const FD_MAX = 2 ** 31 - 1;
 
+/** Up to so many bytes go through memory that the native side knows already. */
+const SMALL_BYTES = 64;
+// With memory of its own: V8 keeps that of small arrays where it moves them.
+const small = new Uint8Array(new ArrayBuffer(SMALL_BYTES));
+native.sysShare(small);
+
 function range(bytes: Uint8Array, offset: number, length: number | undefined): number {
   if (!(bytes instanceof Uint8Array))
     throw invalidType('bytes', 'an instance of Uint8Array', bytes);
@@ -61,10 +67,17 @@ export const sys = {
   },
   read(fd: number, into: Uint8Array, offset = 0, length?: number): number {
     const count = range(into, offset, length);
-    return native.sysRead(checkInteger('fd', fd, 0, FD_MAX), into, offset, count);
+    checkInteger('fd', fd, 0, FD_MAX);
+    if (count > SMALL_BYTES) return native.sysRead(fd, into, offset, count);
+    const got = native.sysReadSmall(fd, count);
+    for (let i = 0; i < got; i++) into[offset + i] = small[i];
+    return got;
   },
   write(fd: number, from: Uint8Array, offset = 0, length?: number): number {
     const count = range(from, offset, length);
-    return native.sysWrite(checkInteger('fd', fd, 0, FD_MAX), from, offset, count);
+    checkInteger('fd', fd, 0, FD_MAX);
+    if (count > SMALL_BYTES) return native.sysWrite(fd, from, offset, count);
+    for (let i = 0; i < count; i++) small[i] = from[offset + i];
+    return native.sysWriteSmall(fd, count);
   },
 };

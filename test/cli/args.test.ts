@@ -20,7 +20,7 @@ import { placeOf, syntaxPlace } from '../../src/cli/failure.js';
 
 const command = {
   name: 'brew',
-  argument: '[tea]',
+  arguments: '[tea ...]',
   flags: {
     cups: { value: 'N', help: '', read: integer(1, 9) },
     'milk-ml': { value: 'ML', help: '', read: integer(0, 500) },
@@ -46,8 +46,9 @@ function refused(args: string[], env: NodeJS.ProcessEnv = {}): string {
 }
 
 test('flags, their values in both spellings, lists and switches', () => {
-  const { argument, flags } = given(['green', '--cups=3', '--spice', 'mint, ginger', '--hot']);
-  assert.is(argument, 'green');
+  const args = ['green', '--cups=3', '--spice', 'mint, ginger', 'black', '--hot'];
+  const { arguments: teas, flags } = given(args);
+  assert.equal(teas, ['green', 'black']);
   assert.is(flags.cups?.value, 3);
   assert.equal(flags.spice?.value, ['mint', 'ginger']);
   assert.is(flags.hot?.value, true);
@@ -99,8 +100,14 @@ test('an unknown option is told with the nearest', () => {
 });
 
 test('after -- nothing is an option', () => {
-  assert.is(given(['--hot', '--', '--cups']).argument, '--cups');
-  assert.is(refused(['--', 'a', '--hot']), "brew takes one argument; '--hot' is a second one");
+  assert.equal(given(['--hot', '--', '--cups']).arguments, ['--cups']);
+  assert.equal(given(['a', '--', '-b', '--hot']).arguments, ['a', '-b', '--hot']);
+});
+
+test('a command without arguments refuses one', () => {
+  const bare = { name: 'rinse', flags: {} };
+  assert.throws(() => parse(bare, ['cup'], {}), /^rinse takes no argument; 'cup' is one$/);
+  assert.equal(parse(bare, [], {}), { arguments: [], flags: {} });
 });
 
 test('help and version win over mistakes', () => {

@@ -16,7 +16,7 @@ function good({ code, stdout, stderr }: Ended): string {
 test('help and version at every level, on stdout', async () => {
   const top = good(await run('--help'));
   assert.match(top, 'Usage: multiloop <command> [options]');
-  assert.match(top, 'serve [worker]');
+  assert.match(top, 'serve [worker] [argument ...]');
   assert.match(top, 'doctor');
   assert.is(good(await run('-h')), top);
   assert.match(good(await run('doctor', '--help')), '--json');
@@ -24,7 +24,7 @@ test('help and version at every level, on stdout', async () => {
   for (const flag of ['port', 'host', 'path', 'loops', 'backend', 'waker', 'policy', 'drain-ms'])
     assert.match(serve, `--${flag} `);
   assert.match(serve, '--max-connections');
-  assert.match(serve, 'ready-made one: echo, http');
+  assert.match(serve, 'ready-made one: echo, http, tail FILE');
   for (const level of [[], ['serve'], ['doctor']])
     assert.match(good(await run(...level, '--version')), /^\d+\.\d+\.\d+\n$/);
 });

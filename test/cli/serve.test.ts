@@ -144,6 +144,16 @@ test('a worker by its path', async () => {
   await stopped(cli);
 });
 
+test('a worker gets the arguments that follow it', async () => {
+  const told = '(conn) => conn.end(JSON.stringify(conn.loop.workerData))';
+  const file = scratch('arguments.mjs', `export default { open: ${told} };\n`);
+  const cli = new Cli(['serve', file, 'a', '--loops', '1', 'b c', '--port=0', '--', '--d']);
+  const data = await readAll(await open(await cli.port()));
+  assert.equal(JSON.parse(data), { arguments: ['a', 'b c', '--d'] });
+  assert.match(cli.stdout, ` ${file} a b c --d on `);
+  await stopped(cli);
+});
+
 // ── the end ──
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {

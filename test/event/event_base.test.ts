@@ -685,13 +685,30 @@ behaviour('events() lists what is added or active, each once', (t) => {
 behaviour('an event tells what it is', (t) => {
   const [a] = t.pair();
   const base = t.base({ priorities: 3 });
-  const event = base.event(a, READ | PERSIST, () => undefined, { priority: 2 });
+  const callback = () => undefined;
+  const event = base.event(a, READ | PERSIST, callback, { priority: 2 });
   assert.is(event.fd, a);
   assert.is(event.mask, READ | PERSIST);
   assert.is(event.base, base);
+  assert.is(event.callback, callback);
   assert.is(event.priority, 2);
   assert.is(base.timer(() => undefined).fd, -1);
   assert.is(String(event), `event(fd ${a}, READ|PERSIST)`);
+});
+
+behaviour('an event moves to another base by being made anew there', async (t) => {
+  const [a, b] = t.pair();
+  const [from, to] = [t.base(), t.base()];
+  const seen: EventHandle[] = [];
+  const old = from.event(a, READ | PERSIST, (_, self) => seen.push(self)).add();
+  await t.run(from, LoopFlag.NONBLOCK);
+  old.free();
+  const moved = to.event(old.fd, old.mask & ~PERSIST, old.callback).add();
+  t.write(b);
+  assert.is(await t.run(from), 'empty');
+  assert.is(await t.run(to), 'empty');
+  assert.equal(seen.length, 1);
+  assert.is(seen[0], moved);
 });
 
 // ── many ────────────────────────────────────────────────────────────────────────────────────────

@@ -223,6 +223,20 @@ listening('deferAccept waits for the first bytes', { deferAccept: true }, async 
   assert.is(sys.read(fd, Buffer.alloc(16)), 5);
 });
 
+listening('a port is free again at once', {}, async (door) => {
+  const { port } = door;
+  const socket = await door.connect(port, '127.0.0.1');
+  const [{ fd }] = await door.until(1);
+  // Who closes first has the port in TIME_WAIT, which forbids it to others.
+  assert.is(sys.close(fd), 0);
+  door.accepted.length = 0;
+  await once(socket.resume(), 'close');
+  door.listener.close();
+  const next = new Listener(door.base, { port }, () => undefined);
+  assert.is((next.address as { port: number }).port, port);
+  next.close();
+});
+
 // ── what goes wrong ─────────────────────────────────────────────────────────────────────────────
 
 test('a port in use answers with the error that Node gives', async () => {

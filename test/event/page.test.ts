@@ -16,6 +16,8 @@ test('every word stands where the native side has it', () => {
     WATCHING: 'watching',
     VIRTUAL: 'virtual',
     VIRTUAL_MAX: 'virtualMax',
+    TIME_CACHED: 'timeCached',
+    UNSETTLED: 'unsettled',
     NO_EXIT: 'noExit',
     NONBLOCK: 'nonblock',
     REASON: 'reason',
