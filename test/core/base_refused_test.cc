@@ -14,7 +14,6 @@ namespace multiloop::test {
 namespace {
 
 constexpr Micros kLong = 3'600'000'000;
-constexpr Micros kNap = 3'000;
 
 // An empty file without a name.
 Fd make_file() {
@@ -22,11 +21,6 @@ Fd make_file() {
   Fd file(mkostemp(name, O_CLOEXEC));
   EXPECT_EQ(unlink(name), 0);
   return file;
-}
-
-bool sleeps(Rig& rig) {
-  const Micros begin = monotonic_now();
-  return rig.poll(kNap) == 0 && monotonic_now() - begin >= kNap;
 }
 
 // A descriptor that epoll refuses is told once. poll and select have files that are always ready,

@@ -11,14 +11,8 @@ namespace multiloop::test {
 namespace {
 
 constexpr Micros kLong = 3'600'000'000;
-constexpr Micros kNap = 3'000;
 constexpr int kOne = SIGUSR1;
 constexpr int kOther = SIGUSR2;
-
-bool sleeps(Rig& rig) {
-  const Micros begin = monotonic_now();
-  return rig.poll(kNap) == 0 && monotonic_now() - begin >= kNap;
-}
 
 }  // namespace
 
@@ -120,8 +114,7 @@ TEST_EACH_BASE(a_signal_event_may_have_a_timeout) {
   EXPECT_EQ(rig.told(once), kSignal | kTimeout);
   EXPECT_EQ(rig.calls(once), 1);
   const EventId late = rig.add(kOther, kSignal, 1'000);
-  while (rig.told(late) == 0) rig.turn();
-  EXPECT_EQ(rig.told(late), kTimeout);
+  EXPECT_EQ(turn_until(rig, late), kTimeout);
   rig.poll();
   EXPECT_TRUE(!rig.signals.catches(kOther));
 }

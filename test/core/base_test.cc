@@ -20,20 +20,6 @@ namespace {
 constexpr Micros kMillisecond = 1'000;
 constexpr Micros kLong = 3'600'000'000;
 
-// Turns until the event is told; what it was told, or 0.
-Mask turn_until(Rig& rig, EventId id) {
-  const Micros limit = monotonic_now() + kPatience;
-  while (monotonic_now() < limit) {
-    rig.turn();
-    if (const Mask what = rig.told(id)) return what;
-  }
-  return 0;
-}
-
-void let_pass(Micros moment) {
-  while (monotonic_now() < moment) sched_yield();
-}
-
 }  // namespace
 
 // ── readiness ───────────────────────────────────────────────────────────────────────────────

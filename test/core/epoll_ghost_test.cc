@@ -12,8 +12,6 @@ namespace multiloop::test {
 
 namespace {
 
-constexpr Micros kNap = 3'000;
-
 // A readable socket that is closed under its number and lives on in a duplicate.
 struct Ghost {
   Pair pair;
@@ -26,12 +24,6 @@ struct Ghost {
 
 bool is_epoll(const Rig& rig) { return rig.base->backend().pollable_fd() >= 0; }
 std::uint32_t renewals(const Rig& rig) { return rig.base->backend().renewals(); }
-
-// Whether a wait lasts, and finds nothing.
-bool sleeps(Rig& rig) {
-  const Micros begin = monotonic_now();
-  return rig.poll(kNap) == 0 && monotonic_now() - begin >= kNap;
-}
 
 // At most one wait is cut short, and the set has been renewed as often as expected.
 void expect_rest(Rig& rig, std::uint32_t expected_renewals) {

@@ -10,6 +10,10 @@
 
 namespace multiloop::test {
 
+void let_pass(Micros moment) {
+  while (monotonic_now() < moment) sched_yield();
+}
+
 Random::Random() {
   const char* asked = std::getenv("ML_TEST_SEED");
   if (asked) state_ = std::strtoul(asked, nullptr, 10) | 1;
@@ -178,6 +182,20 @@ Inbox* Rig::attach(std::uint32_t capacity) {
   Inbox::release_creator(handle);
   if (EXPECT_TRUE(inbox_ != nullptr)) EXPECT_EQ(base->attach(inbox_), 0);
   return inbox_;
+}
+
+Mask turn_until(Rig& rig, EventId id) {
+  const Micros limit = monotonic_now() + kPatience;
+  while (monotonic_now() < limit) {
+    rig.turn();
+    if (const Mask what = rig.told(id)) return what;
+  }
+  return 0;
+}
+
+bool sleeps(Rig& rig) {
+  const Micros begin = monotonic_now();
+  return rig.poll(kNap) == 0 && monotonic_now() - begin >= kNap;
 }
 
 namespace {

@@ -32,6 +32,9 @@ bool await(Condition condition) {
   return true;
 }
 
+// Keeps the thread busy until then.
+void let_pass(Micros moment);
+
 // Where threads meet before they race.
 class Gate {
  public:
@@ -164,6 +167,12 @@ class Rig {
  private:
   Inbox* inbox_ = nullptr;
 };
+
+// Turns until the event is told; what it was told, or 0.
+Mask turn_until(Rig& rig, EventId id);
+// Whether a wait lasts, and finds nothing.
+constexpr Micros kNap = 3'000;
+bool sleeps(Rig& rig);
 
 bool add_for_each_base(const char* file, const std::string& name, void (*body)(Rig& rig));
 
