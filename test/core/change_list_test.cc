@@ -236,7 +236,10 @@ TEST_EACH_LIST(watching_is_told_at_once_whatever_was_left_of_the_number) {
   EXPECT_EQ(subject.ready(number), kRead);
   subject.list.unwatch(number);
   EXPECT_EQ(subject.ready(number), 0);
-  EXPECT_EQ(subject.list.watch((1 << 20) - 1, kRead) < 0, true);
+  Pair closed;
+  const int bad = closed.far;
+  closed.far.close();
+  EXPECT_EQ(subject.list.watch(bad, kRead), -EBADF);
   EXPECT_TRUE(subject.list.valid());
 }
 
