@@ -260,7 +260,10 @@ void Base::link(Key* key, std::uint32_t slot) {
 
 void Base::take_out(std::uint32_t slot, bool by_hand) {
   const std::uint32_t before = parts(slot);
-  if (events_[slot].inserted) unlink(slot, by_hand);
+  if (events_[slot].inserted)
+    unlink(slot, by_hand);
+  else if (by_hand)
+    leave(slot);
   if (timers_.contains(slot)) timers_.remove(slot);
   events_[slot].interval = kForever;
   recount(slot, before);
@@ -287,10 +290,17 @@ void Base::unlink(std::uint32_t slot, bool by_hand) {
     page_->unsettled = 1;
     return;
   }
-  // Never refused: what is left was accepted before.
-  static_cast<void>(changes_.want(event.fd, wanted(key), false));
+  changes_.narrow(event.fd, wanted(key));
   page_->unsettled = 1;
-  if (ready_left_) narrow_ready(event.fd);
+  if (ready_left_) narrow_ready(event.fd, wanted(key));
+}
+
+// One that has fired is out already; who removes it by hand says that it is done with the number,
+// which may be another file's when the event comes back.
+void Base::leave(std::uint32_t slot) {
+  const int fd = events_[slot].fd;
+  if (fd < 0 || static_cast<std::size_t>(fd) >= descriptors_.size()) return;
+  if (descriptor(fd).last_fired == slot) descriptor(fd).last_fired = kNone;
 }
 
 void Base::forget(int fd) {
@@ -299,6 +309,8 @@ void Base::forget(int fd) {
   if (key.special != Special::kNo) return;
   changes_.forget(fd);
   key.last_fired = kNone;
+  narrow_ready(fd, 0);
+  std::erase(refused_, fd);
 }
 
 // ── signals ─────────────────────────────────────────────────────────────────────────────────

@@ -168,6 +168,7 @@ class Base {
   void link(Key* key, std::uint32_t slot);
   void take_out(std::uint32_t slot, bool by_hand);
   void unlink(std::uint32_t slot, bool by_hand);
+  void leave(std::uint32_t slot);
   Key& key_of(const Event& event);
   Key& descriptor(int fd);
   Mask wanted(const Key& key) const;
@@ -187,8 +188,8 @@ class Base {
   bool fits(std::uint32_t records, std::uint32_t limit) const;
   void activate_descriptor(const Ready& ready, std::uint32_t* found);
   bool tell(std::uint32_t first, Mask ready);
-  void narrow_ready(int fd);
-  void drain_signals();
+  void narrow_ready(int fd, Mask mask);
+  bool drain_signals();
   void drain_inbox();
   void drop_posts();
   void fire(std::uint32_t slot, Mask what, std::uint32_t calls = 0);
@@ -205,6 +206,7 @@ class Base {
   std::uint64_t caught_ = 0;    // signals that the source was asked for
   std::vector<EventId> begun_;  // events that hold their signal until the next wait, at most
   std::unique_ptr<SignalBox> signal_box_;
+  bool signals_left_ = false;  // they had no room in the last turn
   Timers timers_;
   EventCounts counts_{0, 0};
   Inbox* inbox_ = nullptr;

@@ -38,9 +38,13 @@ std::uint32_t Base::poll(Micros timeout) {
   if (told_all()) wait(timeout, &found);
   if (page_->time_cached == 0) update_time();
   page_->turns += 1;
+  // Signals that the last turn had no room for come first, or descriptors that are always ready
+  // would starve one with many events; in every other turn, or they would starve descriptors.
+  const bool signals_first = signals_left_;
+  if (signals_first) drain_signals();
   report_refused();
   drain_ready(&found);
-  drain_signals();
+  signals_left_ = !drain_signals() && !signals_first;
   expire_timers();
   drain_inbox();
   if (page_->ready > 0 || page_->messages > 0) found |= kFoundWork;
@@ -70,6 +74,8 @@ void Base::report_refused() {
   while (!refused_.empty() && fits(descriptor(refused_.back()).count, kRingForReady)) {
     const Ready ready{refused_.back(), kRead | kWrite};
     refused_.pop_back();
+    // The report may have waited for the ring, and the number been opened and accepted since.
+    if (changes_.in_kernel(ready.fd) != 0) continue;
     std::uint32_t found = 0;
     if (descriptor(ready.fd).count > 0) activate_descriptor(ready, &found);
   }
@@ -93,8 +99,7 @@ bool Base::fits(std::uint32_t records, std::uint32_t limit) const {
 
 // What the kernel has reported and nobody was told yet ends with the events that it was for: the
 // number may have another descriptor by the next turn.
-void Base::narrow_ready(int fd) {
-  const Mask mask = wanted(descriptor(fd));
+void Base::narrow_ready(int fd, Mask mask) {
   for (std::size_t i = ready_at_; i < ready_count_; ++i)
     if (ready_[i].fd == fd) ready_[i].what &= mask;
 }
@@ -136,15 +141,16 @@ bool Base::tell(std::uint32_t first, Mask ready) {
   return told;
 }
 
-void Base::drain_signals() {
-  if (signal_box_ == nullptr) return;
+// Answers whether all that were pending have been told.
+bool Base::drain_signals() {
+  if (signal_box_ == nullptr) return true;
   for (std::uint64_t left = signal_box_->pending(); left != 0; left &= left - 1) {
     const int signal = std::countr_zero(left) + 1;
     const Key& key = signals_[signal];
     // For an event that may come back, whose callback has yet to run: it stays in the box.
     if (key.count == 0) continue;
     // It stays in the box, and the next turn does not block.
-    if (!fits(key.count, kRingRecords)) return;
+    if (!fits(key.count, kRingRecords)) return false;
     const std::uint32_t calls = std::min(signal_box_->take(signal), kCallsMax);
     for (std::uint32_t slot = key.first; slot != kNone && calls > 0;) {
       const std::uint32_t next = events_[slot].next;
@@ -152,6 +158,7 @@ void Base::drain_signals() {
       slot = next;
     }
   }
+  return true;
 }
 
 void Base::expire_timers() {

@@ -32,6 +32,12 @@ int ChangeList::want(int fd, Mask mask, bool tell) {
   return 0;
 }
 
+void ChangeList::narrow(int fd, Mask mask) {
+  Interest& interest = at(fd);
+  interest.want &= mask;
+  if (interest.known) touch(fd, interest);
+}
+
 int ChangeList::watch(int fd, Mask mask) {
   ML_CHECK(mask != 0);
   Interest& interest = at(fd);
@@ -82,13 +88,16 @@ int ChangeList::apply(std::vector<int>* refused) {
       interest.kernel = mask;
       continue;
     }
-    interest.kernel = 0;
+    // The interest is as it was (backend.h), and may be taken out before it is told again.
     if (status == -ENOMEM || status == -ENOSPC) {
       failure = status;
       interest.dirty = interest.suspect = true;
       dirty_[kept++] = fd;
       continue;
     }
+    // What the kernel may still have of the number is an earlier file's, alive in a duplicate.
+    if (interest.kernel != 0) static_cast<void>(backend_->change(fd, interest.kernel, 0));
+    interest.kernel = 0;
     interest.known = false;
     if (mask != 0) refused->push_back(fd);
   }

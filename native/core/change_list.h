@@ -34,6 +34,9 @@ class ChangeList {
   // kernel hears of it even if nothing seems to change. Fails, with -errno and nothing changed,
   // only for a number that is new to this base.
   [[nodiscard]] int want(int fd, Mask mask, bool tell);
+  // Of what is wanted of `fd` only `mask` is left. A number that was refused or forgotten is not
+  // asked for again by that.
+  void narrow(int fd, Mask mask);
   // Told at once; for the descriptors of the base itself.
   [[nodiscard]] int watch(int fd, Mask mask);
   void unwatch(int fd) { forget(fd); }

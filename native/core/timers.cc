@@ -1,5 +1,7 @@
 #include "timers.h"
 
+#include <algorithm>
+
 #include "check.h"
 
 namespace multiloop {
@@ -16,7 +18,7 @@ CommonId Timers::common(Micros duration) {
 }
 
 void Timers::reserve(std::uint32_t owners) {
-  owners_ = owners;
+  owners_ = std::max(owners_, owners);
   heap_.reserve(owners);
   if (!queues_.empty() && nodes_.size() < owners) nodes_.resize(owners);
 }

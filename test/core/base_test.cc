@@ -20,42 +20,6 @@ namespace {
 constexpr Micros kMillisecond = 1'000;
 constexpr Micros kLong = 3'600'000'000;
 
-// Turns until the event is told; what it was told, or 0.
-Mask turn_until(Rig& rig, EventId id) {
-  const Micros limit = monotonic_now() + kPatience;
-  while (monotonic_now() < limit) {
-    rig.turn();
-    if (const Mask what = rig.told(id)) return what;
-  }
-  return 0;
-}
-
-void let_pass(Micros moment) {
-  while (monotonic_now() < moment) sched_yield();
-}
-
-// Counts what reaches a backend, and fails when told to.
-class Watched final : public Backend {
- public:
-  explicit Watched(std::unique_ptr<Backend> inner) : inner_(std::move(inner)) {}
-  int change(int fd, Mask before, Mask after) override {
-    ++changes;
-    return inner_->change(fd, before, after);
-  }
-  int wait(Micros timeout, std::span<Ready> out) override {
-    ++waits;
-    return failure != 0 ? failure : inner_->wait(timeout, out);
-  }
-  int pollable_fd() const override { return inner_->pollable_fd(); }
-
-  int changes = 0;
-  int waits = 0;
-  int failure = 0;
-
- private:
-  const std::unique_ptr<Backend> inner_;
-};
-
 }  // namespace
 
 // ── readiness ───────────────────────────────────────────────────────────────────────────────
@@ -116,90 +80,6 @@ TEST_EACH_BASE(several_events_share_a_descriptor) {
   EXPECT_EQ(rig.base->remove(reads), 0);
   EXPECT_EQ(rig.poll(), 0);
   EXPECT_EQ(rig.base->counts().added, 0);
-}
-
-TEST_EACH_BASE(adding_and_removing_in_any_order_agrees_with_a_model) {
-  struct Known {
-    std::size_t place;
-    Mask mask;
-    bool inserted;
-    bool persists;
-    int taken_out_in = -1;  // the turn in which it was removed by hand
-  };
-  Random random;
-  std::vector<Pair> pairs(6);
-  std::vector<bool> has_data(pairs.size(), false);
-  std::map<EventId, Known> events;
-  for (int turn = 0; turn < 1'500; ++turn) {
-    for (std::uint32_t steps = random.below(6); steps > 0; --steps) {
-      const std::size_t place = random.below(pairs.size());
-      auto at = events.begin();
-      if (!events.empty()) std::advance(at, random.below(events.size()));
-      switch (random.below(8)) {
-        case 0:
-          if (!has_data[place]) send_byte(pairs[place].far);
-          has_data[place] = true;
-          break;
-        case 1:
-          drain(pairs[place].near);
-          has_data[place] = false;
-          break;
-        case 2:
-        case 3: {
-          if (events.size() > 30) break;
-          const auto mask = static_cast<Mask>((1 + random.below(3)) << 1);
-          const bool persists = random.below(2) == 0;
-          const EventId id =
-              rig.create(pairs[place].near, static_cast<Mask>(mask | (persists ? kPersist : 0)));
-          events[id] = {place, mask, false, persists};
-          break;
-        }
-        case 4:
-        case 5:
-          if (events.empty()) break;
-          EXPECT_EQ(rig.base->add(at->first, kForever), 0);
-          at->second.inserted = true;
-          break;
-        case 6:
-          if (events.empty()) break;
-          if (random.below(2) == 0) {
-            EXPECT_EQ(rig.base->remove(at->first), 0);
-            at->second.inserted = false;
-          } else {
-            EXPECT_EQ(rig.base->destroy(at->first), 0);
-            events.erase(at);
-          }
-          break;
-        default: {
-          // The socket is replaced by another with the same number, in the middle of a turn. Its
-          // events are gone first, as the base demands of whoever closes.
-          if (random.below(4) != 0) break;
-          std::erase_if(events, [&](const auto& one) {
-            return one.second.place == place && rig.base->destroy(one.first) == 0;
-          });
-          const int number = pairs[place].near;
-          Pair fresh;
-          EXPECT_EQ(dup2(fresh.near, number), number);
-          pairs[place].far = std::move(fresh.far);
-          has_data[place] = false;
-        }
-      }
-    }
-    std::map<EventId, int> expected;
-    for (auto& [id, known] : events) {
-      const int what = (has_data[known.place] ? known.mask : known.mask & ~kRead);
-      if (!known.inserted || what == 0) continue;
-      expected[id] = what;
-      if (!known.persists) known.inserted = false;
-    }
-    rig.poll();
-    std::map<EventId, int> told;
-    for (const EventId id : rig.order()) told[id] = rig.told(id);
-    if (!EXPECT_TRUE(told == expected)) return;
-    if (!EXPECT_EQ(rig.page->ready, told.size())) return;
-    for (const auto& [id, known] : events)
-      if (!EXPECT_EQ(rig.pending(id), known.inserted ? known.mask : 0)) return;
-  }
 }
 
 TEST_EACH_BASE(an_event_added_again_in_its_turn_costs_no_change) {

@@ -10,6 +10,10 @@
 
 namespace multiloop::test {
 
+void let_pass(Micros moment) {
+  while (monotonic_now() < moment) sched_yield();
+}
+
 Random::Random() {
   const char* asked = std::getenv("ML_TEST_SEED");
   if (asked) state_ = std::strtoul(asked, nullptr, 10) | 1;
@@ -93,7 +97,8 @@ Rig::Rig(const BackendType& its_type, std::unique_ptr<Backend> backend, Waker::K
     : type(its_type),
       waker(its_waker),
       page(std::make_unique<Page>()),
-      base(std::make_unique<Base>(its_type, std::move(backend), page.get())) {}
+      base(std::make_unique<Base>(its_type, std::move(backend), page.get(),
+                                  BaseOptions{its_waker, &signals})) {}
 
 Rig::~Rig() {
   if (inbox_ == nullptr) return;
@@ -110,9 +115,9 @@ EventId Rig::create(int fd, Mask mask) {
   return id;
 }
 
-EventId Rig::add(int fd, Mask mask, Micros timeout) {
+EventId Rig::add(int fd, Mask mask, Micros timeout, CommonId common) {
   const EventId id = create(fd, mask);
-  EXPECT_EQ(base->add(id, timeout), 0);
+  EXPECT_EQ(base->add(id, timeout, common), 0);
   return id;
 }
 
@@ -161,6 +166,13 @@ std::vector<EventId> Rig::order() const {
   return ids;
 }
 
+std::uint32_t Rig::calls(EventId id) const {
+  std::uint32_t count = 0;
+  for (int i = 0; i < page->ready; ++i)
+    if (page->ring[i].event == id) count += page->ring[i].what >> kCallsShift;
+  return count;
+}
+
 Micros Rig::now() const { return static_cast<Micros>(page->now); }
 
 Inbox* Rig::attach(std::uint32_t capacity) {
@@ -170,6 +182,20 @@ Inbox* Rig::attach(std::uint32_t capacity) {
   Inbox::release_creator(handle);
   if (EXPECT_TRUE(inbox_ != nullptr)) EXPECT_EQ(base->attach(inbox_), 0);
   return inbox_;
+}
+
+Mask turn_until(Rig& rig, EventId id) {
+  const Micros limit = monotonic_now() + kPatience;
+  while (monotonic_now() < limit) {
+    rig.turn();
+    if (const Mask what = rig.told(id)) return what;
+  }
+  return 0;
+}
+
+bool sleeps(Rig& rig) {
+  const Micros begin = monotonic_now();
+  return rig.poll(kNap) == 0 && monotonic_now() - begin >= kNap;
 }
 
 namespace {

@@ -14,6 +14,7 @@
 #include "../../native/core/base.h"
 #include "../../native/core/sys.h"
 #include "check.h"
+#include "fakes.h"
 
 namespace multiloop::test {
 
@@ -30,6 +31,9 @@ bool await(Condition condition) {
   }
   return true;
 }
+
+// Keeps the thread busy until then.
+void let_pass(Micros moment);
 
 // Where threads meet before they race.
 class Gate {
@@ -135,7 +139,7 @@ class Rig {
 
   bool has(std::uint8_t feature) const;
   EventId create(int fd, Mask mask);
-  EventId add(int fd, Mask mask, Micros timeout = kForever);
+  EventId add(int fd, Mask mask, Micros timeout = kForever, CommonId common = kNoCommon);
   Mask pending(EventId id);
   Micros remaining(EventId id);
 
@@ -147,6 +151,8 @@ class Rig {
   Mask told(EventId id) const;
   int times(EventId id) const;
   std::vector<EventId> order() const;
+  // How often its signal came, in the records of the last poll().
+  std::uint32_t calls(EventId id) const;
   Micros now() const;
 
   // Makes an inbox and attaches it; the rig gives it back.
@@ -155,11 +161,18 @@ class Rig {
   const BackendType& type;
   const Waker::Kind waker;
   const std::unique_ptr<Page> page;
+  FakeSignals signals;
   const std::unique_ptr<Base> base;
 
  private:
   Inbox* inbox_ = nullptr;
 };
+
+// Turns until the event is told; what it was told, or 0.
+Mask turn_until(Rig& rig, EventId id);
+// Whether a wait lasts, and finds nothing.
+constexpr Micros kNap = 3'000;
+bool sleeps(Rig& rig);
 
 bool add_for_each_base(const char* file, const std::string& name, void (*body)(Rig& rig));
 

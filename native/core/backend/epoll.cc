@@ -123,21 +123,26 @@ class Epoll final : public Backend {
     return status == -ENOENT || status == -EBADF || status == -EPERM ? 0 : status;
   }
 
-  // A new set under the old number, with all that is still wanted in it.
+  // A new set under the old number, with all that is still wanted in it. Where the kernel has
+  // nothing to spare the next wait tries again.
   void renew() {
     const int set = ::epoll_create1(EPOLL_CLOEXEC);
-    // Out of descriptors: the next stale report tries again.
     if (set < 0) return;
+    // Refused for a number past a limit that was lowered after it was given out (EBADF).
+    const bool replaced = ::dup3(set, fd_, O_CLOEXEC) == fd_;
+    sys::close(set);
+    if (!replaced) return;
+    ++renewals_;
+    stale_ = false;
+    // After the old set is gone: the number of watches is limited (epoll(7), max_user_watches).
     for (std::size_t number = 0; number < registrations_.size(); ++number) {
       const Registration& known = registrations_[number];
       const auto fd = static_cast<int>(number);
+      if (known.mask == 0) continue;
       // What was closed meanwhile is refused, as it would have left the old set by itself.
-      if (known.mask != 0) control_in(set, EPOLL_CTL_ADD, fd, known.mask, known);
+      const int status = control_in(fd_, EPOLL_CTL_ADD, fd, known.mask, known);
+      if (status == -ENOMEM || status == -ENOSPC) stale_ = true;
     }
-    ML_CHECK(::dup3(set, fd_, O_CLOEXEC) == fd_);
-    sys::close(set);
-    ++renewals_;
-    stale_ = false;
   }
 
   int wait_kernel(Micros timeout, int room) {
