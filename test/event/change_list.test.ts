@@ -248,7 +248,8 @@ async function assertSleeps(t: Trial, base: EventBase): Promise<void> {
   base.loopExit(60);
   assert.is(await t.run(base, NO_EXIT_ON_EMPTY), 'stopped');
   const turns = base._turns - before;
-  assert.ok(turns < 20, `${turns} turns in 60 ms`);
+  // Node has a few of its own; one that spins makes thousands.
+  assert.ok(turns < 300, `${turns} turns in 60 ms`);
 }
 
 const closings: Record<string, (event: EventHandle, fd: number) => void> = {
