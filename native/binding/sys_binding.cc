@@ -248,6 +248,9 @@ napi_value last_peer(napi_env env, napi_callback_info info) {
 napi_value is_ip(napi_env env, napi_callback_info info) {
   const Args<1> args(env, info);
   const ShortString<256> name(env, args[0]);
+  // The kernel would read as far as a NUL, and we have only the beginning of a text that is long.
+  if (std::strlen(name.text) != name.length || name.length + 1 == sizeof name.text)
+    return js(env, 0);
   sys::SockAddr address{};
   if (sys::parse_ip(name.text, 0, &address) < 0) return js(env, 0);
   return js(env, address.storage.ss_family == AF_INET6 ? 6 : 4);

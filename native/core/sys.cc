@@ -196,9 +196,11 @@ int parse_ip(const char* host, std::uint16_t port, SockAddr* out) {
   v6->sin6_port = htons(port);
   if (zone) {
     // A zone is an interface's name or its number (RFC 4007 section 11).
-    const unsigned named = ::if_nametoindex(zone + 1);
-    const unsigned long index = named ? named : std::strtoul(zone + 1, nullptr, 10);
-    if (index == 0) return -EINVAL;
+    unsigned long index = ::if_nametoindex(zone + 1);
+    const char* end = zone + 1;
+    while (*end >= '0' && *end <= '9') ++end;
+    if (index == 0 && *end == '\0') index = std::strtoul(zone + 1, nullptr, 10);
+    if (index == 0 || index > UINT32_MAX) return -EINVAL;
     v6->sin6_scope_id = static_cast<std::uint32_t>(index);
   }
   out->length = sizeof *v6;

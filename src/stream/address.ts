@@ -32,7 +32,7 @@ export async function resolveHost(host: string): Promise<string> {
  */
 export function parseAddress(text: string): Address | undefined {
   if (typeof text !== 'string') throw invalidType('text', 'of type string', text);
-  if (/^[/@]./.test(text)) return { path: text };
+  if (/^(\/[^\0]+|@.+)$/s.test(text)) return { path: text };
   const bracketed = text.match(/^\[([^\]]*)\](?::(\d{1,5}))?$/);
   const dotted = text.match(/^([\d.]+)(?::(\d{1,5}))?$/);
   const [host, port = '0'] = (bracketed ?? dotted)?.slice(1) ?? [text];

@@ -1,9 +1,10 @@
 // The thin system calls, with nothing but a kernel below them.
 
 import { readFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { sys } from '../../src/index.js';
+import { EventBase, Listener, sys } from '../../src/index.js';
 import { runChild } from './child.js';
 import { assertNoneLeft, codeOf, openDescriptors, thrownBy } from './support.js';
 
@@ -122,6 +123,87 @@ test('dup answers another number for the same thing', () => {
     assert.is(sys.write(a, bytes('x')), 1);
     assert.is(sys.read(b, Buffer.alloc(1)), 1);
   });
+});
+
+test('setNonBlocking and setCloseOnExec are for a descriptor from elsewhere', async () => {
+  const { stdout, stderr } = await runChild(
+    `
+    import { readFileSync } from 'node:fs';
+    const flags = () =>
+      parseInt(readFileSync('/proc/self/fdinfo/7', 'utf8').match(/^flags:\\s*(\\d+)/m)[1], 8);
+    const tell = () => console.log(flags() & ${O_NONBLOCK}, flags() & ${O_CLOEXEC});
+    tell();
+    console.log(sys.setNonBlocking(7));
+    tell();
+    console.log(sys.setCloseOnExec(7));
+    tell();`,
+    { shell: 'exec 7</dev/null' },
+  );
+  // Node has set the second flag itself, of all that it inherited.
+  const told = [`0 ${O_CLOEXEC}`, '0', `${O_NONBLOCK} ${O_CLOEXEC}`, '0'];
+  told.push(told[2]);
+  assert.is(stdout + stderr, `${told.join('\n')}\n`);
+});
+
+test('setKeepAlive starts the probes of a connection after so many seconds, or ends them', async () => {
+  const base = new EventBase();
+  const accepted: number[] = [];
+  const listener = new Listener(base, {}, (fd) => {
+    accepted.push(fd);
+    base.loopBreak();
+  });
+  const { port } = listener.address as { port: number };
+  const client = connect(port, '127.0.0.1');
+  await base.loop();
+  const [fd] = accepted;
+  // The kernel's list of timers: 02 is keep-alive's, in hundredths of a second.
+  const local = `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')}`;
+  const timer = () => {
+    const lines = readFileSync('/proc/net/tcp', 'utf8').split('\n');
+    const words = lines.map((line) => line.trim().split(/\s+/));
+    const [kind, when] =
+      words.find((one) => one[1] === local && one[3] === '01')?.[5].split(':') ?? [];
+    return kind === '02' ? Math.ceil(Number.parseInt(when, 16) / 100) : 0;
+  };
+  assert.is(timer(), 0);
+  assert.is(sys.setKeepAlive(fd, 3000), 0);
+  assert.ok(timer() > 2900 && timer() <= 3001, `in ${timer()} s`);
+  assert.is(sys.setKeepAlive(fd, 0), 0);
+  assert.is(timer(), 0);
+  client.destroy();
+  base.close();
+  assert.is(sys.close(fd), 0);
+});
+
+test('what cannot be set on a descriptor is answered with -errno', () => {
+  withPair((reader) => {
+    assert.is(sys.setKeepAlive(reader, 5), -88, 'ENOTSOCK');
+  }, sys.pipe);
+  for (const call of [
+    sys.setNonBlocking,
+    sys.setCloseOnExec,
+    (fd: number) => sys.setKeepAlive(fd, 1),
+  ]) {
+    assert.is(call(2 ** 31 - 1), EBADF);
+    for (const wrong of ['0', null, undefined])
+      assert.is(
+        codeOf(() => call(wrong as never)),
+        'ERR_INVALID_ARG_TYPE',
+      );
+    assert.is(
+      codeOf(() => call(-1)),
+      'ERR_OUT_OF_RANGE',
+    );
+  }
+  for (const seconds of [-1, 0.5, 32_768, Number.NaN])
+    assert.is(
+      codeOf(() => sys.setKeepAlive(0, seconds)),
+      'ERR_OUT_OF_RANGE',
+    );
+  assert.is(
+    codeOf(() => sys.setKeepAlive(0, '5' as never)),
+    'ERR_INVALID_ARG_TYPE',
+  );
 });
 
 test('a number that is not open is answered with EBADF', () => {
