@@ -114,6 +114,9 @@ const head = `
   // A worker that says that it is there, and that it has heard a signal.
   const startHolder = async (lines) => {
     const worker = start(holder + lines);
+    // It may end before anybody waits for that.
+    worker.on('error', () => undefined);
+    worker.ended = new Promise((resolve) => worker.once('exit', resolve));
     await once(worker, 'message');
     raise();
     console.log(...await once(worker, 'message'));
@@ -208,7 +211,7 @@ const gone: Record<string, string> = {
     for (let i = 0; i < 1000; i++) { await turn(); gc(); raise(); }`,
   'the end of a worker that held it': `
     const worker = await startHolder('await base.loop(LoopFlag.ONCE);');
-    await once(worker, 'exit');
+    await worker.ended;
     raise();`,
   'a worker that held it was terminated': `
     const worker = await startHolder('base.dispatch();');
@@ -221,12 +224,11 @@ const gone: Record<string, string> = {
   'process.exit() in a worker that held it': `
     const worker = await startHolder(
       'base.signal(15, () => setImmediate(() => process.exit())).add(); void base.dispatch();');
-    await once(worker, 'exit');
+    await worker.ended;
     raise();`,
   'an uncaught exception in a worker that held it': `
     const worker = await startHolder('await base.loop(LoopFlag.ONCE); throw new Error();');
-    await once(worker, 'error');
-    await once(worker, 'exit');
+    await worker.ended;
     raise();`,
 };
 
