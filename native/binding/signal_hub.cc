@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <csignal>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "../core/check.h"
@@ -25,12 +26,7 @@ class SignalHub final : public SignalSource {
   int subscribe(SignalBox* box, int signal) override {
     std::unique_lock<std::mutex> lock(mutex_);
     if (const int status = start_thread(); status < 0) return status;
-    std::vector<SignalBox*>& boxes = watches_[signal].boxes;
-    boxes.push_back(box);
-    if (boxes.size() > 1 && watches_[signal].active) return 0;
-    const int status = reconcile(&lock, signal);
-    if (status < 0) boxes.erase(std::find(boxes.begin(), boxes.end(), box));
-    return status;
+    return serve(&lock, {signal, box});
   }
 
   void unsubscribe(SignalBox* box, int signal) override {
@@ -39,7 +35,7 @@ class SignalHub final : public SignalSource {
     const auto at = std::find(boxes.begin(), boxes.end(), box);
     ML_CHECK(at != boxes.end());
     boxes.erase(at);
-    if (boxes.empty()) ML_CHECK(reconcile(&lock, signal) == 0);
+    if (boxes.empty()) ML_CHECK(serve(&lock, {signal, nullptr}) == 0);
   }
 
  private:
@@ -52,10 +48,11 @@ class SignalHub final : public SignalSource {
     std::vector<SignalBox*> boxes;
   };
 
-  // "See to it that this signal is caught exactly if somebody wants it": whatever threads ask for
-  // at one time, and in whatever order they are served, the last to be served leaves it right.
+  // "This box waits for the signal", or, without one, "perhaps nobody does any more": in whatever
+  // order threads ask, the last to be served leaves it right.
   struct Command {
     int signal;
+    SignalBox* box;
     int status = 0;
     bool done = false;
   };
@@ -64,11 +61,13 @@ class SignalHub final : public SignalSource {
     if (running_) return 0;
     if (!opened_) {
       if (const int status = uv_loop_init(&loop_); status < 0) return status;
-      if (const int status = uv_async_init(&loop_, &wake_, on_command); status < 0) {
+      if (const int status = uv_async_init(&loop_, &wake_, on_wake); status < 0) {
         ML_CHECK(uv_loop_close(&loop_) == 0);
         return status;
       }
-      wake_.data = this;
+      ML_CHECK(uv_check_init(&loop_, &turn_end_) == 0);
+      ML_CHECK(uv_check_start(&turn_end_, on_turn_end) == 0);
+      wake_.data = turn_end_.data = this;
       // libuv's handler drops what its pipe has no room for; 64 KiB are 4,096 signals. The kernel
       // may refuse, and then it is those.
       static_cast<void>(fcntl(loop_.signal_pipefd[1], F_SETPIPE_SZ, kSignalPipeBytes));
@@ -89,26 +88,42 @@ class SignalHub final : public SignalSource {
     return 0;
   }
 
-  int reconcile(std::unique_lock<std::mutex>* lock, int signal) {
-    Command command{signal};
+  int serve(std::unique_lock<std::mutex>* lock, Command command) {
     commands_.push_back(&command);
     ML_CHECK(uv_async_send(&wake_) == 0);
     served_.wait(*lock, [&] { return command.done; });
     return command.status;
   }
 
-  static void on_command(uv_async_t* async) {
+  // A box is not told of what came before it asked. That may wait in libuv's pipe still, so a
+  // command is served when the loop has polled once more, and has read what that has found.
+  static void on_wake(uv_async_t* async) {
     auto* hub = static_cast<SignalHub*>(async->data);
     const std::lock_guard<std::mutex> lock(hub->mutex_);
-    for (Command* command : hub->commands_) {
-      Watch& watch = hub->watches_[command->signal];
-      const bool wanted = !watch.boxes.empty();
-      if (wanted && !watch.active) command->status = hub->start(&watch, command->signal);
-      if (!wanted && watch.active && !watch.was_ignored) stop(&watch);
+    hub->due_ = std::exchange(hub->seen_, std::exchange(hub->commands_, {}));
+    if (!hub->seen_.empty()) ML_CHECK(uv_async_send(async) == 0);
+  }
+
+  static void on_turn_end(uv_check_t* check) {
+    auto* hub = static_cast<SignalHub*>(check->data);
+    const std::lock_guard<std::mutex> lock(hub->mutex_);
+    if (hub->due_.empty()) return;
+    for (Command* command : hub->due_) {
+      hub->obey(command);
       command->done = true;
     }
-    hub->commands_.clear();
+    hub->due_.clear();
     hub->served_.notify_all();
+  }
+
+  void obey(Command* command) {
+    Watch& watch = watches_[command->signal];
+    if (command->box == nullptr) {
+      if (watch.boxes.empty() && watch.active && !watch.was_ignored) stop(&watch);
+      return;
+    }
+    if (!watch.active) command->status = start(&watch, command->signal);
+    if (command->status == 0) watch.boxes.push_back(command->box);
   }
 
   int start(Watch* watch, int signal) {
@@ -141,11 +156,15 @@ class SignalHub final : public SignalSource {
 
   std::mutex mutex_;
   std::condition_variable served_;
-  std::vector<Command*> commands_;  // on the stacks of those who wait
+  // On the stacks of those who wait: asked, seen by the loop in this turn, and due at its end.
+  std::vector<Command*> commands_;
+  std::vector<Command*> seen_;
+  std::vector<Command*> due_;
   bool opened_ = false;
   bool running_ = false;
   uv_loop_t loop_{};
   uv_async_t wake_{};
+  uv_check_t turn_end_{};
   Watch watches_[kSignalsMax + 1];
 };
 

@@ -114,9 +114,7 @@ const head = `
   // A worker that says that it is there, and that it has heard a signal.
   const startHolder = async (lines) => {
     const worker = start(holder + lines);
-    // It may end before anybody waits for that.
-    worker.on('error', () => undefined);
-    worker.ended = new Promise((resolve) => worker.once('exit', resolve));
+    worker.gone = new Promise((resolve) => worker.once('exit', resolve));
     await once(worker, 'message');
     raise();
     console.log(...await once(worker, 'message'));
@@ -211,7 +209,7 @@ const gone: Record<string, string> = {
     for (let i = 0; i < 1000; i++) { await turn(); gc(); raise(); }`,
   'the end of a worker that held it': `
     const worker = await startHolder('await base.loop(LoopFlag.ONCE);');
-    await worker.ended;
+    await worker.gone;
     raise();`,
   'a worker that held it was terminated': `
     const worker = await startHolder('base.dispatch();');
@@ -224,11 +222,14 @@ const gone: Record<string, string> = {
   'process.exit() in a worker that held it': `
     const worker = await startHolder(
       'base.signal(15, () => setImmediate(() => process.exit())).add(); void base.dispatch();');
-    await worker.ended;
+    await worker.gone;
     raise();`,
   'an uncaught exception in a worker that held it': `
-    const worker = await startHolder('await base.loop(LoopFlag.ONCE); throw new Error();');
-    await worker.ended;
+    const worker = await startHolder(
+      'parentPort.once("message", () => { throw new Error(); }); void base.dispatch();');
+    worker.postMessage('throw');
+    await once(worker, 'error');
+    await worker.gone;
     raise();`,
 };
 
@@ -355,9 +356,12 @@ async function eachDrive(lines: string, stdout: string): Promise<void> {
 test('a signal event keeps the process alive as long as it is added', () =>
   eachDrive(
     `
-    const event = base.signal('SIGTERM', () => console.log('told')).add();
+    const event = base.signal('SIGTERM', () => {
+      console.log('told');
+      setTimeout(() => { console.log('alive'); event.del(); }, 20).unref();
+    });
+    event.add();
     setTimeout(() => process.kill(process.pid, 'SIGTERM'), 20).unref();
-    setTimeout(() => { console.log('alive'); event.del(); }, 60).unref();
     void base.dispatch();
     `,
     'told\nalive\n',
@@ -366,9 +370,9 @@ test('a signal event keeps the process alive as long as it is added', () =>
 test('an unref’d signal event lets the process go, and is told as long as it lives', () =>
   eachDrive(
     `
-    const event = base.signal('SIGTERM', () => console.log('told')).unref().add();
-    base.once(-1, Ev.TIMEOUT, () => process.kill(process.pid, 'SIGTERM'), 1);
-    base.once(-1, Ev.TIMEOUT, () => undefined, 60);
+    const other = base.timer(() => console.log('too long')).add(60_000);
+    base.signal('SIGTERM', () => { console.log('told'); other.free(); }).unref().add();
+    setImmediate(() => process.kill(process.pid, 'SIGTERM'));
     setTimeout(() => console.log('too long'), 60_000).unref();
     void base.dispatch();
     process.on('exit', () => console.log('gone'));
