@@ -4,11 +4,18 @@
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { Ev, EventBase, type EventHandle, LoopFlag, sys } from '../../src/index.js';
+import {
+  type CommonTimeout,
+  Ev,
+  EventBase,
+  type EventHandle,
+  LoopFlag,
+  sys,
+} from '../../src/index.js';
 import { backendsHere } from './conformance.js';
 import { codeOf } from './support.js';
 
-const { READ, WRITE, TIMEOUT, PERSIST } = Ev;
+const { READ, WRITE, TIMEOUT, PERSIST, FINALIZE } = Ev;
 const IO = READ | WRITE;
 const PRIORITIES = 3;
 const EVENTS = 6;
@@ -25,6 +32,7 @@ type Kind =
   | 'removeTimer'
   | 'activate'
   | 'free'
+  | 'finalize'
   | 'priority'
   | 'write'
   | 'drain'
@@ -55,6 +63,7 @@ const kinds: [Kind, number][] = [
   ['removeTimer', 1],
   ['priority', 1],
   ['free', 1],
+  ['finalize', 1],
 ];
 const operations = (names: [Kind, number][]) =>
   fc.record({
@@ -83,6 +92,8 @@ class Model {
   /** Its activation has not removed it or set its timer anew yet. */
   whole = false;
   freed = false;
+  /** Its finalizer waits to be called, and it is of no other use any more. */
+  finalizing = false;
   ranIn = 0;
   readonly pair: number;
   readonly mask: number;
@@ -117,6 +128,7 @@ class Model {
     this.timer = this.interval = undefined;
   }
   del(): void {
+    if (this.finalizing) return;
     this.stop();
     this.active = 0;
     this.whole = false;
@@ -124,6 +136,15 @@ class Model {
   activate(what: number): void {
     if (!this.active) this.whole = true;
     this.active |= what;
+  }
+  free(): void {
+    this.del();
+    this.freed ||= !this.finalizing;
+  }
+  finalize(): void {
+    this.del();
+    this.finalizing = true;
+    this.active = FINALIZE;
   }
   settle(): void {
     if (!this.persists) this.stop();
@@ -142,6 +163,9 @@ class Model {
     this.active = 0;
     if (this.whole) this.settle();
     this.whole = false;
+    if (!this.finalizing) return;
+    this.freed = true;
+    this.finalizing = false;
   }
 }
 
@@ -151,6 +175,7 @@ class World {
   readonly base: EventBase;
   readonly pairs: [number, number][] = [];
   readonly readable: boolean[] = [];
+  readonly #shapes: readonly Shape[];
   readonly models: Model[];
   readonly events: EventHandle[];
   readonly log: string[] = [];
@@ -165,25 +190,20 @@ class World {
       this.pairs.push(sys.socketPair());
       this.readable.push(false);
     }
+    this.#shapes = made;
     this.models = made.map((shape) => new Model(shape));
     this.events = made.map(({ pair, mask, priority, script }, at) =>
       this.base.event(
         pair < 0 ? -1 : this.pairs[pair][0],
         mask,
-        (what) => {
-          try {
-            this.#called(at, what, script);
-          } catch (error) {
-            this.failure ??= error;
-          }
-        },
+        (what) => this.#called(at, what, script),
         { priority },
       ),
     );
   }
 
   end(): void {
-    this.base.close();
+    this.base.close({ finalize: false });
     for (const fd of this.pairs.flat()) sys.close(fd);
   }
 
@@ -204,10 +224,9 @@ class World {
   #change(kind: Kind, at: number, value: number): void {
     const [model, event] = [this.models[at], this.events[at]];
     if (kind === 'free' || kind === 'del') {
-      model.del();
-      model.freed ||= kind === 'free';
+      model[kind]();
       event[kind]();
-    } else if (model.freed) {
+    } else if (model.freed || model.finalizing) {
       assert.is(
         codeOf(() => event.add()),
         'ERR_EVENT_FREED',
@@ -217,21 +236,35 @@ class World {
       event.add();
     } else if (kind === 'add now') {
       model.add('now');
-      event.add(0);
+      event.add(this.#timeout(0, value));
     } else if (kind === 'add far') {
       model.add('far');
-      event.add(FAR_MS);
+      event.add(this.#timeout(FAR_MS, value));
     } else if (kind === 'removeTimer') {
       model.removeTimer();
       event.removeTimer();
     } else if (kind === 'activate') {
       const what = value & (IO | TIMEOUT) || READ;
-      if (!model.active && model.priority < (this.#running ?? 0)) this.#continued = true;
+      if (!model.active) this.#putOff(model);
       model.activate(what);
       event.activate(what);
+    } else if (kind === 'finalize') {
+      this.#putOff(model);
+      model.finalize();
+      event.finalize(() => this.#called(at, FINALIZE, this.#shapes[at].script));
     } else {
       this.#setPriority(model, event, value % PRIORITIES);
     }
+  }
+
+  /** Half of all timeouts are common ones, which changes nothing. */
+  #timeout(ms: number, value: number): number | CommonTimeout {
+    return value & 1 ? this.base.commonTimeout(ms) : ms;
+  }
+
+  /** One that is more urgent than the callback that runs makes the others wait for a poll. */
+  #putOff(model: Model): void {
+    if (model.priority < (this.#running ?? 0)) this.#continued = true;
   }
 
   #setPriority(model: Model, event: EventHandle, priority: number): void {
@@ -253,7 +286,8 @@ class World {
     for (const [at, model] of this.models.entries()) {
       if (model.active) active++;
       added += Number(model.io) + Number(model.timer !== undefined) + Number(model.active !== 0);
-      if (!model.freed) assert.is(this.events[at].pending(0xff), model.pending, `event ${at}`);
+      const usable = !model.freed && !model.finalizing;
+      if (usable) assert.is(this.events[at].pending(0xff), model.pending, `event ${at}`);
     }
     assert.equal(this.base.counts(), { added, active, virtual: 0 });
     const listed = this.models.filter((model) => model.pending).length;
@@ -282,6 +316,15 @@ class World {
   }
 
   #called(at: number, what: number, script: Operation): void {
+    try {
+      this.#check(at, what);
+      this.apply(script);
+    } catch (error) {
+      this.failure ??= error;
+    }
+  }
+
+  #check(at: number, what: number): void {
     const model = this.models[at];
     this.log.push(`  called ${at} with ${what}`);
     assert.is(what, model.active, `what event ${at} is called with`);
@@ -289,8 +332,8 @@ class World {
     assert.is(model.ranIn < this.#pass, true, 'once a pass');
     assert.is(this.#continued, false, 'after the poll that was asked for');
     model.run(this.#pass);
+    if (model.freed) return;
     assert.is(this.events[at].pending(0xff), model.pending, `event ${at} in its callback`);
-    this.apply(script);
   }
 }
 
