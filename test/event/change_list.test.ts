@@ -242,14 +242,19 @@ besideTest('a base is told what a prepare watcher of another base changes', asyn
 
 // ── descriptors that are closed ─────────────────────────────────────────────────────────────────
 
-/** Runs the base for a while and asserts that it has slept through it: spinning is many turns. */
+/**
+ * Runs the base for a while and asserts that it sleeps: one that spins makes thousands of turns,
+ * always. Node's garbage collector has turns of its own, hundreds now and then and then none.
+ */
 async function assertSleeps(t: Trial, base: EventBase): Promise<void> {
-  const before = base._turns;
-  base.loopExit(60);
-  assert.is(await t.run(base, NO_EXIT_ON_EMPTY), 'stopped');
-  const turns = base._turns - before;
-  // Node has a few of its own; one that spins makes thousands.
-  assert.ok(turns < 300, `${turns} turns in 60 ms`);
+  const turns: number[] = [];
+  while (turns.length < 3 && !turns.some((count) => count < 50)) {
+    const before = base._turns;
+    base.loopExit(30);
+    assert.is(await t.run(base, NO_EXIT_ON_EMPTY), 'stopped');
+    turns.push(base._turns - before);
+  }
+  assert.ok(Math.min(...turns) < 50, `${turns} turns in 30 ms each`);
 }
 
 const closings: Record<string, (event: EventHandle, fd: number) => void> = {
