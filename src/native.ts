@@ -45,6 +45,7 @@ export interface Native {
   eventRemoveTimer(base: number, event: number): number;
   eventFree(base: number, event: number): number;
   eventRearm(base: number, event: number): number;
+  eventBeginSignal(base: number, event: number): number;
   eventRef(base: number, event: number, ref: boolean): number;
   eventPending(base: number, event: number): number;
   eventRemaining(base: number, event: number): number;

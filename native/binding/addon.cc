@@ -45,6 +45,7 @@ constexpr Export kExports[] = {
     {"eventRemoveTimer", event_call<&Base::remove_timer>},
     {"eventFree", event_call<&Base::destroy>},
     {"eventRearm", event_call<&Base::rearm>},
+    {"eventBeginSignal", event_call<&Base::begin_signal>},
     {"eventRef", event_ref},
     {"eventPending", event_pending},
     {"eventRemaining", event_remaining},

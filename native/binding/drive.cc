@@ -96,6 +96,9 @@ void EnvState::start_base_drive() {
     prepare_refd_ = true;
   }
   ML_CHECK(uv_prepare_start(&prepare_, on_prepare) == 0);
+  // Where this one waits, libuv waits for the nested ones, so they tell the kernel before.
+  for (const std::unique_ptr<BaseHost>& host : hosts_)
+    if (host != nullptr && host->nested != nullptr) host->nested->start_before();
 }
 
 void EnvState::on_prepare(uv_prepare_t* handle) {
@@ -107,7 +110,9 @@ void EnvState::on_prepare(uv_prepare_t* handle) {
     state->release();
     return;
   }
+  state->in_prepare_ = true;
   state->drive_base(state->driving_);
+  state->in_prepare_ = false;
   if (state->driving_ == nullptr) return;
   state->sync_liveness();
   // libuv polls once without blocking: all the waiting is done here.
@@ -185,11 +190,17 @@ int NestedDrive::start(EnvState* state, BaseHost* host) {
   drive->waiting_since = monotonic_now();
   host->nested = drive;
   drive->start_poll();
-  ML_CHECK(uv_prepare_start(&drive->before, [](uv_prepare_t* handle) {
+  drive->start_before();
+  return 0;
+}
+
+// libuv calls first the one that was started last.
+void NestedDrive::start_before() {
+  uv_prepare_stop(&before);
+  ML_CHECK(uv_prepare_start(&before, [](uv_prepare_t* handle) {
              auto* self = static_cast<NestedDrive*>(handle->data);
              if (self->host != nullptr) self->state->prepare_nested(self->host);
            }) == 0);
-  return 0;
 }
 
 void NestedDrive::start_poll() {
@@ -225,28 +236,37 @@ void NestedDrive::close() {
   uv_close(reinterpret_cast<uv_handle_t*>(&now), closed);
 }
 
-// libuv is about to wait for the base: what was changed from outside a turn is told now, and
-// prepare watchers run, once for every turn.
+// libuv is about to wait for the base.
 void EnvState::prepare_nested(BaseHost* host) {
   if (host->dispatching || !host->running() || released_) return;
-  const std::uint32_t id = host->id;
+  in_prepare_ = true;
+  const bool goes_on = prepare_turn(host);
+  in_prepare_ = false;
+  if (goes_on) settle(host);
+}
+
+// What was changed from outside a turn is told to the kernel, and prepare watchers run, once for
+// every turn. False: they have closed the base or stopped it, or JavaScript is refused.
+bool EnvState::prepare_turn(BaseHost* host) {
   NestedDrive& drive = *host->nested;
   Base& base = *host->base;
   base.apply_changes();
   const bool finished = base.empty() && host->page->no_exit == 0;
-  if ((host->page->watching & kWatchPrepare) && !drive.prepared && !finished) {
-    if (javascript_refused()) {
-      release();
-      return;
-    }
-    drive.prepared = true;
-    host->page->timeout = static_cast<double>(base.next_timeout());
-    if (!enter(host, Reason::kPrepare)) return;
-    // They may have closed the base, or stopped it.
-    host = this->host(id);
-    if (host == nullptr || host->nested != &drive) return;
+  if (!(host->page->watching & kWatchPrepare) || drive.prepared || finished) return true;
+  if (javascript_refused()) {
+    release();
+    return false;
   }
-  settle(host);
+  drive.prepared = true;
+  host->page->timeout = static_cast<double>(base.next_timeout());
+  const std::uint32_t id = host->id;
+  const Micros began = monotonic_now();
+  if (!enter(host, Reason::kPrepare)) return false;
+  if (this->host(id) == nullptr || host->nested != &drive) return false;
+  drive.waiting_since += monotonic_now() - began;
+  // What they have changed counts for the wait that comes.
+  base.apply_changes();
+  return true;
 }
 
 void EnvState::turn_nested(BaseHost* host) {
@@ -257,6 +277,8 @@ void EnvState::turn_nested(BaseHost* host) {
   }
   Base& base = *host->base;
   const std::uint32_t id = host->id;
+  // libuv comes to a turn that is due at once without having been about to wait.
+  if (!prepare_turn(host)) return;
   host->page->idle += static_cast<double>(monotonic_now() - host->nested->waiting_since);
   if (base.empty() && host->page->no_exit == 0) {
     if (!enter(host, Reason::kEmpty)) return;
@@ -301,6 +323,8 @@ void EnvState::settle(BaseHost* host) {
   // From here on the base sleeps in libuv, and a push has to wake it.
   if (base.inbox() != nullptr && timeout != 0 && !base.inbox()->prepare_to_sleep()) timeout = 0;
   if (finished) timeout = 0;
+  // Another base changed it when its own turn to tell the kernel was over.
+  if (in_prepare_ && base.has_changes()) timeout = 0;
   uv_idle_stop(&drive.now);
   uv_timer_stop(&drive.timer);
   if (timeout == 0) {
@@ -356,7 +380,10 @@ int EnvState::run(BaseHost* host, bool prefer_base_drive, napi_value dispatcher,
 void EnvState::stop(BaseHost* host) {
   // After its loop a base has no cached time, whatever of the pass is still on the stack.
   host->base->end_of_pass();
-  if (!host->running()) return;
+  if (!host->running()) {
+    host->base->apply_changes();  // loopSync's last turn
+    return;
+  }
   if (host->drive == Drive::kBase) {
     driving_ = nullptr;
     static_cast<void>(host->base->watch_external(-1));

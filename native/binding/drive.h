@@ -23,6 +23,7 @@ struct NestedDrive {
 
   static int start(EnvState* state, BaseHost* host);
   void start_poll();
+  void start_before();
   void stop();
   void close();
 };

@@ -51,7 +51,7 @@ void EnvState::close_host(BaseHost* host) {
     // The dispatcher is on the stack: it goes when that returns. Its signals take their default
     // action from now on, as whoever closes it may count on.
     host->closed = true;
-    host->base->release_signals();
+    host->base->drop_signals();
     return;
   }
   stop(host);

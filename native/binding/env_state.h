@@ -86,6 +86,7 @@ class EnvState {
   void drive_base(BaseHost* host);
   void turn_nested(BaseHost* host);
   void prepare_nested(BaseHost* host);
+  bool prepare_turn(BaseHost* host);
   // Calls the dispatcher. False: this thread can run no more JavaScript and was released.
   bool enter(BaseHost* host, Reason reason);
   bool report_pending();
@@ -105,6 +106,7 @@ class EnvState {
   BaseHost* driving_ = nullptr;  // the one that blocks for this thread
   bool handles_open_ = false;
   bool prepare_refd_ = false;
+  bool in_prepare_ = false;  // control is in a handler of libuv's prepare phase
   uv_prepare_t prepare_{};
   uv_idle_t idle_{};
   int closing_ = 0;  // libuv handles whose close callback is outstanding

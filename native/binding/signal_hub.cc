@@ -1,5 +1,6 @@
 #include "signal_hub.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <uv.h>
 
@@ -15,6 +16,9 @@
 namespace multiloop {
 
 namespace {
+
+// 65,536 signals that the hub's thread has not come to yet. More needs a privilege by default.
+constexpr int kSignalPipeBytes = 1 << 20;
 
 class SignalHub final : public SignalSource {
  public:
@@ -65,6 +69,9 @@ class SignalHub final : public SignalSource {
         return status;
       }
       wake_.data = this;
+      // libuv's handler drops what its pipe has no room for; 64 KiB are 4,096 signals. The kernel
+      // may refuse, and then it is those.
+      static_cast<void>(fcntl(loop_.signal_pipefd[1], F_SETPIPE_SZ, kSignalPipeBytes));
       opened_ = true;
     }
     // No signal is handled on the hub's thread: it inherits the mask in which all are blocked.
@@ -97,7 +104,7 @@ class SignalHub final : public SignalSource {
       Watch& watch = hub->watches_[command->signal];
       const bool wanted = !watch.boxes.empty();
       if (wanted && !watch.active) command->status = hub->start(&watch, command->signal);
-      if (!wanted && watch.active) stop(&watch);
+      if (!wanted && watch.active && !watch.was_ignored) stop(&watch);
       command->done = true;
     }
     hub->commands_.clear();
@@ -118,19 +125,12 @@ class SignalHub final : public SignalSource {
     return status;
   }
 
+  // Never for a signal that was ignored, as Node ignores SIGPIPE. libuv knows no other end than the
+  // default action, and another thread may write to a closed pipe before anybody could ignore it
+  // again. Caught for nobody, it is ignored as well.
   static void stop(Watch* watch) {
-    const int signal = watch->handle.signum;
     uv_signal_stop(&watch->handle);
     watch->active = false;
-    if (!watch->was_ignored) return;
-    // libuv knows no other end than the default action, and Node ignores SIGPIPE: it must stay so.
-    // With a watcher of somebody else's left, the handler is libuv's and is let alone.
-    struct sigaction now {};
-    if (::sigaction(signal, nullptr, &now) == 0 && !(now.sa_flags & SA_SIGINFO) &&
-        now.sa_handler == SIG_DFL) {
-      now.sa_handler = SIG_IGN;
-      ::sigaction(signal, &now, nullptr);
-    }
   }
 
   static void on_signal(uv_signal_t* handle, int signal) {

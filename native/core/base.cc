@@ -31,7 +31,7 @@ Base::Base(const BackendType& type, std::unique_ptr<Backend> backend, Page* page
 Base::~Base() {
   detach();
   drop_posts();
-  release_signals();
+  drop_signals();
 }
 
 // ── events ──────────────────────────────────────────────────────────────────────────────────
@@ -83,7 +83,18 @@ int Base::add(EventId id, Micros timeout, CommonId common) {
 int Base::remove(EventId id) {
   Event* event = find(id);
   if (event == nullptr) return -ESTALE;
-  take_out(slot_of(event), true);
+  const std::uint32_t slot = slot_of(event);
+  take_out(slot, true);
+  release_signal(slot);
+  return 0;
+}
+
+int Base::begin_signal(EventId id) {
+  Event* event = find(id);
+  if (event == nullptr) return -ESTALE;
+  take_out(slot_of(event), false);
+  if (event->holds) begun_.push_back(id);
+  page_->unsettled = 1;
   return 0;
 }
 
@@ -233,7 +244,6 @@ int Base::insert_signal(std::uint32_t slot) {
     if (status < 0) return status;
     caught_ |= bit_of(signal);
   }
-  idle_caught_ &= ~bit_of(signal);
   link(&key, slot);
   return 0;
 }
@@ -273,13 +283,10 @@ void Base::unlink(std::uint32_t slot, bool by_hand) {
   --key.count;
   key.last_fired = by_hand ? kNone : slot;
   if (event.mask & kSignal) {
-    if (key.count > 0) return;
-    // One that has fired may come back in its callback, and meanwhile the signal must not take its
-    // default action. Removed by hand, it takes it from now on.
     if (by_hand)
-      drop_signal(event.fd);
+      drop_unused(event.fd);
     else
-      idle_caught_ |= bit_of(event.fd);
+      hold_signal(slot);
     page_->unsettled = 1;
     return;
   }
@@ -319,17 +326,39 @@ int Base::open_signal_box() {
   return 0;
 }
 
+// An event that has fired may come back in its callback, and until then, however long the callback
+// has to wait for its turn, the signal must not take its default action. Removed by hand, it takes
+// it from now on.
+void Base::hold_signal(std::uint32_t slot) {
+  Event& event = events_[slot];
+  if (event.holds) return;
+  event.holds = true;
+  ++signals_[event.fd].holds;
+}
+
+void Base::release_signal(std::uint32_t slot) {
+  Event& event = events_[slot];
+  if (!event.holds) return;
+  event.holds = false;
+  --signals_[event.fd].holds;
+  drop_unused(event.fd);
+}
+
+void Base::drop_unused(int signal) {
+  const Key& key = signals_[signal];
+  if (key.count == 0 && key.holds == 0 && (caught_ & bit_of(signal))) drop_signal(signal);
+}
+
+void Base::drop_signals() {
+  while (caught_ != 0) drop_signal(std::countr_zero(caught_) + 1);
+}
+
 void Base::drop_signal(int signal) {
   ML_CHECK(caught_ & bit_of(signal));
   options_.signals->unsubscribe(signal_box_.get(), signal);
   caught_ &= ~bit_of(signal);
-  idle_caught_ &= ~bit_of(signal);
   // What came for events that are gone is not for those that come later.
   signal_box_->take(signal);
-}
-
-void Base::release_signals() {
-  while (caught_ != 0) drop_signal(std::countr_zero(caught_) + 1);
 }
 
 // ── descriptors of the base itself ──────────────────────────────────────────────────────────
@@ -391,12 +420,14 @@ void Base::check() const {
   std::uint32_t parts_seen = 0;
   std::uint32_t refd_seen = 0;
   std::uint32_t inserted_seen = 0;
+  std::uint32_t holds_seen = 0;
   for (std::uint32_t slot = 0; slot < events_.size(); ++slot) {
     const Event& event = events_[slot];
     ML_CHECK(event.used || parts(slot) == 0);
     parts_seen += parts(slot);
     if (event.refd && parts(slot) > 0) ++refd_seen;
     if (event.inserted) ++inserted_seen;
+    if (event.holds) ++holds_seen;
   }
   ML_CHECK(parts_seen == counts_.added && refd_seen == counts_.refd);
   ML_CHECK(page_->added == static_cast<std::int32_t>(counts_.added));
@@ -420,10 +451,11 @@ void Base::check() const {
   }
   for (int signal = 1; signal <= kSignalsMax; ++signal) {
     walk(signals_[signal], signal, true);
-    const bool idle = (idle_caught_ & bit_of(signal)) != 0;
-    ML_CHECK(((caught_ & bit_of(signal)) != 0) == (signals_[signal].count > 0 || idle));
+    const Key& key = signals_[signal];
+    ML_CHECK(((caught_ & bit_of(signal)) != 0) == (key.count > 0 || key.holds > 0));
+    holds_seen -= key.holds;
   }
-  ML_CHECK(inserted_seen == 0);
+  ML_CHECK(inserted_seen == 0 && holds_seen == 0);
 }
 
 }  // namespace multiloop

@@ -81,6 +81,9 @@ class Base {
   [[nodiscard]] int pending(EventId id, Micros* remaining);
   // Persistent timers of an event that was activated by hand start again from now.
   int rearm(EventId id);
+  // The callback of a one-shot event of a signal is about to run: the event is removed, but it may
+  // come back in there, so the signal is kept until the next wait.
+  int begin_signal(EventId id);
   // The queue for timers of this duration, or kNoCommon past kCommonsMax.
   CommonId common_timeout(Micros duration) { return timers_.common(duration); }
   Micros common_duration(CommonId common) const { return timers_.duration(common); }
@@ -88,10 +91,9 @@ class Base {
   // Takes `fd` out of the kernel's set at once: it is about to belong to somebody else. Events that
   // were left on it stay, and hear nothing.
   void forget(int fd);
-  // Gives back every signal at once: for a base that is closed and destroyed a moment later.
-  void release_signals();
   // Tells the kernel what was changed since the last wait: for a base that may not wait again.
   void apply_changes();
+  bool has_changes() const { return changes_.has_changes(); }
 
   // The inbox whose messages this base receives, or null. The base does not own it.
   [[nodiscard]] int attach(Inbox* inbox);
@@ -117,6 +119,9 @@ class Base {
   Micros now();
   void update_time();
 
+  // Gives every signal back at once: for a base that is closed and cannot be destroyed yet.
+  void drop_signals();
+
   bool empty() const { return counts_.added == 0 && page_->active == 0 && inbox_ == nullptr; }
   bool alive() const;
   void ref_inbox(bool ref) { inbox_refd_ = ref; }
@@ -139,12 +144,14 @@ class Base {
     bool used = false;
     bool inserted = false;
     bool refd = true;
+    bool holds = false;  // it has fired and keeps its signal for being added again
   };
   // What events wait for: a descriptor, or a signal.
   struct Key {
     std::uint32_t first = kNone;
     std::uint32_t last_fired = kNone;  // … and was removed by that, the last to leave
     std::uint32_t count = 0;
+    std::uint32_t holds = 0;  // events of a signal that hold it
     Special special = Special::kNo;
   };
 
@@ -166,6 +173,9 @@ class Base {
   Key& descriptor(int fd);
   Mask wanted(const Key& key) const;
   int open_signal_box();
+  void hold_signal(std::uint32_t slot);
+  void release_signal(std::uint32_t slot);
+  void drop_unused(int signal);
   void drop_signal(int signal);
   int watch(int fd, Special special, Mask mask);
   void unwatch(int fd);
@@ -193,8 +203,8 @@ class Base {
   std::vector<std::uint32_t> reaped_;  // freed in this turn; usable again in the next
   std::vector<Key> descriptors_;
   Key signals_[kSignalsMax + 1];
-  std::uint64_t caught_ = 0;       // signals that the source was asked for
-  std::uint64_t idle_caught_ = 0;  // … whose last event has fired: given back before the next wait
+  std::uint64_t caught_ = 0;    // signals that the source was asked for
+  std::vector<EventId> begun_;  // events that hold their signal until the next wait, at most
   std::unique_ptr<SignalBox> signal_box_;
   bool signals_left_ = false;  // they had no room in the last turn
   Timers timers_;

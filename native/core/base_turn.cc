@@ -14,7 +14,9 @@ namespace multiloop {
 void Base::apply_changes() {
   page_->unsettled = 0;
   if (const int status = changes_.apply(&refused_); status < 0) failure_ = status;
-  while (idle_caught_ != 0) drop_signal(std::countr_zero(idle_caught_) + 1);
+  for (const EventId id : begun_)
+    if (const Event* event = find(id)) release_signal(slot_of(event));
+  begun_.clear();
   free_.insert(free_.end(), reaped_.begin(), reaped_.end());
   reaped_.clear();
 }
@@ -145,6 +147,8 @@ bool Base::drain_signals() {
   for (std::uint64_t left = signal_box_->pending(); left != 0; left &= left - 1) {
     const int signal = std::countr_zero(left) + 1;
     const Key& key = signals_[signal];
+    // For an event that may come back, whose callback has yet to run: it stays in the box.
+    if (key.count == 0) continue;
     // It stays in the box, and the next turn does not block.
     if (!fits(key.count, kRingRecords)) return false;
     const std::uint32_t calls = std::min(signal_box_->take(signal), kCallsMax);

@@ -46,6 +46,7 @@ class ChangeList {
   Mask wanted(int fd) const;
   Mask in_kernel(int fd) const;
 
+  bool has_changes() const { return !dirty_.empty(); }
   // Tells the kernel all changes. A descriptor that was closed meanwhile is reported in `refused`,
   // once. Answers 0, or the -errno of a kernel out of memory or watches: what it refused is then
   // told again the next time.

@@ -36,7 +36,7 @@ class SignalBox {
 
 // Who catches signals for the bases of all threads. Both functions may be called on any thread and
 // return when the kernel has been told: after subscribe() the signal no longer takes its default
-// action, and after the last unsubscribe() it does again.
+// action, and after the last unsubscribe() it does again (or is ignored, if it was before).
 class SignalSource {
  public:
   // 0 or -errno: -EINVAL for a signal that cannot be caught (sigaction(2)).

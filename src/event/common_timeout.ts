@@ -37,7 +37,7 @@ export function commonTimeout(
   if (found !== undefined) return found;
   const index = native.commonTimeout(base._id, micros);
   if (index < 0) throw systemError(index, 'event_base_init_common_timeout');
-  const made = new CommonQueue(base, ms, index);
+  const made = new CommonQueue(base, micros / 1000, index);
   known.set(micros, made);
   return made;
 }

@@ -55,6 +55,8 @@ export class Dispatcher {
   ranCallback = false;
   breakAsked = false;
   continueAsked = false;
+  /** The loop is over before its pass is: the call that runs now is the last one. */
+  leaveAsked = false;
   closed = false;
   /** The event whose callback runs. */
   running: EventHandle | undefined;
@@ -152,13 +154,14 @@ export class Dispatcher {
   pass(): void {
     this.inPass = true;
     this.#passes++;
-    this.continueAsked = this.ranCallback = false;
+    this.continueAsked = this.leaveAsked = this.ranCallback = false;
     try {
       this.#collect();
       const failed = this.#words[Word.WATCHING] & Watching.CHECK ? this.#check() : undefined;
-      if (this.#messages > 0) this.#deliverMessages();
+      if (this.#messages > 0 && !this.closed) this.#deliverMessages();
       if (failed !== undefined) throw failed.error;
-      this.#runFirstQueue();
+      // A check watcher or a message may have ended the loop: then no callback runs any more.
+      if (!this.breakAsked && !this.closed) this.#runFirstQueue();
     } finally {
       this.#current = -1;
       this.running = undefined;
@@ -251,11 +254,15 @@ export class Dispatcher {
       if (event === undefined || event._ranIn === this.#passes) return;
       event._ranIn = this.#passes;
       this.#runCallback(queue, event);
-      if (this.breakAsked || this.continueAsked || this.closed) return;
+      if (this.#over() || this.continueAsked) return;
       if (end === Infinity) continue;
       native.baseUpdateTime(this.#base);
       if (this.#numbers[Num.NOW] >= end) return;
     }
+  }
+
+  #over(): boolean {
+    return this.breakAsked || this.leaveAsked || this.closed;
   }
 
   #runCallback(queue: ActiveQueue, event: EventHandle): void {
@@ -265,11 +272,12 @@ export class Dispatcher {
     this.#words[Word.ACTIVE] = --this.active;
     this.ranCallback = true;
     // What the kernel or the clock made active was removed or set anew by the native side.
-    if (event._byHand) {
-      event._byHand = false;
-      if (event.mask & Ev.PERSIST) native.eventRearm(this.#base, event._id);
-      else native.eventDel(this.#base, event._id);
-    }
+    const { _byHand: byHand } = event;
+    event._byHand = false;
+    if ((event.mask & (Ev.SIGNAL | Ev.PERSIST)) === Ev.SIGNAL)
+      native.eventBeginSignal(this.#base, event._id);
+    else if (byHand && event.mask & Ev.PERSIST) native.eventRearm(this.#base, event._id);
+    else if (byHand) native.eventDel(this.#base, event._id);
     this.running = event;
     if (what & Ev.SIGNAL) {
       this.#runSignal(event, what);
@@ -292,9 +300,9 @@ export class Dispatcher {
         event.runInAsyncScope(event._callback, undefined, told, event);
         if (!this.sync) drainTicks();
         told = Ev.SIGNAL;
-      } while (event._calls > 0 && !this.breakAsked && !this.closed);
+      } while (event._calls > 0 && !this.#over());
     } finally {
-      // A break or an exception puts the rest off and loses none.
+      // An end or an exception puts the rest off and loses none.
       if (event._calls > 0 && !this.closed) this.activate(event, Ev.SIGNAL);
     }
   }

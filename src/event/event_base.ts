@@ -277,8 +277,7 @@ export class EventBase implements Disposable {
         return;
       }
       const aborted = () => {
-        // In a pass, the callback that runs now is the last one.
-        this._dispatcher.continueAsked = true;
+        this._dispatcher.leaveAsked = true;
         this.#finish();
         reject(signal?.reason);
       };

@@ -115,6 +115,10 @@ TEST_EACH_BASE(a_signal_event_may_have_a_timeout) {
   EXPECT_EQ(rig.calls(once), 1);
   const EventId late = rig.add(kOther, kSignal, 1'000);
   EXPECT_EQ(turn_until(rig, late), kTimeout);
+  EXPECT_TRUE(rig.signals.catches(kOther));
+  // The callbacks run.
+  EXPECT_EQ(rig.base->begin_signal(once), 0);
+  EXPECT_EQ(rig.base->begin_signal(late), 0);
   rig.poll();
   EXPECT_TRUE(!rig.signals.catches(kOther));
 }
@@ -160,7 +164,12 @@ TEST_EACH_BASE(one_that_has_fired_keeps_the_signal_until_the_next_turn) {
   rig.poll(kPatience);
   EXPECT_EQ(rig.calls(id), 1);
   EXPECT_EQ(rig.signals.unsubscribes, 0);
-  // It stays away: the signal is given back before the next wait.
+  // However long its callback has to wait, the signal is kept.
+  EXPECT_EQ(rig.poll(), 0);
+  EXPECT_TRUE(rig.signals.catches(kOne));
+  // The callback runs and does not add it: the signal is given back before the next wait.
+  EXPECT_EQ(rig.base->begin_signal(id), 0);
+  EXPECT_TRUE(rig.signals.catches(kOne));
   EXPECT_EQ(rig.poll(), 0);
   EXPECT_TRUE(!rig.signals.catches(kOne));
   EXPECT_EQ(rig.signals.unsubscribes, 1);
@@ -171,11 +180,17 @@ TEST_EACH_BASE(a_base_that_does_not_wait_gives_signals_back_when_it_applies) {
   const EventId id = rig.add(kOne, kSignal);
   rig.signals.raise(kOne);
   rig.poll(kPatience);
-  EXPECT_EQ(rig.base->destroy(id), 0);
+  EXPECT_EQ(rig.base->begin_signal(id), 0);
   EXPECT_TRUE(rig.signals.catches(kOne));
   rig.base->apply_changes();
   EXPECT_TRUE(!rig.signals.catches(kOne));
   rig.base->check();
+  // One that is destroyed before its callback has run gives it back at once.
+  EXPECT_EQ(rig.base->add(id, kForever), 0);
+  rig.signals.raise(kOne);
+  rig.poll(kPatience);
+  EXPECT_EQ(rig.base->destroy(id), 0);
+  EXPECT_TRUE(!rig.signals.catches(kOne));
   EXPECT_EQ(rig.base->next_timeout(), kForever);
 }
 
@@ -219,6 +234,7 @@ TEST_EACH_BASE(two_bases_share_a_signal) {
   EXPECT_EQ(rig.calls(id), 1);
   EXPECT_EQ(other.poll(kPatience), kFoundWork);
   EXPECT_EQ(page->ready, 1);
+  EXPECT_EQ(other.begin_signal(theirs), 0);
   other.poll(0);
   EXPECT_EQ(rig.signals.raise(kOne), 1);
 }

@@ -1,5 +1,5 @@
 // The event layer's suite is written once. A behaviour registered here becomes one test for every
-// backend of this machine in every way in which a base can dispatch on it:
+// backend of this machine with every waker, in every way in which a base can dispatch on it:
 //
 //   loopSync       blocks this thread
 //   base drive     loop(); the backend waits and libuv's descriptor is one more in it
@@ -16,6 +16,7 @@ import {
   type EventBaseOptions,
   type LoopResult,
   sys,
+  type WakerName,
 } from '../../src/index.js';
 import { assertNoneLeft, openDescriptors, PATIENCE_MS, within } from './support.js';
 
@@ -34,15 +35,19 @@ export function waysOf(backend: BackendName): Way[] {
     : ['loopSync', 'base drive'];
 }
 
-/** What one test gets: bases of its backend, a way to run them, and descriptors. */
+export const wakersHere: readonly WakerName[] = ['eventfd', 'pipe'];
+
+/** What one test gets: bases of its backend and waker, a way to run them, and descriptors. */
 export class Trial {
   readonly backend: BackendName;
+  readonly waker: WakerName;
   readonly way: Way;
   readonly #bases: EventBase[] = [];
   readonly #descriptors = new Set<number>();
 
-  constructor(backend: BackendName, way: Way) {
+  constructor(backend: BackendName, waker: WakerName, way: Way) {
     this.backend = backend;
+    this.waker = waker;
     this.way = way;
   }
 
@@ -52,8 +57,12 @@ export class Trial {
 
   base(options: EventBaseOptions = {}): EventBase {
     const drive = this.way === 'libuv drive' ? 'libuv' : 'base';
-    const base = new EventBase({ backend: this.backend, drive, debug: true, ...options });
+    const { backend, waker } = this;
+    const base = new EventBase({ backend, waker, drive, debug: true, ...options });
     this.#bases.push(base);
+    // A matrix in which an option were lost on its way would run one of its cases many times.
+    assert.is(base.backend, options.backend ?? backend);
+    assert.is(base.waker, options.waker ?? waker);
     return base;
   }
 
@@ -106,31 +115,54 @@ export interface Limits {
   ways?: readonly Way[];
 }
 
-/** Registers `body` as a test for each backend and way. */
+/** Registers `body` as a test for each backend, waker and way. */
 export function behaviour(
   name: string,
   body: (trial: Trial) => void | Promise<void>,
   limits: Limits = {},
   register: Test = test,
 ): void {
+  for (const { backend, waker, way } of cases(limits)) {
+    register(`${backend}, ${waker}, ${way}: ${name}`, async () => {
+      openOnce();
+      const before = openDescriptors();
+      const trial = new Trial(backend, waker, way);
+      try {
+        await within(PATIENCE_MS, body(trial));
+      } finally {
+        trial.end();
+        // A base that is closed in its own turn goes when that turn is over.
+        await turn();
+      }
+      assertNoneLeft(before);
+    });
+  }
+}
+
+function* cases(limits: Limits): Iterable<{ backend: BackendName; waker: WakerName; way: Way }> {
   for (const backend of backendsHere) {
     if (limits.backends !== undefined && !limits.backends.includes(backend)) continue;
-    for (const way of waysOf(backend)) {
-      if (limits.ways !== undefined && !limits.ways.includes(way)) continue;
-      register(`${backend}, ${way}: ${name}`, async () => {
-        const before = openDescriptors();
-        const trial = new Trial(backend, way);
-        try {
-          await within(PATIENCE_MS, body(trial));
-        } finally {
-          trial.end();
-          // A base that is closed in its own turn goes when that turn is over.
-          await turn();
-        }
-        assertNoneLeft(before);
-      });
+    for (const waker of wakersHere) {
+      for (const way of waysOf(backend)) {
+        if (limits.ways !== undefined && !limits.ways.includes(way)) continue;
+        yield { backend, waker, way };
+      }
     }
   }
+}
+
+let opened = false;
+
+/**
+ * The first signal of a process opens the descriptors of the loop that catches signals, and they
+ * stay. They are opened before any are counted, so that the counts can be exact.
+ */
+export function openOnce(): void {
+  if (opened) return;
+  opened = true;
+  const base = new EventBase();
+  base.signal('SIGWINCH', () => undefined).add();
+  base.close();
 }
 
 export const asynchronous: Limits = { ways: ['base drive', 'libuv drive'] };

@@ -43,6 +43,18 @@ export async function within<T>(ms: number, promise: T | Promise<T>, what = 'it'
   }
 }
 
+/** Runs `body`, which is given what nobody catches meanwhile; without this it ends the process. */
+export async function gatheringUncaught(body: (caught: unknown[]) => unknown): Promise<void> {
+  const caught: unknown[] = [];
+  const gather = (error: unknown) => caught.push(error);
+  process.on('uncaughtException', gather);
+  try {
+    await body(caught);
+  } finally {
+    process.off('uncaughtException', gather);
+  }
+}
+
 /** The descriptors of this process that are open, with what each one is. */
 export function openDescriptors(): string[] {
   return readdirSync('/proc/self/fd').flatMap((fd) => {
