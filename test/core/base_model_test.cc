@@ -97,10 +97,13 @@ class Model {
   // The socket is replaced by another with the same number, in the middle of a turn. Its events are
   // gone first, as the base demands of whoever closes; sometimes the old one lives on elsewhere.
   void replace(std::size_t place) {
+    Mask wanted = 0;
     for (At at = events_.begin(); at != events_.end();) {
       const At one = at++;
-      if (one->second.signal == 0 && (one->second.mask & kIoMask) && one->second.place == place)
+      if (one->second.signal == 0 && (one->second.mask & kIoMask) && one->second.place == place) {
+        if (one->second.inserted) wanted |= one->second.mask;
         destroy(one);
+      }
     }
     const int number = pairs_[place].near;
     if (random_.below(2) == 0) {
@@ -111,10 +114,24 @@ class Model {
     Pair fresh;
     EXPECT_EQ(dup2(fresh.near, number), number);
     pairs_[place].far = std::move(fresh.far);
-    has_data_[place] = false;
+    has_data_[place] = random_.below(2) == 0;
+    if (has_data_[place]) send_byte(pairs_[place].far);
+    if (wanted == 0 || random_.below(2) == 0) return;
+    // The next connection comes in the same turn, and waits for the same.
+    Known known;
+    known.place = place;
+    known.mask = wanted;
+    const At at = create(number, known);
+    add(at->first, at->second);
   }
 
   // ── what the owner of events does ─────────────────────────────────────────────────────────
+
+  At create(int fd, Known known) {
+    known.persists = random_.below(2) == 0;
+    const EventId id = rig_.create(fd, known.mask | (known.persists ? kPersist : Mask{0}));
+    return events_.insert_or_assign(id, known).first;
+  }
 
   void create() {
     if (events_.size() >= kEventsAtOnce) return;
@@ -132,8 +149,7 @@ class Model {
         known.mask = static_cast<Mask>((1 + random_.below(3)) << 1);
         fd = pairs_[known.place].near;
     }
-    known.persists = random_.below(2) == 0;
-    events_[rig_.create(fd, known.mask | (known.persists ? kPersist : Mask{0}))] = known;
+    create(fd, known);
   }
 
   void touch(At at) {

@@ -404,7 +404,7 @@ TEST(random_turns_agree_with_a_model_of_the_kernel) {
   ChangeList list(std::move(owned));
   std::vector<Known> numbers(kNumbers);
   std::vector<int> refused;
-  for (int turn = 0; turn < 20'000; ++turn) {
+  for (int turn = 0; turn < 10'000; ++turn) {
     std::set<int> touched;
     for (std::uint32_t steps = random.below(10); steps > 0; --steps) {
       const auto fd = static_cast<int>(random.below(kNumbers));

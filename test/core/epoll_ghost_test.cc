@@ -28,7 +28,7 @@ std::uint32_t renewals(const Rig& rig) { return rig.base->backend().renewals(); 
 // At most one wait is cut short, and the set has been renewed as often as expected.
 void expect_rest(Rig& rig, std::uint32_t expected_renewals) {
   EXPECT_EQ(rig.poll(kNap), 0);
-  for (int i = 0; i < 3; ++i) EXPECT_TRUE(sleeps(rig));
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(sleeps(rig));
   EXPECT_EQ(renewals(rig), is_epoll(rig) ? expected_renewals : 0);
 }
 

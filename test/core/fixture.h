@@ -171,7 +171,7 @@ class Rig {
 // Turns until the event is told; what it was told, or 0.
 Mask turn_until(Rig& rig, EventId id);
 // Whether a wait lasts, and finds nothing.
-constexpr Micros kNap = 3'000;
+constexpr Micros kNap = 2'000;
 bool sleeps(Rig& rig);
 
 bool add_for_each_base(const char* file, const std::string& name, void (*body)(Rig& rig));

@@ -110,8 +110,8 @@ TEST(reserving_keeps_what_is_set) {
 }
 
 TEST(a_million_timers_come_out_sorted) {
-// Under TSan, which has nothing to find on one thread, they would take seconds.
-#ifdef __SANITIZE_THREAD__
+// Under a sanitizer they would take seconds, and it finds no more in them than in a few.
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
   constexpr std::uint32_t kOwners = 100'000;
 #else
   constexpr std::uint32_t kOwners = 1'000'000;

@@ -152,7 +152,7 @@ TEST(owners_that_came_before_the_first_queue_may_join_it) {
 
 TEST(a_queue_costs_the_same_however_long_it_is) {
   // A queue that was walked at every step would need hours for this.
-  constexpr std::uint32_t kOwners = 200'000;
+  constexpr std::uint32_t kOwners = 100'000;
   Timers timers;
   timers.reserve(kOwners);
   const CommonId common = timers.common(10);
@@ -260,7 +260,7 @@ TEST_EACH_BASE(common_timeouts_fire_in_the_order_they_were_added) {
 }
 
 TEST_EACH_BASE(a_persistent_event_of_a_queue_goes_on_from_when_it_was_due) {
-  constexpr Micros kInterval = 20 * kMillisecond;
+  constexpr Micros kInterval = 10 * kMillisecond;
   const CommonId common = rig.base->common_timeout(kInterval);
   const EventId id = rig.add(-1, kPersist, kInterval, common);
   for (int tick = 0; tick < 3; ++tick) {
