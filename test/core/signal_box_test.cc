@@ -104,7 +104,8 @@ TEST(nothing_is_lost_while_threads_raise_and_the_owner_takes) {
     for (std::thread& thread : threads) thread.join();
     EXPECT_EQ(shared, 2 * kEach);
     EXPECT_EQ(own, kEach);
-    EXPECT_EQ(box.pending(), 0);
+    // A signal may be counted just before it is told to be pending: then it is so without a count.
+    EXPECT_EQ(box.take(10) + box.take(12), 0);
   }
 }
 
