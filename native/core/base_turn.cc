@@ -162,6 +162,7 @@ bool Base::drain_signals() {
 }
 
 void Base::expire_timers() {
+  timers_.gather(now_);
   while (!timers_.empty() && fits(1, kRingRecords)) {
     const Timers::Due due = timers_.first();
     if (due.deadline > now_) return;

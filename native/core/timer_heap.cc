@@ -26,6 +26,7 @@ void TimerHeap::reserve(std::uint32_t owners) {
 
 void TimerHeap::set(std::uint32_t owner, Micros deadline) {
   ML_CHECK(owner < places_.size());
+  if (places_[owner] != kNowhere && (places_[owner] & kInDue)) remove(owner);
   const Timer timer{deadline, order_++, owner};
   std::uint32_t place = places_[owner];
   if (place == kNowhere) {
@@ -45,6 +46,14 @@ void TimerHeap::set(std::uint32_t owner, Micros deadline) {
 
 void TimerHeap::remove(std::uint32_t owner) {
   const std::uint32_t place = places_[owner];
+  if (place != kNowhere && (place & kInDue)) {
+    Timer& timer = due_[place ^ kInDue];
+    ML_CHECK(timer.owner == owner);
+    timer.owner = places_[owner] = kNowhere;
+    --due_live_;
+    while (!due_.empty() && due_.back().owner == kNowhere) due_.pop_back();
+    return;
+  }
   ML_CHECK(place < size_ && node(place).owner == owner);
   places_[owner] = kNowhere;
   const Timer last = node(--size_);
@@ -54,7 +63,48 @@ void TimerHeap::remove(std::uint32_t owner) {
   down(places_[last.owner]);
 }
 
+void TimerHeap::gather(Micros now) {
+  if (!due_.empty() || size_ < kGatherMin || !many_due(now)) return;
+  std::uint32_t kept = 0;
+  for (std::uint32_t place = 0; place < size_; ++place) {
+    const Timer timer = node(place);
+    if (timer.deadline <= now)
+      due_.push_back(timer);
+    else
+      put(kept++, timer);
+  }
+  size_ = kept;
+  std::sort(due_.begin(), due_.end(), [](const Timer& a, const Timer& b) { return before(b, a); });
+  due_live_ = static_cast<std::uint32_t>(due_.size());
+  for (std::uint32_t i = 0; i < due_live_; ++i) places_[due_[i].owner] = i | kInDue;
+  if (size_ < 2) return;
+  for (std::uint32_t parent = (size_ - 2) / kArity + 1; parent-- > 0;) down(parent);
+}
+
+// Only the due ones are looked at, and their children: they are the top of the heap.
+bool TimerHeap::many_due(Micros now) const {
+  // Of each level that is not done with, three siblings at most wait here.
+  std::uint32_t waiting[4 * 16] = {0};
+  std::uint32_t depth = 1;
+  std::uint32_t count = 0;
+  while (depth > 0 && count < size_ / kGatherShare) {
+    const std::uint32_t place = waiting[--depth];
+    if (node(place).deadline > now) continue;
+    ++count;
+    const std::uint32_t end = std::min((place + 1) * kArity + 1, size_);
+    for (std::uint32_t child = place * kArity + 1; child < end; ++child) waiting[depth++] = child;
+  }
+  return count >= size_ / kGatherShare;
+}
+
 bool TimerHeap::valid() const {
+  std::uint32_t live = 0;
+  for (std::uint32_t i = 0; i < due_.size(); ++i) {
+    if (due_[i].owner != kNowhere && places_[due_[i].owner] != (i | kInDue)) return false;
+    if (due_[i].owner != kNowhere) ++live;
+    if (i > 0 && before(due_[i - 1], due_[i])) return false;
+  }
+  if (live != due_live_ || (!due_.empty() && due_.back().owner == kNowhere)) return false;
   if (size_ > 0 && (size_ + kArity - 2) / kArity >= lines_.size()) return false;
   for (std::uint32_t i = 0; i < size_; ++i) {
     if (places_[node(i).owner] != i) return false;
@@ -62,7 +112,7 @@ bool TimerHeap::valid() const {
   }
   const auto placed = std::count_if(places_.begin(), places_.end(),
                                     [](std::uint32_t place) { return place != kNowhere; });
-  return placed == static_cast<std::ptrdiff_t>(size_);
+  return placed == static_cast<std::ptrdiff_t>(size());
 }
 
 void TimerHeap::put(std::uint32_t place, const Timer& timer) {

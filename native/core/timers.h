@@ -41,9 +41,10 @@ class Timers {
   // The owners of those in the heap that may be due after the first.
   template <typename Visit>
   void visit_next(Visit visit) const {
-    for (std::uint32_t place = 1; place <= 4 && place < heap_.size(); ++place)
-      visit(heap_.at(place).owner);
+    heap_.visit_next(visit);
   }
+  // Before timers are taken out that are due at `now`.
+  void gather(Micros now) { heap_.gather(now); }
   // Every structure, walked; for tests and debug mode.
   bool valid() const;
 

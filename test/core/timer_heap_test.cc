@@ -105,8 +105,57 @@ TEST(reserving_keeps_what_is_set) {
   EXPECT_TRUE(!heap.contains(999));
   heap.set(999, 4);
   EXPECT_EQ(heap.first().owner, 999U);
-  EXPECT_EQ(heap.at(1).owner, 0U);
+  EXPECT_EQ(heap.deadline(0), 5);
   EXPECT_TRUE(heap.valid());
+}
+
+TEST(many_that_are_due_at_once_agree_with_a_sorted_model) {
+  constexpr std::uint32_t kOwners = 20'000;
+  constexpr Micros kStep = 100;
+  Random random;
+  TimerHeap heap;
+  Model model;
+  heap.reserve(kOwners);
+  const auto set = [&](std::uint32_t owner, Micros deadline) {
+    heap.set(owner, deadline);
+    model.set(owner, deadline);
+  };
+  for (std::uint32_t owner = 0; owner < kOwners; ++owner) set(owner, random.below(1'000));
+  for (Micros now = kStep; now <= 1'500; now += kStep) {
+    heap.gather(now);
+    EXPECT_TRUE(heap.valid());
+    while (!heap.empty() && heap.first().deadline <= now) {
+      const auto& [key, owner] = *model.sorted.begin();
+      if (!EXPECT_EQ(heap.first().owner, owner) || !EXPECT_EQ(heap.first().deadline, key.first))
+        return;
+      const std::uint32_t fired = owner;
+      heap.remove(fired);
+      model.remove(fired);
+      // Meanwhile others are taken out, put off, or made due, wherever they are.
+      const std::uint32_t other = random.below(kOwners);
+      switch (random.below(8)) {
+        case 0:
+          if (heap.contains(other)) heap.remove(other);
+          model.remove(other);
+          break;
+        case 1:
+          set(other, now + random.below(200));
+          break;
+        case 2:
+          set(fired, now + 1 + random.below(400));
+          break;
+        default:
+          break;
+      }
+      if (random.below(2'000) == 0) EXPECT_TRUE(heap.valid());
+    }
+    EXPECT_EQ(heap.size(), model.sorted.size());
+  }
+  EXPECT_TRUE(heap.valid());
+  for (const auto& [owner, place] : model.places) {
+    EXPECT_TRUE(heap.contains(owner));
+    EXPECT_EQ(heap.deadline(owner), place.first);
+  }
 }
 
 TEST(a_million_timers_come_out_sorted) {
