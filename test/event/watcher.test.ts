@@ -548,9 +548,16 @@ behaviour(
     for (const kind of kinds) watch(base, kind, () => seen.push(kind));
     base.timer(() => assert.unreachable()).add(1e6);
     const done = base.loop();
-    for (let i = 0; i < 5; i++) await sleep(2);
-    await sleep(30);
-    assert.ok(seen.length < 60, `${seen.length} calls in five short sleeps and a long one`);
+    // A base that spins does so always. The garbage collector has turns of its own, hundreds now
+    // and then and then none.
+    const calls: number[] = [];
+    while (calls.length < 3 && !calls.some((count) => count < 60)) {
+      const before = seen.length;
+      for (let i = 0; i < 5; i++) await sleep(2);
+      await sleep(30);
+      calls.push(seen.length - before);
+    }
+    assert.ok(Math.min(...calls) < 60, `${calls} calls in five short sleeps and a long one each`);
     base.loopBreak();
     assert.is(await done, 'stopped');
     // Each turn has one of each; the last one may have been between the two.
