@@ -1,5 +1,9 @@
 // multiloop's public surface.
 
+export type { BufferChange, ChangeCallback } from './buffer/changes.js';
+export { type Bytes, EvBuffer } from './buffer/ev_buffer.js';
+export { FileSegment, type FileSegmentOptions } from './buffer/file_segment.js';
+export type { Eol } from './buffer/search.js';
 export { type ErrorCode, MultiloopError, type SystemError } from './errors.js';
 export type { CommonTimeout } from './event/common_timeout.js';
 export * from './event/ev.js';
