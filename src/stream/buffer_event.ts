@@ -1,0 +1,662 @@
+// A stream as libevent has it: an input buffer that fills by itself, an output buffer that empties
+// by itself, and three callbacks. What moves the bytes (a socket, a partner, another stream under a
+// filter, a Duplex of Node's) is a subclass; this class has what is the same for all of them: which
+// direction is enabled and what holds it, watermarks, who is told what, and when.
+//
+// Callbacks run in a dispatch pass and never inside a call. What a subclass finds out in its own
+// event's callback is told there and then; everything else waits for `#later`, a user event.
+
+import { constants } from 'node:os';
+import { type Bytes, EvBuffer } from '../buffer/ev_buffer.js';
+import { MultiloopError } from '../errors.js';
+import { Ev, type EvMask } from '../event/ev.js';
+import type { EventBase } from '../event/event_base.js';
+import type { EventHandle } from '../event/event_handle.js';
+import type { PassEnd } from '../event/options.js';
+import { checkInteger, checkMillis, checkObject, invalidType, outOfRange } from '../validate.js';
+import type { Address } from './address.js';
+import { Hold } from './hold.js';
+import { RateLimit, StreamLimit } from './rate_limit.js';
+
+/** Called with the stream; `this` is the object of handlers. None is called after close(). */
+export interface BevHandlers {
+  /** There is input, at least as much as the low watermark says. */
+  read?(bev: BufferEvent): void;
+  /** The output has drained to its low watermark (0). */
+  write?(bev: BufferEvent): void;
+  event?(bev: BufferEvent, event: BevEvent): void;
+}
+
+/** What happened besides data. With `direction`, only that one is over, and it is disabled. */
+export interface BevEvent {
+  connected?: true;
+  eof?: true;
+  timeout?: true;
+  error?: Error;
+  direction?: 'read' | 'write';
+}
+
+export type FlushMode = 'normal' | 'flush' | 'finished';
+
+export interface BevOptions {
+  handlers?: BevHandlers;
+  /** Every callback waits for the next pass, and several reasons for one are one call. */
+  defer?: boolean;
+  /** True unless said otherwise: close() closes the descriptor, or what a filter is on. */
+  closeFd?: boolean;
+  /** Of its events; 0 is the most urgent, the middle one is the default. */
+  priority?: number;
+  rateLimit?: RateLimit;
+}
+
+interface Marks {
+  readLow: number;
+  readHigh: number;
+  writeLow: number;
+  writeHigh: number;
+}
+interface Timeouts {
+  read: number | undefined;
+  write: number | undefined;
+}
+
+/** Bytes of output above which write() answers false. */
+export const OUTPUT_HIGH_WATERMARK = 64 * 1024;
+/** Bytes of one read or one write, at most, unless `maxRead` and `maxWrite` say otherwise. */
+export const TRANSFER_BYTES = 64 * 1024;
+/** Data of at least this size is not copied by write(). */
+const REFERENCE_BYTES = 4 * 1024;
+
+const DEFAULT_MARKS: Marks = {
+  readLow: 0,
+  readHigh: 0,
+  writeLow: 0,
+  writeHigh: OUTPUT_HIGH_WATERMARK,
+};
+const NO_TIMEOUTS: Timeouts = { read: undefined, write: undefined };
+const NO_HANDLERS: BevHandlers = {};
+
+const Flag = {
+  DEFER: 1,
+  CLOSED: 2,
+  /** end() was called. */
+  ENDING: 4,
+  /** The other side has been told. */
+  ENDED: 8,
+  /** The peer sends no more. */
+  PEER_ENDED: 16,
+  FLUSH_QUEUED: 32,
+  UNREFED: 64,
+} as const;
+
+const BOTH = Ev.READ | Ev.WRITE;
+const WAKE = Ev.TIMEOUT;
+export const { EAGAIN } = constants.errno;
+
+/** Belongs to its base's thread. */
+export abstract class BufferEvent implements Disposable, PassEnd {
+  readonly base: EventBase;
+  handlers: BevHandlers;
+  /** Bytes that came from and went to the other side, as this stream counts them. */
+  bytesRead = 0;
+  bytesWritten = 0;
+
+  /** @internal */ _enabled: EvMask = Ev.WRITE;
+  /** @internal Reasons of `Hold`. */ _readHeld = 0;
+  /** @internal */ _writeHeld = 0;
+  /** @internal */ _flags = 0;
+  /** @internal */ _marks: Marks = DEFAULT_MARKS;
+  /** @internal Of this stream and of its group. */ _limit: StreamLimit | undefined = undefined;
+  #input: EvBuffer | undefined = undefined;
+  #output: EvBuffer | undefined = undefined;
+  #timeouts: Timeouts = NO_TIMEOUTS;
+  #priority: number;
+  // What is still to be told.
+  #later: EventHandle | undefined = undefined;
+  #told = 0;
+  #events: BevEvent[] | undefined = undefined;
+
+  /** @internal */
+  constructor(base: EventBase, options: BevOptions = {}) {
+    base._checkOpen();
+    checkObject('options', options);
+    const { handlers = NO_HANDLERS, priority = base.priorities >> 1 } = options;
+    checkObject('options.handlers', handlers);
+    if ((options as { tls?: unknown }).tls !== undefined)
+      throw new MultiloopError(
+        'ERR_TLS_UNAVAILABLE',
+        'TLS is not part of this version of multiloop; put a tls.TLSSocket over toDuplex()',
+      );
+    this.base = base;
+    this.handlers = handlers;
+    this.#priority = checkInteger('options.priority', priority, 0, base.priorities - 1);
+    if (options.defer === true) this._flags |= Flag.DEFER;
+  }
+
+  // ── how a subclass moves bytes ──
+
+  /** @internal Bytes may come: wait for them. Called again when the timeout has changed. */
+  protected abstract _startReading(timeout: number | undefined): void;
+  /** @internal */
+  protected abstract _stopReading(): void;
+  /** @internal Moves what can be moved out of the output now. */
+  protected abstract _flush(): void;
+  /** @internal Nothing is to leave now. */
+  protected abstract _stopWriting(): void;
+  /** @internal The output is empty and end() was called: tell the other side. */
+  protected abstract _finish(): void;
+  /** @internal Gives everything back. With `reset` the peer learns that something is missing. */
+  protected abstract _release(reset: boolean): void;
+
+  // ── buffers ──
+
+  /** What has come. Take from it; only the stream adds. */
+  get input(): EvBuffer {
+    if (this.#input === undefined) {
+      this.#input = new EvBuffer();
+      this.#input.freeze('back');
+      this.#input._owner = this;
+    }
+    return this.#input;
+  }
+  /** What is to go. Add to it, or call write(); only the stream takes. */
+  get output(): EvBuffer {
+    if (this.#output === undefined) {
+      this.#output = new EvBuffer();
+      this.#output.freeze('front');
+      this.#output._owner = this;
+    }
+    return this.#output;
+  }
+  get inputLength(): number {
+    return this.#input === undefined ? 0 : this.#input.length;
+  }
+  get outputLength(): number {
+    return this.#output === undefined ? 0 : this.#output.length;
+  }
+
+  /**
+   * Queues data; what one pass writes leaves in one gathered write at its end, and at once outside
+   * a pass. Data of 4 KiB and more is not copied and must not change until it has left; an EvBuffer
+   * is emptied. False: the output is above the high watermark (64 KiB), so wait for the `write`
+   * callback. For a stream that is closed it is dropped; after end() ERR_STREAM_WRITE_AFTER_END.
+   */
+  write(data: Bytes | EvBuffer): boolean {
+    if (this._flags & (Flag.CLOSED | Flag.ENDING)) return this.#refuse(data);
+    const { output } = this;
+    if (data instanceof EvBuffer) output.addBuffer(data);
+    else if (typeof data === 'string' || !(data instanceof Uint8Array)) output._add(data);
+    else if (data.length < REFERENCE_BYTES) output._add(data);
+    else output.addReference(data);
+    return output.length <= this._marks.writeHigh;
+  }
+
+  #refuse(data: Bytes | EvBuffer): boolean {
+    if (!(data instanceof EvBuffer || data instanceof Uint8Array || typeof data === 'string'))
+      throw invalidType('data', 'a string, a Uint8Array or an EvBuffer', data);
+    if (this._flags & Flag.CLOSED) return false;
+    throw new MultiloopError(
+      'ERR_STREAM_WRITE_AFTER_END',
+      `${this._name} was ended and takes no more data`,
+    );
+  }
+
+  /** @internal A buffer of this stream has changed. */
+  bufferChanged(buffer: EvBuffer, added: number, removed: number): void {
+    if (this._flags & Flag.CLOSED) return;
+    if (buffer === this.#output) {
+      if (added > 0) this._queueFlush();
+    } else if (removed > 0 && this._readHeld & Hold.WATERMARK) {
+      if (buffer.length < this._marks.readHigh) this._releaseReading(Hold.WATERMARK);
+    }
+  }
+
+  // ── what it does ──
+
+  /** Ev.READ, Ev.WRITE or both. Writing is enabled from the beginning, reading is not. */
+  enable(mask: EvMask): this {
+    checkDirections(mask);
+    if (this._flags & Flag.CLOSED) return this;
+    this._enabled |= mask;
+    if (mask & Ev.READ) this._updateReading();
+    if (mask & Ev.WRITE) this._queueFlush();
+    return this;
+  }
+  /** What has come stays in the input, what was written in the output. */
+  disable(mask: EvMask): this {
+    checkDirections(mask);
+    if (this._flags & Flag.CLOSED) return this;
+    this._enabled &= ~mask;
+    if (mask & Ev.READ) this._updateReading();
+    if (mask & Ev.WRITE) this._stopWriting();
+    return this;
+  }
+  get enabled(): EvMask {
+    return this._enabled;
+  }
+
+  /**
+   * Milliseconds in which something must be read, or written, while that direction is enabled,
+   * nothing holds it, and (for writing) something is queued; undefined for no limit. When it has
+   * passed the direction is disabled and `event` told, once.
+   */
+  setTimeouts(read?: number, write?: number): this {
+    if (read !== undefined) checkMillis('read', read);
+    if (write !== undefined) checkMillis('write', write);
+    if (this._flags & Flag.CLOSED) return this;
+    this.#timeouts = read === undefined && write === undefined ? NO_TIMEOUTS : { read, write };
+    this._timeoutsChanged();
+    this._updateReading();
+    return this;
+  }
+  get timeouts(): { readonly read: number | undefined; readonly write: number | undefined } {
+    return this.#timeouts;
+  }
+
+  /**
+   * Bytes. Reading: `read` is called from `low` on, and nothing is read while there are `high`
+   * (0, the default: no limit). Writing: `write` is called at `low` or less, and write() answers
+   * false above `high` (64 KiB).
+   */
+  setWatermark(mask: EvMask, low: number, high?: number): this {
+    checkDirections(mask);
+    checkInteger('low', low, 0);
+    if (high !== undefined) checkInteger('high', high, 0);
+    const marks = { ...this._marks };
+    if (mask & Ev.READ) {
+      marks.readLow = low;
+      marks.readHigh = high ?? marks.readHigh;
+      checkOrder(low, marks.readHigh);
+    }
+    if (mask & Ev.WRITE) {
+      marks.writeLow = low;
+      marks.writeHigh = high ?? Math.max(marks.writeHigh, low);
+      checkOrder(low, marks.writeHigh);
+    }
+    this._marks = marks;
+    if (this._flags & Flag.CLOSED) return this;
+    const full = marks.readHigh > 0 && this.inputLength >= marks.readHigh;
+    if (full) this._holdReading(Hold.WATERMARK);
+    else this._releaseReading(Hold.WATERMARK);
+    return this;
+  }
+  getWatermark(direction: 'read' | 'write'): { low: number; high: number } {
+    const { readLow, readHigh, writeLow, writeHigh } = this._marks;
+    if (direction === 'read') return { low: readLow, high: readHigh };
+    if (direction === 'write') return { low: writeLow, high: writeHigh };
+    throw invalidType('direction', "'read' or 'write'", direction);
+  }
+
+  /** Calls `read` or `write` in the next pass if the watermarks allow it, or in any case. */
+  trigger(mask: EvMask, options: { ignoreWatermarks?: boolean } = {}): void {
+    checkDirections(mask);
+    checkObject('options', options);
+    const all = options.ignoreWatermarks === true;
+    const { readLow, writeLow } = this._marks;
+    if (mask & Ev.READ && (all || this.inputLength >= readLow)) this._tellLater(Ev.READ);
+    if (mask & Ev.WRITE && (all || this.outputLength <= writeLow)) this._tellLater(Ev.WRITE);
+  }
+  /** Calls `event` in the next pass. */
+  triggerEvent(event: BevEvent): void {
+    checkObject('event', event);
+    this._eventLater(event);
+  }
+
+  /** Undefined for none. A filter has that of the stream under it; see also RateLimitGroup. */
+  setRateLimit(limit: RateLimit | undefined): this {
+    if (limit !== undefined && !(limit instanceof RateLimit))
+      throw invalidType('limit', 'an instance of RateLimit', limit);
+    if (this._flags & Flag.CLOSED) return this;
+    if (limit === undefined && this._limit === undefined) return this;
+    this._limit ??= new StreamLimit(this);
+    this._limit.set(limit);
+    if (this._limit.useless) this._limit = undefined;
+    return this;
+  }
+  get rateLimit(): RateLimit | undefined {
+    return this._limit?.own;
+  }
+
+  /** What flushing means depends on the kind; a socket writes what it can. */
+  flush(direction: EvMask, mode: FlushMode): void {
+    checkDirections(direction);
+    checkFlushMode(mode);
+    if (direction & Ev.WRITE) this._flushNow();
+  }
+
+  /** Half-closes when the output is written; the peer may still send. Idempotent. */
+  end(data?: Bytes): void {
+    if (data !== undefined) this.write(data);
+    if (this._flags & (Flag.CLOSED | Flag.ENDING)) return;
+    this._flags |= Flag.ENDING;
+    this._queueFlush();
+  }
+
+  /** Closes now, after one attempt to write what is queued. No callback follows. Idempotent. */
+  close(): void {
+    if (this._flags & Flag.CLOSED) return;
+    if (this.outputLength > 0 && this._mayWrite()) this._flush();
+    this.#shut(false);
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /**
+   * Closes now and drops what is queued. With an error the peer sees a reset, and `event` is
+   * called with it in the next pass, as the last callback.
+   */
+  destroy(error?: Error): void {
+    if (this._flags & Flag.CLOSED) return;
+    const { handlers } = this;
+    this.#shut(error !== undefined);
+    if (error === undefined || handlers.event === undefined || this.base._closed) return;
+    this.handlers = handlers;
+    this._eventLater({ error });
+  }
+
+  get closed(): boolean {
+    return (this._flags & Flag.CLOSED) !== 0;
+  }
+  /** end() was called. */
+  get ended(): boolean {
+    return (this._flags & Flag.ENDING) !== 0;
+  }
+
+  get priority(): number {
+    return this.#priority;
+  }
+  set priority(value: number) {
+    this.#priority = checkInteger('priority', value, 0, this.base.priorities - 1);
+    if (this.#later !== undefined && !this.#later._freed) this.#later.priority = value;
+    this._priorityChanged(value);
+  }
+
+  /** An open stream that reads or has something to write keeps the process alive. */
+  ref(): this {
+    this._flags &= ~Flag.UNREFED;
+    this._refChanged();
+    return this;
+  }
+  unref(): this {
+    this._flags |= Flag.UNREFED;
+    this._refChanged();
+    return this;
+  }
+  /** @internal */
+  get _refed(): boolean {
+    return (this._flags & Flag.UNREFED) === 0;
+  }
+
+  get localAddress(): Address | undefined {
+    return undefined;
+  }
+  get remoteAddress(): Address | undefined {
+    return undefined;
+  }
+
+  // ── for subclasses: state ──
+
+  /** @internal For messages. */
+  get _name(): string {
+    return 'The stream';
+  }
+  /** @internal */
+  get _peerEnded(): boolean {
+    return (this._flags & Flag.PEER_ENDED) !== 0;
+  }
+  /** @internal */
+  get _endTold(): boolean {
+    return (this._flags & Flag.ENDED) !== 0;
+  }
+  /** @internal */
+  protected _timeoutsChanged(): void {}
+  /** @internal */
+  protected _priorityChanged(_value: number): void {}
+  /** @internal */
+  protected _refChanged(): void {}
+
+  /** @internal Whether bytes are wanted now. */
+  _mayRead(): boolean {
+    return (
+      (this._enabled & Ev.READ) !== 0 &&
+      this._readHeld === 0 &&
+      (this._flags & (Flag.CLOSED | Flag.PEER_ENDED)) === 0
+    );
+  }
+  /** @internal Whether bytes may leave now. */
+  _mayWrite(): boolean {
+    return (
+      (this._enabled & Ev.WRITE) !== 0 &&
+      this._writeHeld === 0 &&
+      (this._flags & (Flag.CLOSED | Flag.ENDED)) === 0
+    );
+  }
+  /** @internal */
+  _updateReading(): void {
+    if (this._mayRead()) this._startReading(this.#timeouts.read);
+    else this._stopReading();
+  }
+  /** @internal */
+  _holdReading(why: number): void {
+    if (this._readHeld & why) return;
+    this._readHeld |= why;
+    this._updateReading();
+  }
+  /** @internal */
+  _releaseReading(why: number): void {
+    if (!(this._readHeld & why)) return;
+    this._readHeld &= ~why;
+    this._updateReading();
+  }
+  /** @internal */
+  _holdWriting(why: number): void {
+    this._writeHeld |= why;
+    this._stopWriting();
+  }
+  /** @internal */
+  _releaseWriting(why: number): void {
+    if (!(this._writeHeld & why)) return;
+    this._writeHeld &= ~why;
+    this._queueFlush();
+  }
+
+  /** @internal Bytes that may be read now: 0 when it is held by then. */
+  _readRoom(most: number): number {
+    let room = most;
+    const { readHigh } = this._marks;
+    if (readHigh > 0) room = Math.min(room, readHigh - this.inputLength);
+    if (this._limit !== undefined) room = Math.min(room, this._limit.readRoom());
+    return Math.max(0, room);
+  }
+
+  // ── for subclasses: what leaves ──
+
+  /** @internal */
+  _queueFlush(): void {
+    if (this._flags & Flag.FLUSH_QUEUED || !this._mayWrite()) return;
+    if (this.base._atPassEnd(this)) this._flags |= Flag.FLUSH_QUEUED;
+    else this._flushNow();
+  }
+  /** @internal */
+  passEnd(): void {
+    this._flags &= ~Flag.FLUSH_QUEUED;
+    this._flushNow();
+  }
+  /** @internal */
+  _flushNow(): void {
+    if (!this._mayWrite()) return;
+    if (this.outputLength > 0) this._flush();
+    else this._outputEmpty();
+  }
+  /** @internal There is nothing left to write. */
+  _outputEmpty(): void {
+    if ((this._flags & (Flag.ENDING | Flag.ENDED | Flag.CLOSED)) !== Flag.ENDING) return;
+    this._flags |= Flag.ENDED;
+    this._finish();
+  }
+  /** @internal Some of the output has gone. `direct`: this is a callback of the stream's own. */
+  _wrote(direct: boolean): void {
+    if (this.outputLength <= this._marks.writeLow && this.handlers.write !== undefined) {
+      if (direct && !(this._flags & Flag.DEFER)) this.#callWrite();
+      else this._tellLater(Ev.WRITE);
+    }
+    if (this.outputLength === 0) this._outputEmpty();
+  }
+
+  // ── for subclasses: who is told ──
+
+  /** @internal Bytes have been added to the input, in a callback of the stream's own. */
+  _received(count: number): void {
+    this.bytesRead += count;
+    const { readHigh, readLow } = this._marks;
+    const length = this.inputLength;
+    if (readHigh > 0 && length >= readHigh) this._holdReading(Hold.WATERMARK);
+    if (length < readLow) return;
+    if (this._flags & Flag.DEFER) this._tellLater(Ev.READ);
+    else this._callRead();
+  }
+  /** @internal The same from inside a call. */
+  _receivedLater(count: number): void {
+    this.bytesRead += count;
+    const { readHigh, readLow } = this._marks;
+    const length = this.inputLength;
+    if (readHigh > 0 && length >= readHigh) this._holdReading(Hold.WATERMARK);
+    if (length >= readLow) this._tellLater(Ev.READ);
+  }
+  /** @internal */
+  _callRead(): void {
+    const { handlers } = this;
+    const { read } = handlers;
+    const { input } = this;
+    if (read === undefined) {
+      input._settle();
+      return;
+    }
+    const { length } = input;
+    try {
+      read.call(handlers, this);
+    } finally {
+      // What it has left is above the mark, so nothing else will come and call it; and since it
+      // has taken something, calling it again is of use. libevent calls it in any case, and spins.
+      if (this._readHeld & Hold.WATERMARK && input.length < length) this._tellLater(Ev.READ);
+      input._settle();
+    }
+  }
+  #callWrite(): void {
+    const { handlers } = this;
+    handlers.write?.call(handlers, this);
+  }
+
+  /** @internal */
+  _peerEnd(direct: boolean): void {
+    this._flags |= Flag.PEER_ENDED;
+    this._failed('read', { eof: true }, direct);
+  }
+  /** @internal A direction is over for the reason in `event`. */
+  _failed(direction: 'read' | 'write', event: BevEvent, direct: boolean): void {
+    if (direction === 'read') {
+      this._enabled &= ~Ev.READ;
+      this._stopReading();
+    } else {
+      this._enabled &= ~Ev.WRITE;
+      this._stopWriting();
+    }
+    const told: BevEvent = { ...event, direction };
+    if (direct) this._tellEvent(told);
+    else this._eventLater(told);
+  }
+  /** @internal In a callback of the stream's own. */
+  _tellEvent(event: BevEvent): void {
+    if (this._flags & Flag.DEFER || this.#told !== 0 || this.#events !== undefined) {
+      this._eventLater(event);
+      return;
+    }
+    const { handlers } = this;
+    handlers.event?.call(handlers, this, event);
+  }
+  /** @internal */
+  _tellLater(what: EvMask): void {
+    if (this._flags & Flag.CLOSED) return;
+    this.#told |= what;
+    this.#wake();
+  }
+  /** @internal */
+  _eventLater(event: BevEvent): void {
+    if (this.base._closed) return;
+    this.#events ??= [];
+    this.#events.push(event);
+    this.#wake();
+  }
+
+  #wake(): void {
+    this.#later ??= this.base.event(-1, 0, () => this.#deliver(), { priority: this.#priority });
+    this.#later.activate(WAKE);
+  }
+
+  /** libevent's order of deferred callbacks: connected, read, write, the rest. */
+  #deliver(): void {
+    try {
+      for (let next = this.#take(); next !== undefined; next = this.#take()) {
+        if (next === Ev.READ) this._callRead();
+        else if (next === Ev.WRITE) this.#callWrite();
+        else this.handlers.event?.call(this.handlers, this, next);
+      }
+    } finally {
+      // A callback that throws costs no other one.
+      if ((this.#told !== 0 || this.#events !== undefined) && !this.base._closed) this.#wake();
+      else if (this._flags & Flag.CLOSED) this.#forget();
+    }
+  }
+
+  #take(): BevEvent | 2 | 4 | undefined {
+    if (this.#events?.[0].connected) return this.#takeEvent();
+    for (const what of [Ev.READ, Ev.WRITE] as const) {
+      if (!(this.#told & what)) continue;
+      this.#told &= ~what;
+      return what;
+    }
+    return this.#takeEvent();
+  }
+  #takeEvent(): BevEvent | undefined {
+    const event = this.#events?.shift();
+    if (this.#events?.length === 0) this.#events = undefined;
+    return event;
+  }
+
+  #shut(reset: boolean): void {
+    this._flags |= Flag.CLOSED;
+    this._enabled = 0;
+    this.#told = 0;
+    this.#events = undefined;
+    this._limit?.leave();
+    this._limit = undefined;
+    this._release(reset);
+    this.#input?._discard();
+    this.#output?._discard();
+    this.#forget();
+  }
+  #forget(): void {
+    this.handlers = NO_HANDLERS;
+    this.#later?.free();
+    this.#later = undefined;
+  }
+}
+
+export function checkDirections(mask: EvMask): void {
+  checkInteger('mask', mask, 0, 0xff);
+  if (mask & ~BOTH)
+    throw new MultiloopError(
+      'ERR_BAD_MASK',
+      `A direction is Ev.READ, Ev.WRITE or both; got 0x${mask.toString(16)}`,
+    );
+}
+
+export function checkFlushMode(mode: unknown): void {
+  if (mode !== 'normal' && mode !== 'flush' && mode !== 'finished')
+    throw invalidType('mode', "'normal', 'flush' or 'finished'", mode);
+}
+
+function checkOrder(low: number, high: number): void {
+  if (high > 0 && low > high) throw outOfRange('low', `<= ${high}, the high watermark`, low);
+}

@@ -1,0 +1,252 @@
+// A stream over a connected stream socket.
+//
+//   kernel ─recv─► slab ─► input ─► read callback            one recv a pass, into place
+//   output ─end of pass─► sendmsg or sendfile ─► kernel      WRITE is waited for after EAGAIN only
+
+import { slabWith } from '../buffer/slab.js';
+import { MultiloopError, systemError } from '../errors.js';
+import { Ev, type EvMask } from '../event/ev.js';
+import type { EventBase } from '../event/event_base.js';
+import type { EventHandle } from '../event/event_handle.js';
+import { native } from '../native.js';
+import { checkInteger, invalidType } from '../validate.js';
+import { type Address, toAddress } from './address.js';
+import { type BevOptions, BufferEvent, EAGAIN, TRANSFER_BYTES } from './buffer_event.js';
+import { Hold } from './hold.js';
+
+/** System calls of one flush: more wait for the next turn, since others want to write too. */
+const FLUSH_CALLS_MAX = 16;
+const FD_MAX = 2 ** 31 - 1;
+/** socket(2), SOCK_STREAM: 1 on Linux, macOS and the BSDs. */
+const SOCK_STREAM = 1;
+
+export class SocketStream extends BufferEvent {
+  #fd: number;
+  readonly #closeFd: boolean;
+  #readEvent: EventHandle | undefined = undefined;
+  #writeEvent: EventHandle | undefined = undefined;
+  #maxRead = TRANSFER_BYTES;
+  #maxWrite = Infinity;
+  /** @internal Called by close() while it is connecting. */
+  _cancel: (() => void) | undefined = undefined;
+
+  /** @internal `fd` -1: it is still to be connected. */
+  constructor(base: EventBase, fd: number, options: BevOptions = {}) {
+    super(base, options);
+    const { closeFd = true, rateLimit } = options;
+    if (typeof closeFd !== 'boolean')
+      throw invalidType('options.closeFd', 'of type boolean', closeFd);
+    this.#fd = fd;
+    this.#closeFd = closeFd;
+    if (fd === -1) {
+      this._readHeld = this._writeHeld = Hold.CONNECTING;
+    }
+    if (rateLimit !== undefined) this.setRateLimit(rateLimit);
+  }
+
+  /** The socket, or -1 before it is connected and after it is closed. */
+  get fd(): number {
+    return this.closed ? -1 : this.#fd;
+  }
+  override get localAddress(): Address | undefined {
+    return this.fd < 0 ? undefined : toAddress(native.sockLocal(this.#fd));
+  }
+  override get remoteAddress(): Address | undefined {
+    return this.fd < 0 ? undefined : toAddress(native.sockPeer(this.#fd));
+  }
+
+  /** Bytes of one read: 64 KiB; it is a matter of fairness between streams. */
+  get maxRead(): number {
+    return this.#maxRead;
+  }
+  set maxRead(value: number) {
+    this.#maxRead = checkInteger('maxRead', value, 1, TRANSFER_BYTES);
+  }
+  /** Bytes of one write: no limit. */
+  get maxWrite(): number {
+    return this.#maxWrite;
+  }
+  set maxWrite(value: number) {
+    this.#maxWrite = value === Infinity ? value : checkInteger('maxWrite', value, 1);
+  }
+
+  /** Goes on with another socket; the old one stays open unless `close` is true. */
+  setFd(fd: number, options: { close?: boolean } = {}): void {
+    checkSocket(fd);
+    if (this.closed) return;
+    const { maskRead, old } = { maskRead: this.#readEvent !== undefined, old: this.#fd };
+    this.#freeEvents();
+    this._cancel?.();
+    this._cancel = undefined;
+    if (options.close === true && old >= 0) native.sysClose(old);
+    this.#connected(fd);
+    if (maskRead) this._updateReading();
+  }
+
+  /** @internal A new connection: what was enabled and written before holds for it. */
+  _connected(fd: number): void {
+    this._cancel = undefined;
+    this.#connected(fd);
+    this._eventLater({ connected: true });
+  }
+  #connected(fd: number): void {
+    this.#fd = fd;
+    this._releaseReading(Hold.CONNECTING);
+    this._releaseWriting(Hold.CONNECTING);
+  }
+
+  /** @internal */
+  override get _name(): string {
+    return this.#fd < 0 ? 'The stream' : `The stream on descriptor ${this.#fd}`;
+  }
+
+  // ── reading ──
+
+  protected override _startReading(timeout: number | undefined): void {
+    this.#readEvent ??= this.#event(Ev.READ | Ev.PERSIST, (what) => this.#readable(what));
+    this.#readEvent.add(timeout);
+  }
+  protected override _stopReading(): void {
+    this.#readEvent?.del();
+  }
+
+  #readable(what: EvMask): void {
+    if (!(what & Ev.READ)) {
+      this._failed('read', { timeout: true }, true);
+      return;
+    }
+    if (!this._mayRead()) return;
+    const most = this._readRoom(this.#maxRead);
+    if (most === 0) {
+      if (this._mayRead()) this._holdReading(Hold.WATERMARK);
+      return;
+    }
+    const slab = slabWith(TRANSFER_BYTES);
+    const count = native.slabRecv(this.#fd, slab.used, most);
+    if (count > 0) {
+      this._limit?.took('read', count);
+      this.input._received(slab, count);
+      this._received(count);
+    } else if (count === 0) this._peerEnd(true);
+    else if (count !== -EAGAIN) this._failed('read', { error: systemError(count, 'recv') }, true);
+  }
+
+  // ── writing ──
+
+  protected override _flush(): void {
+    this.#write(false);
+  }
+  protected override _stopWriting(): void {
+    this.#writeEvent?.del();
+  }
+
+  /** @internal WRITE is armed: its callback writes what comes. */
+  override _queueFlush(): void {
+    if (this.#writeEvent === undefined || this.#writeEvent.pending(Ev.WRITE) === 0)
+      super._queueFlush();
+  }
+
+  #write(direct: boolean): void {
+    const { output } = this;
+    let wrote = false;
+    for (let calls = 0; output.length > 0; calls++) {
+      let most = Math.min(output.length, this.#maxWrite);
+      if (this._limit !== undefined) most = Math.min(most, this._limit.writeRoom());
+      if (most <= 0) break;
+      const count = calls < FLUSH_CALLS_MAX ? this.#writeOnce(most) : -EAGAIN;
+      if (count === undefined) return;
+      if (count < 0) {
+        this.#armWrite();
+        break;
+      }
+      wrote = true;
+    }
+    if (wrote) this._wrote(direct);
+  }
+
+  /** Bytes that went, or -EAGAIN; undefined after an error, which has been told. */
+  #writeOnce(most: number): number | undefined {
+    let count: number;
+    try {
+      count = this.output._writeTo(this.#fd, most, true);
+    } catch (error) {
+      // A file that is shorter than it was, or cannot be read.
+      this._failed('write', { error: error as Error }, false);
+      return undefined;
+    }
+    if (count >= 0) {
+      this.bytesWritten += count;
+      this._limit?.took('write', count);
+    } else if (count !== -EAGAIN) {
+      this._failed('write', { error: systemError(count, 'send') }, false);
+      return undefined;
+    }
+    return count;
+  }
+
+  #armWrite(): void {
+    this.output._settle();
+    this.#writeEvent ??= this.#event(Ev.WRITE, (what) => this.#writable(what));
+    this.#writeEvent.add(this.timeouts.write);
+  }
+
+  #writable(what: EvMask): void {
+    if (!(what & Ev.WRITE)) this._failed('write', { timeout: true }, true);
+    else if (this._mayWrite()) this.#write(true);
+  }
+
+  // ── ending ──
+
+  protected override _finish(): void {
+    const status = native.sockShutdown(this.#fd);
+    if (status < 0) this._failed('write', { error: systemError(status, 'shutdown') }, false);
+  }
+
+  protected override _release(reset: boolean): void {
+    this._cancel?.();
+    this._cancel = undefined;
+    this.#freeEvents();
+    if (this.#fd >= 0 && this.#closeFd) this._closeFd(this.#fd, reset);
+  }
+  /** @internal The one place where the socket is closed. */
+  protected _closeFd(fd: number, reset: boolean): void {
+    if (reset) native.sockResetOnClose(fd);
+    native.sysClose(fd);
+  }
+
+  #event(mask: EvMask, callback: (what: EvMask) => void): EventHandle {
+    const event = this.base.event(this.#fd, mask, callback, { priority: this.priority });
+    return this._refed ? event : event.unref();
+  }
+  #freeEvents(): void {
+    this.#readEvent?.free();
+    this.#writeEvent?.free();
+    this.#readEvent = this.#writeEvent = undefined;
+  }
+  protected override _timeoutsChanged(): void {
+    if (this.#writeEvent?.pending(Ev.WRITE)) this.#armWrite();
+    if (this.timeouts.read === undefined) this.#readEvent?.removeTimer();
+  }
+  protected override _priorityChanged(value: number): void {
+    for (const event of [this.#readEvent, this.#writeEvent])
+      if (event !== undefined) event.priority = value;
+  }
+  protected override _refChanged(): void {
+    for (const event of [this.#readEvent, this.#writeEvent]) {
+      if (this._refed) event?.ref();
+      else event?.unref();
+    }
+  }
+}
+
+/** Refuses what is no stream socket, so that its first read does not. */
+export function checkSocket(fd: unknown): number {
+  const number = checkInteger('fd', fd, 0, FD_MAX);
+  const type = native.sockType(number);
+  if (type === SOCK_STREAM) return number;
+  if (type < 0) throw systemError(type, 'getsockopt', undefined, `descriptor ${number}`);
+  throw new MultiloopError(
+    'ERR_NOT_A_STREAM',
+    `Descriptor ${number} is a socket of another type than SOCK_STREAM; use Datagram for it`,
+  );
+}
