@@ -37,6 +37,39 @@ export interface BevOptions {
   rateLimit?: RateLimit;
 }
 
+/** What most streams have in common; one that is told otherwise gets a copy of its own. */
+export interface Settings {
+  readonly readLow: number;
+  readonly readHigh: number;
+  readonly writeLow: number;
+  readonly writeHigh: number;
+  readonly readTimeout: number | undefined;
+  readonly writeTimeout: number | undefined;
+  readonly maxRead: number;
+  readonly maxWrite: number;
+  readonly priority: number;
+}
+
+/** Bytes of output above which write() answers false. */
+export const OUTPUT_HIGH_WATERMARK = 64 * 1024;
+/** Bytes of one read or one write, at most, unless `maxRead` and `maxWrite` say otherwise. */
+export const TRANSFER_BYTES = 64 * 1024;
+/** By priority. */
+const defaults: Settings[] = [];
+export function defaultSettings(priority: number): Settings {
+  defaults[priority] ??= {
+    readLow: 0,
+    readHigh: 0,
+    writeLow: 0,
+    writeHigh: OUTPUT_HIGH_WATERMARK,
+    readTimeout: undefined,
+    writeTimeout: undefined,
+    maxRead: TRANSFER_BYTES,
+    maxWrite: Infinity,
+    priority,
+  };
+  return defaults[priority];
+}
 export function checkDirections(mask: EvMask): void {
   checkInteger('mask', mask, 0, 0xff);
   if (mask & ~(Ev.READ | Ev.WRITE))

@@ -19,8 +19,7 @@ export class Notices {
 
   constructor(stream: BufferEvent) {
     this.#stream = stream;
-    const { base, priority } = stream;
-    this.#event = base.event(-1, 0, () => this.#deliver(), { priority });
+    this.#event = stream.base._event(-1, 0, this.#deliver, stream.priority, this);
   }
 
   get empty(): boolean {
