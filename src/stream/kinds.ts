@@ -3,6 +3,7 @@
 import type { EventBase } from '../event/event_base.js';
 import type { BevOptions } from './bev_options.js';
 import { BufferEvent as Stream } from './buffer_event.js';
+import { connect } from './connect.js';
 import { PairStream } from './pair_stream.js';
 import { checkSocket, SocketStream } from './socket_stream.js';
 
@@ -21,4 +22,4 @@ function pair(base: EventBase, options?: BevOptions): [PairStream, PairStream] {
 }
 
 export type BufferEvent = Stream;
-export const BufferEvent = Object.assign(Stream, { socket, pair });
+export const BufferEvent = Object.assign(Stream, { socket, connect, pair });

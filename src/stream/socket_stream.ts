@@ -11,8 +11,7 @@ import type { EventHandle } from '../event/event_handle.js';
 import { native } from '../native.js';
 import { checkInteger } from '../validate.js';
 import { type Address, toAddress } from './address.js';
-import type { BevOptions } from './bev_options.js';
-import { TRANSFER_BYTES } from './bev_options.js';
+import { type BevEvent, type BevOptions, TRANSFER_BYTES } from './bev_options.js';
 import { BufferEvent, EAGAIN } from './buffer_event.js';
 import { Hold } from './hold.js';
 
@@ -86,6 +85,12 @@ export class SocketStream extends BufferEvent {
     this._cancel = undefined;
     this.#connected(fd);
     this._eventLater({ connected: true });
+  }
+  /** @internal Every address has failed, or it took too long. */
+  _notConnected(event: BevEvent): void {
+    this._cancel = undefined;
+    this._enabled = 0;
+    this._eventLater(event);
   }
   #connected(fd: number): void {
     this.#fd = fd;
