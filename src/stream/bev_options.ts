@@ -2,6 +2,7 @@
 
 import { MultiloopError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
+import { EventBase } from '../event/event_base.js';
 import { checkInteger, invalidType, outOfRange } from '../validate.js';
 import type { BufferEvent } from './buffer_event.js';
 import type { RateLimit } from './rate_limit.js';
@@ -70,6 +71,11 @@ export function defaultSettings(priority: number): Settings {
   };
   return defaults[priority];
 }
+export function checkBase(base: EventBase): void {
+  if (!(base instanceof EventBase)) throw invalidType('base', 'an instance of EventBase', base);
+  base._checkOpen();
+}
+
 export function checkDirections(mask: EvMask): void {
   checkInteger('mask', mask, 0, 0xff);
   if (mask & ~(Ev.READ | Ev.WRITE))

@@ -16,6 +16,7 @@ import { checkInteger, checkMillis, checkObject, invalidType } from '../validate
 import type { Address } from './address.js';
 import type { BevEvent, BevHandlers, BevOptions, FlushMode } from './bev_options.js';
 import {
+  checkBase,
   checkDirections,
   checkFlushMode,
   checkOrder,
@@ -68,7 +69,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
 
   /** @internal */
   constructor(base: EventBase, options: BevOptions = {}) {
-    base._checkOpen();
+    checkBase(base);
     checkObject('options', options);
     const { handlers = NO_HANDLERS, priority = base.priorities >> 1, closeFd = true } = options;
     checkObject('options.handlers', handlers);
@@ -171,7 +172,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   enable(mask: EvMask): this {
     checkDirections(mask);
     if (this._flags & Flag.CLOSED) return this;
-    this._enabled |= mask;
+    this._enabled |= mask & ~this.#over();
     if (mask & Ev.READ) this._updateReading();
     if (mask & Ev.WRITE) this._queueFlush();
     return this;
@@ -184,6 +185,11 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     if (mask & Ev.READ) this._updateReading();
     if (mask & Ev.WRITE) this._stopWriting();
     return this;
+  }
+  /** The directions in which nothing will come or go any more. */
+  #over(): EvMask {
+    const read = this._flags & Flag.PEER_ENDED ? Ev.READ : 0;
+    return this._flags & Flag.ENDED ? read | Ev.WRITE : read;
   }
   get enabled(): EvMask {
     return this._enabled;
@@ -507,6 +513,12 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   _peerEnd(direct: boolean): void {
     this._flags |= Flag.PEER_ENDED;
     this._failed('read', { eof: true }, direct);
+  }
+  /** @internal There will never be another side. */
+  _neverOpened(event: BevEvent): void {
+    this._flags |= Flag.PEER_ENDED | Flag.ENDED;
+    this._enabled = 0;
+    this._eventLater(event);
   }
   /** @internal A direction is over for the reason in `event`. */
   _failed(direction: 'read' | 'write', event: BevEvent, direct: boolean): void {

@@ -35,7 +35,8 @@ export class Notices {
     this.#event.activate(WAKE);
   }
   tellEvent(event: BevEvent): void {
-    this.#events.push(event);
+    if (event.connected) this.#events.unshift(event);
+    else this.#events.push(event);
     this.#event.activate(WAKE);
   }
   /** Nothing but this is told any more. */

@@ -89,8 +89,7 @@ export class SocketStream extends BufferEvent {
   /** @internal Every address has failed, or it took too long. */
   _notConnected(event: BevEvent): void {
     this._cancel = undefined;
-    this._enabled = 0;
-    this._eventLater(event);
+    this._neverOpened(event);
   }
   #connected(fd: number): void {
     this.#fd = fd;
@@ -245,8 +244,9 @@ export class SocketStream extends BufferEvent {
     this.#readEvent = this.#writeEvent = undefined;
   }
   protected override _timeoutsChanged(): void {
-    if (this.#writeEvent?.pending(Ev.WRITE)) this.#armWrite();
     if (this._settings.readTimeout === undefined) this.#readEvent?.removeTimer();
+    if (this._settings.writeTimeout === undefined) this.#writeEvent?.removeTimer();
+    else if (this.#writeEvent?.pending(Ev.WRITE)) this.#armWrite();
   }
   protected override _priorityChanged(value: number): void {
     for (const event of [this.#readEvent, this.#writeEvent])
