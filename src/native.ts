@@ -116,6 +116,8 @@ export interface Native {
     max: number,
     out: Float64Array,
   ): number;
+  inboxBoundaries(base: number, bytes: Uint8Array): void;
+  ledgerCheckpoint(base: number, connection: number, bytes: Uint8Array): boolean;
   ledgerMove(base: number, connection: number, to: number, bytes: Uint8Array): number;
   ledgerOwner(connection: number): number;
   ledgerClose(base: number, connection: number, reset: boolean): boolean;

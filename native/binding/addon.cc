@@ -98,6 +98,8 @@ constexpr Export kExports[] = {
     {"inboxWake", inbox_wake},
     {"inboxStats", inbox_stats},
     {"ledgerAccept", ledger_accept},
+    {"inboxBoundaries", inbox_boundaries},
+    {"ledgerCheckpoint", ledger_checkpoint},
     {"ledgerMove", ledger_move},
     {"ledgerOwner", ledger_owner},
     {"ledgerClose", ledger_close},

@@ -114,6 +114,31 @@ napi_value ledger_move(napi_env env, napi_callback_info info) {
   return js(env, static_cast<std::int32_t>(move(id, from, args.u32(2), bytes.data, bytes.length)));
 }
 
+// inboxBoundaries(base, bytes: Uint8Array): see Inbox::watch_boundaries. The memory is shared and
+// the coordinator keeps it while the inbox lives.
+napi_value inbox_boundaries(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  ML_CHECK(host != nullptr && host->base->inbox() != nullptr);
+  const ByteSpan bytes = bytes_of(env, args[1]);
+  host->base->inbox()->watch_boundaries(reinterpret_cast<const std::uint8_t*>(bytes.data),
+                                        bytes.length);
+  return js_undefined(env);
+}
+
+// ledgerCheckpoint(base, connection, bytes) -> boolean: whether it was this base's loop's.
+napi_value ledger_checkpoint(napi_env env, napi_callback_info info) {
+  const Args<3> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  const ByteSpan bytes = bytes_of(env, args[2]);
+  const bool ok =
+      host != nullptr && host->base->inbox() != nullptr &&
+      Ledger::set_checkpoint(args.u64(1), host->base->inbox()->handle(), bytes.data, bytes.length);
+  napi_value stored = nullptr;
+  napi_get_boolean(env, ok, &stored);
+  return stored;
+}
+
 // ledgerOwner(connection) -> the inbox of the loop that has it or to which it is under way; 0.
 napi_value ledger_owner(napi_env env, napi_callback_info info) {
   const Args<1> args(env, info);
