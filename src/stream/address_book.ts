@@ -87,7 +87,7 @@ export class AddressBook {
     if (length === -ENAMETOOLONG)
       throw invalidValue(`${name}.path`, 'is too long for a unix socket', text);
     if (length < 0 && isPath) throw invalidValue(`${name}.path`, 'is no path of a socket', text);
-    if (length < 0 || text.includes('\0'))
+    if (length < 0 || (!isPath && text.includes('\0')))
       throw invalidValue(`${name}.host`, 'must be an IP address: look names up first', text);
     const packed = bytes.slice(0, length);
     if (this.#ofTexts.size >= PEERS_MAX) this.#ofTexts.clear();

@@ -144,7 +144,7 @@ function open(bind: Address | undefined, options: DatagramOptions): Opened {
   const book = new AddressBook(familyOf(bind) ?? familyOf(connect) ?? asked);
   const unbound = book.family === 1 || connect !== undefined;
   const wildcard = { host: book.family === 6 ? '::' : '0.0.0.0', port: 0 };
-  const own = bind ?? (unbound ? undefined : wildcard);
+  const own = bind === undefined && !unbound ? wildcard : bind;
   const result = native.datagramOpen(
     book.family,
     own === undefined ? nothing : book.pack('bind', own, 0),

@@ -79,9 +79,9 @@ export class SendQueue {
 
   /** Makes room behind what waits, by moving it to the front or into more memory. */
   #room(bytes: number): boolean {
+    if (this.length >= QUEUE_MESSAGES_MAX) return false;
     const full = this.#last * RECORD === this.#records.length;
     if (!full && this.#end + bytes <= this.#memory.length) return true;
-    if (this.length >= QUEUE_MESSAGES_MAX) return false;
     const from = this.#begin();
     const used = this.#end - from;
     // An address that is not shared any more comes on top.
