@@ -53,7 +53,7 @@ test('what leaves is what was pushed, in order', () => {
       const queue = new SendQueue();
       const waiting: { to: number; data: Buffer }[] = [];
       const push = (to: number, bytes: number) => {
-        const text = `${number++} `.repeat(Math.ceil(bytes / 3)).slice(0, bytes);
+        const text = `${number++} `.repeat(Math.ceil(bytes / 2)).slice(0, bytes);
         const given = number % 2 === 0 ? text : Buffer.from(text);
         if (queue.push(given, bytes, sockets[to].name))
           waiting.push({ to, data: Buffer.from(text) });
