@@ -89,6 +89,21 @@ napi_value datagram_membership(napi_env env, napi_callback_info info) {
   return js(env, datagram::set_membership(args.i32(0), group, args.u32(2), args.boolean(3)));
 }
 
+// ::ffff:a.b.c.d
+sys::SockAddr mapped(const sys::SockAddr& address) {
+  sockaddr_in v4;
+  std::memcpy(&v4, &address.storage, sizeof v4);
+  sockaddr_in6 v6{};
+  v6.sin6_family = AF_INET6;
+  v6.sin6_port = v4.sin_port;
+  v6.sin6_addr.s6_addr[10] = v6.sin6_addr.s6_addr[11] = 0xff;
+  std::memcpy(v6.sin6_addr.s6_addr + 12, &v4.sin_addr, sizeof v4.sin_addr);
+  sys::SockAddr out{};
+  std::memcpy(&out.storage, &v6, sizeof v6);
+  out.length = sizeof v6;
+  return out;
+}
+
 // pack(family, host | path, port, out: Uint8Array) -> length | -errno. For an IPv6 socket an IPv4
 // address is mapped (RFC 4291 section 2.5.5.2). -EAFNOSUPPORT: of another family. -EINVAL: no IP.
 napi_value datagram_pack(napi_env env, napi_callback_info info) {
@@ -103,11 +118,8 @@ napi_value datagram_pack(napi_env env, napi_callback_info info) {
     status = sys::parse_unix(name.text, name.length, &address);
   } else {
     status = sys::parse_ip(name.text, port, &address);
-    if (status == 0 && family == AF_INET6 && address.storage.ss_family == AF_INET) {
-      char mapped[sizeof "::ffff:255.255.255.255"] = "::ffff:";
-      std::strncat(mapped, name.text, sizeof mapped - sizeof "::ffff:");
-      status = sys::parse_ip(mapped, port, &address);
-    }
+    if (status == 0 && family == AF_INET6 && address.storage.ss_family == AF_INET)
+      address = mapped(address);
     if (status == 0 && address.storage.ss_family != family) status = -EAFNOSUPPORT;
   }
   if (status < 0) return js(env, status);

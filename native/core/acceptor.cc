@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "check.h"
+#include "net.h"
 
 namespace multiloop::acceptor {
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "check.h"
+#include "net.h"
 #include "retried.h"
 
 namespace multiloop::datagram {

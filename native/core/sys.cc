@@ -132,8 +132,6 @@ int socket_error(int fd) {
   return error < 0 ? error : -error;
 }
 
-int socket_type(int fd) { return get_option(fd, SOL_SOCKET, SO_TYPE); }
-
 int is_listening(int fd) { return get_option(fd, SOL_SOCKET, SO_ACCEPTCONN); }
 
 int open_nothing() {

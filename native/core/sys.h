@@ -42,8 +42,7 @@ int close(int fd);
 [[nodiscard]] int accept(int listener, SockAddr* peer);
 [[nodiscard]] int shutdown_write(int fd);
 [[nodiscard]] int socket_error(int fd);
-// SOCK_STREAM or another one; whether the socket listens: 1 or 0.
-[[nodiscard]] int socket_type(int fd);
+// Whether the socket listens: 1 or 0.
 [[nodiscard]] int is_listening(int fd);
 // A descriptor of its own file that nobody uses: with it one is left when they have run out.
 [[nodiscard]] int open_nothing();

@@ -22,7 +22,7 @@ export interface DatagramOptions {
   onError?: (error: Error) => void;
   /** Told, in a pass, when all is sent that waited since send() has answered false. */
   onDrain?: () => void;
-  /** Messages come from and go to this peer only. IP addresses and paths; names are not looked up. */
+  /** Messages come from and go to this peer only: an IP address or a path, no name. */
   connect?: Address;
   /** Without an address to bind or connect: 4 by default. */
   family?: 4 | 6 | 'unix';

@@ -36,7 +36,7 @@ export interface ListenOptions {
   reusePort?: boolean;
   /** Without it a socket on an IPv6 address takes IPv4 too, if the address is `::`. */
   ipv6Only?: boolean;
-  /** Wake up only when the first bytes are there; ignored where the kernel cannot (TCP_DEFER_ACCEPT). */
+  /** Wake up only when the first bytes are there (TCP_DEFER_ACCEPT); ignored where it is unknown. */
   deferAccept?: boolean;
   /** Not part of multiloop yet: anything but undefined is refused. */
   tls?: undefined;
@@ -141,7 +141,7 @@ export abstract class ListeningSocket implements Disposable {
   protected get accepting(): boolean {
     return !this.#paused && !this.#closed;
   }
-  /** Closes the socket; connections that nobody has accepted are reset by the kernel. Idempotent. */
+  /** Closes the socket; the kernel resets connections that nobody has accepted. Idempotent. */
   close(): void {
     if (!this.#closed) this.#release(true);
   }
