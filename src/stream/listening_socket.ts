@@ -36,7 +36,7 @@ export interface ListenOptions {
   reusePort?: boolean;
   /** Without it a socket on an IPv6 address takes IPv4 too, if the address is `::`. */
   ipv6Only?: boolean;
-  /** Wake up only when the first bytes are there (TCP_DEFER_ACCEPT); ignored where it is unknown. */
+  /** Wake up only when the first bytes are there, where the kernel can (TCP_DEFER_ACCEPT). */
   deferAccept?: boolean;
   /** Not part of multiloop yet: anything but undefined is refused. */
   tls?: undefined;
