@@ -3,7 +3,7 @@
 import { type Address, Datagram, EventBase } from '../../src/index.js';
 import { mode, payload, Rounds, WINDOW } from './datagram_rounds.js';
 
-const base = new EventBase({ drive: process.argv[5] === 'libuv' ? 'libuv' : 'base' });
+const base = new EventBase({ drive: 'base' });
 const rounds = new Rounds();
 const local: Address = { host: '127.0.0.1', port: 0 };
 

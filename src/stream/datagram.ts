@@ -182,6 +182,7 @@ export class Datagram implements Disposable, PassEnd {
         'ERR_STREAM_WRITE_AFTER_END',
         'The datagram socket was closed and sends no more messages',
       );
+    this.base._checkOpen();
     const bytes =
       typeof data === 'string' ? Buffer.byteLength(data) : checkBytes('data', data).length;
     const name = this.#nameOf(to);
@@ -237,7 +238,7 @@ export class Datagram implements Disposable, PassEnd {
   /** Closes now, after one attempt to send what is queued; what is left is dropped. Idempotent. */
   close(): void {
     if (this.#closed) return;
-    if (this.#queue.length > 0 && !this.#waiting) this.#queue.send(this.fd);
+    while (this.#queue.length > 0 && !this.#waiting) if (this.#queue.send(this.fd) <= 0) break;
     this.#closed = true;
     this.dropped += this.#queue.length;
     this.#queue.clear();
@@ -290,7 +291,8 @@ export class Datagram implements Disposable, PassEnd {
     try {
       this.#receive();
     } finally {
-      if (!this.#closed && !this.#paused && !this.#resting) this.#event.add();
+      const stopped = this.#closed || this.#paused || this.#resting || this.base._closed;
+      if (!stopped) this.#event.add();
     }
   }
 
@@ -357,6 +359,8 @@ export class Datagram implements Disposable, PassEnd {
   }
 
   #wait(): void {
+    // Its base was closed in this pass: nothing will tell when there is room.
+    if (this.base._closed) return;
     this.#waiting = true;
     // An unconnected unix socket is writable for poll(2) although the peer it sends to is full
     // (unix_dgram_poll in Linux's net/unix/af_unix.c looks at a connected peer only).
@@ -388,7 +392,7 @@ export class Datagram implements Disposable, PassEnd {
 
   /** Errors are told in a pass, also those of a send() outside one. */
   #tell(error: Error): void {
-    if (this.#errors.length >= ERRORS_MAX) return;
+    if (this.#errors.length >= ERRORS_MAX || this.base._closed) return;
     this.#errors.push(error);
     this.#teller ??= this.#timer(() => this.#tellAll());
     this.#teller.activate(Ev.TIMEOUT);

@@ -137,9 +137,9 @@ export abstract class ListeningSocket implements Disposable {
   get closed(): boolean {
     return this.#closed;
   }
-  /** Neither paused nor closed. */
+  /** Neither paused nor closed, and its base is not either. */
   protected get accepting(): boolean {
-    return !this.#paused && !this.#closed;
+    return !this.#paused && !this.#closed && !this.base._closed;
   }
   /** Closes the socket; the kernel resets connections that nobody has accepted. Idempotent. */
   close(): void {
@@ -163,8 +163,13 @@ export abstract class ListeningSocket implements Disposable {
   #accept(): void {
     const status = this.acceptBatch();
     if (this.#closed) return;
-    if (status >= 0 || status === -EAGAIN) this.#failing = false;
-    else this.#failure(status);
+    if (status < 0 && status !== -EAGAIN) {
+      this.#failure(status);
+      return;
+    }
+    // Another thread may have been faster than we when the reserve was to be taken back.
+    if (this.#failing && this.#reserve < 0) this.#reserve = native.listenerReserve();
+    this.#failing = false;
   }
 
   /** The rest is over: whether accepting works again is tried, not waited for. */
@@ -173,7 +178,7 @@ export abstract class ListeningSocket implements Disposable {
     try {
       this.#accept();
     } finally {
-      if (!this.#closed && !this.#paused && !this.#resting) this.#event.add();
+      if (this.accepting && !this.#resting) this.#event.add();
     }
   }
 

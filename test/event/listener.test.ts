@@ -551,6 +551,22 @@ listening('pausing in onAccept leaves the others with the kernel', {}, async (do
   assert.is(other.closed, true);
 });
 
+listening('closing the base in onAccept ends it there', {}, async (door) => {
+  const base = new EventBase({ backend: 'epoll', drive: 'libuv' });
+  let accepted = 0;
+  const other = new Listener(base, {}, (fd) => {
+    accepted++;
+    sys.close(fd);
+    base.close();
+  });
+  const { port } = other.address as { port: number };
+  for (let i = 0; i < 3; i++) await door.connect(port, '127.0.0.1');
+  assert.is(await base.dispatch(), 'stopped');
+  await turn();
+  assert.is(accepted, 1);
+  other.close();
+});
+
 test('listeners that fail or close leave no descriptor', () => {
   using base = new EventBase();
   const before = openDescriptors();
@@ -694,6 +710,19 @@ for (const [error, exhausted] of [
     assert.is(stderr, '');
     assert.equal(JSON.parse(stdout), { errors: [error], exhausted });
   });
+
+withStrace('deferAccept is ignored where the kernel does not know it', async () => {
+  const { stdout, stderr, log } = await runTraced(
+    `const base = new EventBase();
+    const listener = new Listener(base, { deferAccept: true }, () => undefined);
+    console.log(listener.address.port > 0);
+    listener.close();`,
+    // The first one is SO_REUSEADDR.
+    '-e trace=setsockopt -e inject=setsockopt:error=ENOPROTOOPT:when=2',
+  );
+  assert.equal([stdout, stderr], ['true\n', '']);
+  assert.ok(log.some((line) => /TCP_DEFER_ACCEPT.*-1 ENOPROTOOPT/.test(line)));
+});
 
 withStrace('the backlog is 511, and nobody is made to keep connections alive', async () => {
   const { log, stderr } = await runTraced(

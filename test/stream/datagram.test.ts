@@ -575,6 +575,34 @@ behaviour('waiting for a full peer spins on no backend', async (t) => {
   }
 });
 
+behaviour('what a pass has sent leaves when its base or the socket is closed in it', async (t) => {
+  for (const what of ['base', 'socket']) {
+    const base = t.base();
+    const ears = t.base();
+    const box = new Box(ears, local, 200, () => box.socket.close());
+    const client = new Datagram(base, undefined, nothing);
+    base
+      .timer(() => {
+        for (let i = 0; i < 200; i++) client.send(String(i), box.socket.address);
+        if (what === 'base') base.close();
+        else client.close();
+      })
+      .add(0);
+    await t.run(base);
+    assert.is(await t.run(ears), 'empty');
+    assert.is(box.messages.length, 200);
+    if (what === 'base') {
+      assert.is(
+        codeOf(() => client.send('x', box.socket.address)),
+        'ERR_BASE_CLOSED',
+      );
+    }
+    client.close();
+    assert.is(client.dropped, 0);
+    ears.close();
+  }
+});
+
 test('when the queue is full too, messages are dropped and counted', async () => {
   using base = new EventBase();
   const address = { path: freshName() };
