@@ -21,6 +21,7 @@ import {
   PAYLOAD_MAX,
   placeOf,
 } from './datagram_options.js';
+import { isOfTheNetwork } from './network_errors.js';
 import {
   type DatagramMessage,
   MESSAGE_BYTES,
@@ -40,37 +41,6 @@ const UNIX_RETRY_MS = 2;
 const ERRORS_MAX = 64;
 
 const { EAGAIN, EMSGSIZE } = constants.errno;
-const {
-  ECONNREFUSED,
-  ECONNRESET,
-  EHOSTUNREACH,
-  ENETUNREACH,
-  ENETDOWN,
-  ENOPROTOOPT,
-  EPROTO,
-  EACCES,
-  EPERM,
-  ETIMEDOUT,
-  EOPNOTSUPP,
-} = constants.errno;
-const EHOSTDOWN = 112; // Linux's; Node has no name for it
-
-/** What ICMP and the routing say (ip(7), icmp(7)): told once each, and the socket goes on. */
-const OF_THE_NETWORK = new Set([
-  ECONNREFUSED,
-  ECONNRESET,
-  EHOSTUNREACH,
-  EHOSTDOWN,
-  ENETUNREACH,
-  ENETDOWN,
-  ENOPROTOOPT,
-  EPROTO,
-  EACCES,
-  EPERM,
-  EMSGSIZE,
-  ETIMEDOUT,
-  EOPNOTSUPP,
-]);
 
 const nobody = new Uint8Array(0);
 
@@ -273,7 +243,7 @@ export class Datagram implements Disposable, PassEnd {
   }
 
   #failed(status: number): void {
-    if (OF_THE_NETWORK.has(-status)) {
+    if (isOfTheNetwork(-status)) {
       this.#tell(systemError(status, 'recvmsg', this.#peer()));
       return;
     }
