@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "../core/acceptor.h"
 #include "../core/handoff.h"
 #include "env_state.h"
 #include "napi_util.h"
@@ -204,11 +205,10 @@ napi_value ledger_accept(napi_env env, napi_callback_info info) {
   std::uint32_t count = 0;
   while (count < max) {
     sys::SockAddr peer;
-    const int fd = sys::accept(listener, &peer);
-    // A connection that its peer gave up while it waited is no reason to stop (accept(2)).
-    if (fd == -ECONNABORTED) continue;
+    const int fd = acceptor::accept_next(listener, &peer);
     if (fd < 0) {
-      if (count == 0 && fd != -EAGAIN) return js(env, fd);
+      // What ended a batch is met again by the next one, as its first.
+      if (count == 0) return js(env, fd);
       break;
     }
     ConnectionId id = kNoConnection;

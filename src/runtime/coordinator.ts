@@ -24,6 +24,8 @@ export interface Sink {
   released(inbox: number): void;
   report(inbox: number, message: ToCoordinator): void;
   failed(error: Error): void;
+  /** Closed as they came, since the process was out of descriptors. */
+  shed(count: number): void;
 }
 
 export class LedgerListener extends ListeningSocket {
@@ -52,11 +54,15 @@ export class LedgerListener extends ListeningSocket {
     const max = this.#ids.length;
     const count = native.ledgerAccept(this.fd, this.#owner, this.number, max, this.#ids);
     if (count > 0) this.#sink.accepted(this.#ids, count);
-    return Math.min(count, 0);
+    return count;
   }
 
   protected failed(error: Error): void {
     this.#sink.failed(error);
+  }
+
+  protected refusedSome(count: number): void {
+    this.#sink.shed(count);
   }
 }
 

@@ -36,7 +36,10 @@ export interface GroupStats {
   accepted: number;
   open: number;
   served: number;
-  /** Closed unserved: every loop's inbox was full, or maxConnections was reached. */
+  /**
+   * Closed unserved: every loop's inbox was full, maxConnections was reached, or the process was
+   * out of descriptors.
+   */
   refused: number;
   /** Closed because the loop's thread died. */
   lost: number;
@@ -97,6 +100,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       released: (inbox) => this.#released(inbox),
       report: (inbox, message) => this.#report(inbox, message),
       failed: (error) => this.#emitError(error),
+      shed: (count) => this.#shed(count),
     };
     this.#slots = settings.loops.map(
       ({ backend, waker }, id) =>
@@ -252,6 +256,13 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     if (count <= room) return;
     for (const parcel of all.slice(room)) this.#refuse(parcel);
     this.emit('shed', 'maxConnections', count - room);
+  }
+
+  /** Told to go away by the coordinator already: they were never a loop's. */
+  #shed(count: number): void {
+    this.#accepted += count;
+    this.#refused += count;
+    this.emit('shed', 'out of descriptors', count);
   }
 
   #give(parcel: Parcel, candidates: LoopSlot[]): LoopSlot | 'refuse' | undefined {
