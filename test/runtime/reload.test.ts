@@ -98,7 +98,8 @@ test('a connection that is held moves when it is let go, and is drained if it is
   await held.ask('hold');
   await never.ask('hold');
   write('two');
-  const reload = group.reload({ deadlineMs: 300 });
+  const reload = group.reload({ deadlineMs: 1_000 });
+  await until(() => group.loops[0].generation === 1, 'the new loops serve');
   // The old code goes on with it meanwhile.
   assert.is(await version(never), 'one');
   assert.match(await held.ask('release'), / one /);
