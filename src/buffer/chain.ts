@@ -273,7 +273,7 @@ export class Chain {
     return views;
   }
 
-  /** The first `length` bytes, of which there are as many, are one segment of memory from now on. */
+  /** The first `length` bytes, of which there are as many, are one segment of memory. */
   pullup(length: number): Segment | undefined {
     const { first } = this;
     if (first === undefined || length === 0) return first;
@@ -305,7 +305,7 @@ export class Chain {
     else this.pullup(this.length);
   }
 
-  /** The beginning of a file's part becomes memory; what is left follows it as a part of the file. */
+  /** The beginning of a file's part becomes memory; what is left of it follows. */
   load(segment: Segment, most = FILE_PIECE_BYTES): void {
     const { file, loan, start } = segment;
     if (file === undefined) return;
@@ -367,7 +367,7 @@ export class Chain {
     }
   }
 
-  /** Room that #tail made and nobody needed goes back, unless somebody has taken memory behind it. */
+  /** Room that #tail made and nobody needed goes back, unless it is not the slab's last. */
   #giveBack(segment: Segment): void {
     const { slab } = segment;
     if (slab !== undefined && slab.used === segment.room)
@@ -406,7 +406,7 @@ export class Chain {
     if (next === undefined) this.last = segment;
   }
 
-  /** Copies the first `length` bytes to memory with room for `capacity`, which takes their place. */
+  /** Copies the first `length` bytes to memory of `capacity`, which takes their place. */
   #rejoin(length: number, capacity: number): Segment {
     const bytes = Buffer.allocUnsafeSlow(capacity);
     this.copyTo(bytes, 0, 0, length);

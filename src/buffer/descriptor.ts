@@ -21,7 +21,9 @@ const WRITE_BYTES_MAX = 2 ** 30;
 /** Bytes of a file that one call sends: the descriptor is not the only one of its base. */
 const FILE_BYTES_MAX = 1024 * 1024;
 
-const { EINVAL, ENOSYS, EOPNOTSUPP } = constants.errno;
+/** Not from such a file or not to such a descriptor (sendfile(2), ERRORS). */
+const { EINVAL, ENOSYS, EOPNOTSUPP, ESPIPE } = constants.errno;
+const REFUSALS = [-EINVAL, -ENOSYS, -EOPNOTSUPP, -ESPIPE];
 
 /** One read of at most `max` bytes to the end of the chain. */
 export function readTo(chain: Chain, fd: number, max: number): number {
@@ -111,12 +113,12 @@ function gather(first: Segment, fd: number, most: number, socket: boolean): numb
   return socket ? native.sockSendv(fd, views, 0, 0) : native.sysWritev(fd, views);
 }
 
-/** Undefined: not from this kind of file or not to this kind of descriptor (sendfile(2), ERRORS). */
+/** Undefined: the kernel does not do it. */
 function sendFile(part: Segment, file: FileSegment, fd: number, max: number): number | undefined {
   if (!file._sendfile || file._refusedBy === fd) return undefined;
   const count = Math.min(part.end - part.start, max, FILE_BYTES_MAX);
   const sent = native.sendFile(fd, file.fd, part.start, count);
-  if (sent === -EINVAL || sent === -ENOSYS || sent === -EOPNOTSUPP) {
+  if (sent < 0 && REFUSALS.includes(sent)) {
     // Of this pair of descriptors; to another one the same file may be sent.
     file._refusedBy = fd;
     return undefined;

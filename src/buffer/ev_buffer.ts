@@ -275,7 +275,7 @@ export class EvBuffer implements Disposable {
     return this.#reserved.view();
   }
 
-  /** The first `length` bytes of what `reserve` answered last are data now; the rest is given up. */
+  /** The first `length` bytes of what `reserve` answered are data now; the rest is given up. */
   commit(length: number): void {
     const segment = this.#reserved;
     checkInteger('length', length, 0, segment?.length ?? 0);

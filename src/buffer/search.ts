@@ -139,7 +139,11 @@ function findAny(chain: Chain, from: number): Found | undefined {
   let base = 0;
   let at = -1;
   for (let one = chain.first; one !== undefined; one = one.next) {
-    if (one.file !== undefined && base + one.end - one.start > from) chain.load(one);
+    if (base + one.end - one.start <= from) {
+      base += one.end - one.start;
+      continue;
+    }
+    if (one.file !== undefined) chain.load(one);
     one.checkThere();
     const { bytes, start, end } = one;
     for (let i = start + Math.max(0, from - base); i < end; i++) {

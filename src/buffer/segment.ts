@@ -110,7 +110,7 @@ export class Segment {
     return this.bytes.subarray(this.start, this.start + length);
   }
 
-  /** Lent memory may have been transferred or shrunk since; then the kernel must not be given it. */
+  /** Lent memory may have been transferred or shrunk; then the kernel must not be given it. */
   checkThere(): void {
     if (this.bytes.length < this.end)
       throw new MultiloopError(
