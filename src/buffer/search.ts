@@ -20,15 +20,17 @@ const LF = 10;
 const CR = 13;
 
 /** Ranges of at most so many bytes are looked through here: asking the processor costs more. */
-const LOOP_BYTES = 48;
+const LOOP_BYTES = 32;
 
-/** The first `byte` in memory from `start` to `end`, or -1; not beyond, where other data is. */
-function byteIn(bytes: Buffer, byte: number, start: number, end: number): number {
-  const near = Math.min(end, start + LOOP_BYTES);
-  for (let i = start; i < near; i++) if (bytes[i] === byte) return i;
-  if (near === end) return -1;
-  const hit = bytes.subarray(near, end).indexOf(byte);
-  return hit === -1 ? -1 : near + hit;
+/** The first `byte` in a segment's memory from `start` to `end`, or -1. */
+function byteIn(segment: Segment, byte: number, start: number, end: number): number {
+  if (end - start <= LOOP_BYTES) {
+    const { bytes } = segment;
+    for (let i = start; i < end; i++) if (bytes[i] === byte) return i;
+    return -1;
+  }
+  const hit = segment.window().indexOf(byte, start);
+  return hit < end ? hit : -1;
 }
 
 /** Whether `what` is in the chain at position `at` of a segment's memory. */
@@ -77,8 +79,8 @@ export function find(chain: Chain, what: Uint8Array, from: number, to: number): 
     if (stop <= i) break;
     const whole = Math.min(end, start + to - base);
     if (whole - i >= count && whole - i > LOOP_BYTES) {
-      const hit = bytes.subarray(i, whole).indexOf(what);
-      if (hit !== -1) return base + i - start + hit;
+      const hit = one.window().indexOf(what, i);
+      if (hit !== -1 && hit + count <= whole) return base + hit - start;
       i = whole - count + 1;
     }
     // Here a match may reach into the next segment.
@@ -97,12 +99,12 @@ function findByte(chain: Chain, byte: number, from: number, to: number): number 
   let found = -1;
   for (let one = chain.first; one !== undefined && base < to; one = one.next) {
     if (one.file !== undefined && base + one.end - one.start > begin) chain.load(one);
-    const { bytes, start, end } = one;
+    const { start, end } = one;
     const size = end - start;
     if (base + size > begin) {
       one.checkThere();
       const hit = byteIn(
-        bytes,
+        one,
         byte,
         start + Math.max(0, begin - base),
         Math.min(end, start + to - base),

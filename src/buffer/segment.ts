@@ -46,6 +46,7 @@ export class Segment {
   readonly slab: Slab | undefined;
   loan: Loan | undefined;
   file: FileSegment | undefined;
+  #window: Buffer | undefined = undefined;
 
   constructor(
     bytes: Buffer,
@@ -108,6 +109,17 @@ export class Segment {
   view(length = this.end - this.start): Buffer {
     this.checkThere();
     return this.bytes.subarray(this.start, this.start + length);
+  }
+
+  /** Its memory up to its end, to be searched from a position on and no further. */
+  window(): Buffer {
+    const { bytes, end } = this;
+    if (bytes.length === end) return bytes;
+    if (this.#window === undefined || this.#window.length !== end) {
+      this.checkThere();
+      this.#window = bytes.subarray(0, end);
+    }
+    return this.#window;
   }
 
   /** Lent memory may have been transferred or shrunk; then the kernel must not be given it. */
