@@ -7,8 +7,7 @@ import { OWN_MEMORY_BYTES, Segment } from './segment.js';
 import { leaveSlab, SLAB_BYTES, type Slab, slabWith } from './slab.js';
 
 /** So much is copied piece by piece: calling what copies it would cost more (bench buffer). */
-const LOOP_UNITS = 24;
-const LOOP_BYTES = 16;
+const LOOP_LENGTH = 24;
 /** Bytes of a file that become memory at a time. */
 const FILE_PIECE_BYTES = 64 * 1024;
 /** Room behind a buffer's small data when others take the memory behind it: at least, at most. */
@@ -32,7 +31,7 @@ export class Chain {
   /** Answers the bytes that the text takes. */
   addText(text: string): number {
     const units = text.length;
-    if (units <= LOOP_UNITS) {
+    if (units <= LOOP_LENGTH) {
       // Nearly all short text is ASCII; the first unit that is not starts over.
       const target = this.#target(units) ?? this.#tail(units);
       const { bytes } = target;
@@ -242,7 +241,7 @@ export class Chain {
         one.checkThere();
         const { bytes } = one;
         const begin = to + done;
-        if (count <= LOOP_BYTES)
+        if (count <= LOOP_LENGTH)
           for (let i = 0; i < count; i++) target[begin + i] = bytes[from + i];
         else bytes.copy(target, begin, from, from + count);
       }

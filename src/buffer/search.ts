@@ -60,6 +60,7 @@ export function find(chain: Chain, what: Uint8Array, from: number, to: number): 
   if (count === 0) return from <= to ? from : -1;
   if (count === 1) return findByte(chain, what[0], from, to);
   const last = to - count;
+  const head = what[0];
   let base = 0;
   for (let one = chain.first; one !== undefined && from <= last; one = one.next) {
     if (base + one.end - one.start <= from) {
@@ -85,7 +86,7 @@ export function find(chain: Chain, what: Uint8Array, from: number, to: number): 
     }
     // Here a match may reach into the next segment.
     for (; i < stop; i++)
-      if (bytes[i] === what[0] && matches(chain, one, i, what)) return base + i - start;
+      if (bytes[i] === head && matches(chain, one, i, what)) return base + i - start;
     base += end - start;
   }
   return -1;
