@@ -1,8 +1,9 @@
 // The ways to make a stream, joined to the class that all of them are.
 
 import type { EventBase } from '../event/event_base.js';
-import type { BevOptions } from './bev_options.js';
+import { type BevOptions, checkBase } from './bev_options.js';
 import { BufferEvent as Stream } from './buffer_event.js';
+import { connect } from './connect.js';
 import { PairStream } from './pair_stream.js';
 import { checkSocket, SocketStream } from './socket_stream.js';
 
@@ -12,6 +13,7 @@ import { checkSocket, SocketStream } from './socket_stream.js';
  * (ERR_NOT_A_STREAM); the descriptor stays the caller's then.
  */
 function socket(base: EventBase, fd: number, options?: BevOptions): SocketStream {
+  checkBase(base);
   return new SocketStream(base, checkSocket(fd), options);
 }
 
@@ -21,4 +23,4 @@ function pair(base: EventBase, options?: BevOptions): [PairStream, PairStream] {
 }
 
 export type BufferEvent = Stream;
-export const BufferEvent = Object.assign(Stream, { socket, pair });
+export const BufferEvent = Object.assign(Stream, { socket, connect, pair });
