@@ -14,17 +14,17 @@ const FILE_PIECE_BYTES = 64 * 1024;
 const ROOM_BYTES_MIN = 256;
 const ROOM_BYTES_MAX = 4096;
 
+/** Where the room of the segment that #tail answered last may begin to go back to the slab. */
+let keep = 0;
+
 export class Chain {
   first: Segment | undefined = undefined;
   last: Segment | undefined = undefined;
   length = 0;
-  /** The first so many bytes have no `cleanOf`: a line that is not whole is looked at once. */
+  /** The first so many bytes have no line feed: a line that is not whole is looked at once. */
   clean = 0;
-  cleanOf = -1;
   /** Memory for what is added next, empty yet. */
   #ahead: Segment | undefined = undefined;
-  /** Where the room of the segment that #tail answered may begin to go back to the slab. */
-  #keep = 0;
 
   // ── putting in ──
 
@@ -339,7 +339,7 @@ export class Chain {
     const { last } = this;
     const { used } = slab;
     if (last !== undefined && last.slab === slab && last.room === used) {
-      this.#keep = used;
+      keep = used;
       slab.used = last.room = last.end + most;
       return last;
     }
@@ -347,8 +347,8 @@ export class Chain {
     // Others add to this slab in turn with this buffer: with some room it gets fewer segments.
     const size = last === undefined || last.slab === undefined ? 0 : last.end - last.start;
     const room = size === 0 ? 0 : Math.min(ROOM_BYTES_MAX, Math.max(ROOM_BYTES_MIN, 2 * size));
-    this.#keep = Math.min(SLAB_BYTES, used + room);
-    slab.used = segment.room = Math.max(used + most, this.#keep);
+    keep = Math.min(SLAB_BYTES, used + room);
+    slab.used = segment.room = Math.max(used + most, keep);
     return segment;
   }
 
@@ -370,12 +370,12 @@ export class Chain {
   #giveBack(segment: Segment): void {
     const { slab } = segment;
     if (slab !== undefined && slab.used === segment.room)
-      slab.used = segment.room = Math.max(segment.end, this.#keep);
+      slab.used = segment.room = Math.max(segment.end, keep);
   }
 
   /** A segment of #tail in which there is nothing. */
   #unused(segment: Segment): void {
-    this.#keep = segment.start;
+    keep = segment.start;
     this.#giveBack(segment);
     segment.drop();
   }

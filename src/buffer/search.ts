@@ -94,7 +94,7 @@ export function find(chain: Chain, what: Uint8Array, from: number, to: number): 
 
 function findByte(chain: Chain, byte: number, from: number, to: number): number {
   // What is known not to have it is not looked at again, while a line comes in small pieces.
-  const known = byte === chain.cleanOf ? chain.clean : 0;
+  const known = byte === LF ? chain.clean : 0;
   const begin = Math.max(from, known);
   let base = 0;
   let found = -1;
@@ -117,10 +117,7 @@ function findByte(chain: Chain, byte: number, from: number, to: number): number 
     }
     base += size;
   }
-  if (from <= known) {
-    chain.cleanOf = byte;
-    chain.clean = Math.max(known, found === -1 ? to : found);
-  }
+  if (byte === LF && from <= known) chain.clean = Math.max(known, found === -1 ? to : found);
   return found;
 }
 
