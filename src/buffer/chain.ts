@@ -84,7 +84,7 @@ export class Chain {
     const { last } = this;
     slab.used += count;
     this.length += count;
-    if (last !== undefined && last.slab === slab && last.room === from && last.end === from) {
+    if (last !== undefined && last.slab === slab && last.end === from) {
       last.end = last.room = slab.used;
       return;
     }
@@ -104,7 +104,6 @@ export class Chain {
       slab === undefined ||
       last === undefined ||
       last.slab !== slab ||
-      last.room !== segment.start ||
       last.end !== segment.start
     ) {
       this.append(segment);

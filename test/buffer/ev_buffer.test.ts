@@ -470,6 +470,13 @@ test('a reservation that is never committed costs nobody anything', () => {
   assert.is(textOf(buffer), 'data');
   buffer.close();
   assert.is(slabUse().live, live);
+  const other = new EvBuffer().add('other');
+  const { used } = slabUse();
+  buffer.reserve(1_000);
+  buffer.commit(0);
+  other.reserve(1_000);
+  other.commit(1);
+  assert.is(slabUse().used, used + 1);
   // Nor does a buffer that is forgotten with one: its slab is used up, and then left alone.
   for (let i = 0; i < 200; i++) new EvBuffer().reserve(30_000);
   assert.is(textOf(new EvBuffer().add('after')), 'after');

@@ -204,6 +204,21 @@ test('long segments are searched to their end and no further', () => {
   assert.is(buffer.indexOf(Buffer.from('needle').subarray(2, 5), 5_003), 5_003 + 4_902);
 });
 
+test('a segment that has grown since it was searched is searched to its new end', () => {
+  const buffer = new EvBuffer().add('x'.repeat(100));
+  assert.is(buffer.indexOf('y'), -1);
+  assert.is(buffer.indexOf('yz'), -1);
+  assert.is(buffer.readln('lf'), undefined);
+  buffer.add(`${'x'.repeat(100)}yz\n`);
+  assert.is(buffer.peek().length, 1);
+  assert.is(buffer.indexOf('y'), 200);
+  assert.is(buffer.indexOf('yz'), 200);
+  assert.is(buffer.indexOf('y', 0, 200), -1);
+  assert.is(buffer.indexOf('y', 0, 201), 200);
+  assert.is(buffer.indexOf('yz', 0, 201), -1);
+  assert.is(buffer.readln('lf')?.length, 202);
+});
+
 test('lines and matches in a file are found, a piece of it at a time', () => {
   const line = `${'x'.repeat(99)}\n`;
   const buffer = new EvBuffer().add('first ');
