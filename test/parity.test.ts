@@ -64,6 +64,10 @@ const functions: Record<string, string> = {
     evbuffer_add_cb evbuffer_remove_cb_entry evbuffer_remove_cb evbuffer_cb_set_flags
     evbuffer_cb_clear_flags evbuffer_pullup evbuffer_prepend evbuffer_prepend_buffer
     evbuffer_freeze evbuffer_unfreeze evbuffer_defer_callbacks evbuffer_add_iovec`,
+  'event2/listener.h': `
+    evconnlistener_new evconnlistener_new_bind evconnlistener_free evconnlistener_enable
+    evconnlistener_disable evconnlistener_get_base evconnlistener_get_fd evconnlistener_set_cb
+    evconnlistener_set_error_cb`,
 };
 
 /** Rows for these are welcome and not required. */
