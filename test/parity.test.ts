@@ -50,6 +50,20 @@ const functions: Record<string, string> = {
     evutil_ascii_strncasecmp evutil_getaddrinfo evutil_freeaddrinfo evutil_gai_strerror
     evutil_secure_rng_get_bytes evutil_secure_rng_init evutil_secure_rng_set_urandom_device_file
     evutil_secure_rng_add_bytes`,
+  'event2/buffer.h': `
+    evbuffer_new evbuffer_free evbuffer_set_max_read evbuffer_get_max_read
+    evbuffer_enable_locking evbuffer_lock evbuffer_unlock evbuffer_set_flags
+    evbuffer_clear_flags evbuffer_get_length evbuffer_get_contiguous_space evbuffer_expand
+    evbuffer_reserve_space evbuffer_commit_space evbuffer_add evbuffer_remove evbuffer_copyout
+    evbuffer_copyout_from evbuffer_remove_buffer evbuffer_readln evbuffer_add_buffer
+    evbuffer_add_buffer_reference evbuffer_add_reference evbuffer_add_reference_with_offset
+    evbuffer_add_file evbuffer_file_segment_new evbuffer_file_segment_free
+    evbuffer_file_segment_add_cleanup_cb evbuffer_add_file_segment evbuffer_add_printf
+    evbuffer_add_vprintf evbuffer_drain evbuffer_write evbuffer_write_atmost evbuffer_read
+    evbuffer_search evbuffer_search_range evbuffer_ptr_set evbuffer_search_eol evbuffer_peek
+    evbuffer_add_cb evbuffer_remove_cb_entry evbuffer_remove_cb evbuffer_cb_set_flags
+    evbuffer_cb_clear_flags evbuffer_pullup evbuffer_prepend evbuffer_prepend_buffer
+    evbuffer_freeze evbuffer_unfreeze evbuffer_defer_callbacks evbuffer_add_iovec`,
   'event2/listener.h': `
     evconnlistener_new evconnlistener_new_bind evconnlistener_free evconnlistener_enable
     evconnlistener_disable evconnlistener_get_base evconnlistener_get_fd evconnlistener_set_cb
