@@ -21,8 +21,18 @@ export type { ServeOptions } from './runtime/settings.js';
 export { defineWorker, type LoopContext, type LoopWorker } from './runtime/worker.js';
 export { type Address, formatAddress, parseAddress } from './stream/address.js';
 export type { BevEvent, BevHandlers, BevOptions, FlushMode } from './stream/buffer_event.js';
+export type { BevFilter, FilterFunction, FilterResult } from './stream/filter.js';
+export type { FilterStream } from './stream/filter_stream.js';
 export { BufferEvent } from './stream/kinds.js';
 export { Listener } from './stream/listener.js';
 export type { ListenOptions } from './stream/listening_socket.js';
+export type { PairStream } from './stream/pair_stream.js';
 export { RateLimit, RateLimitGroup, type RateLimits } from './stream/rate_limit.js';
+export {
+  type TransformFilterOptions,
+  transformFilter,
+  type ZlibFilterOptions,
+  type ZlibFormat,
+  zlibFilter,
+} from './stream/transform_filter.js';
 export { version, versionNumber } from './version.js';

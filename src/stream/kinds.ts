@@ -2,6 +2,8 @@
 
 import type { EventBase } from '../event/event_base.js';
 import { type BevOptions, BufferEvent as Stream } from './buffer_event.js';
+import type { BevFilter } from './filter.js';
+import { FilterStream } from './filter_stream.js';
 import { PairStream } from './pair_stream.js';
 import { checkSocket, SocketStream } from './socket_stream.js';
 
@@ -19,5 +21,14 @@ function pair(base: EventBase, options?: BevOptions): [PairStream, PairStream] {
   return PairStream.pair(base, options);
 }
 
+/**
+ * A stream on another one, which it reads and writes through `filter`. It takes that one's handlers,
+ * enables both its directions, and closes it with itself unless `closeFd` is false: then its
+ * handlers come back. Its rate limits are those of the stream below.
+ */
+function filter(under: Stream, filter: BevFilter, options?: BevOptions): FilterStream {
+  return new FilterStream(under, filter, options);
+}
+
 export type BufferEvent = Stream;
-export const BufferEvent = Object.assign(Stream, { socket, pair });
+export const BufferEvent = Object.assign(Stream, { socket, pair, filter });
