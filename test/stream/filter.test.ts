@@ -249,7 +249,7 @@ behaviour('the output waits while the stream below is above its high watermark',
     return 'ok';
   };
   const filter = BufferEvent.filter(near, { output: tens });
-  filter.setWatermark(Ev.WRITE, 0, 30);
+  filter.setWatermark(Ev.WRITE, 0, 29);
   const told: string[] = [];
   filter.handlers = { write: () => told.push('write') };
   assert.is(filter.write('x'.repeat(50)), false);
