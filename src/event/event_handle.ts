@@ -37,6 +37,8 @@ export class EventHandle extends AsyncResource implements Disposable {
   readonly mask: EvMask;
   /** @internal What the dispatcher calls: the callback, or the finalizer. */
   _callback: EventCallback;
+  /** @internal `this` in there. A stream's events share its methods: no closure for each. */
+  readonly _owner: object | undefined;
 
   readonly base: EventBase;
   /** The descriptor, the number of a signal, or -1 for a timer or a user event. */
@@ -54,12 +56,14 @@ export class EventHandle extends AsyncResource implements Disposable {
     mask: EvMask,
     callback: EventCallback,
     priority: number,
+    owner: object | undefined,
   ) {
     super('multiloop.event');
     this._id = id;
     this._priority = priority;
     this.mask = mask;
     this._callback = callback;
+    this._owner = owner;
     this.base = base;
     this.fd = fd;
     this.callback = callback;

@@ -33,7 +33,7 @@ class Loop implements ConnectionHost {
     this.listeners = new Map(task.listeners);
     this.counters = new StatsPage(task.stats);
     this.base = new EventBase({ backend: task.backend, waker: task.waker, drive: 'base' });
-    this.base._onMessage = (index, numbers, at) => this.#message(index, numbers, at);
+    this.base._dispatcher.onMessage = (index, numbers, at) => this.#message(index, numbers, at);
     this.context = {
       id: task.loop,
       generation: task.generation,

@@ -11,69 +11,25 @@ import { type Bytes, EvBuffer } from '../buffer/ev_buffer.js';
 import { MultiloopError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
-import type { EventHandle } from '../event/event_handle.js';
 import type { PassEnd } from '../event/options.js';
-import { checkInteger, checkMillis, checkObject, invalidType, outOfRange } from '../validate.js';
+import { checkInteger, checkMillis, checkObject, invalidType } from '../validate.js';
 import type { Address } from './address.js';
+import type { BevEvent, BevHandlers, BevOptions, FlushMode } from './bev_options.js';
+import {
+  checkBase,
+  checkDirections,
+  checkFlushMode,
+  checkOrder,
+  defaultSettings,
+  type Settings,
+} from './bev_options.js';
 import { Hold } from './hold.js';
+import { Notices } from './notices.js';
 import { RateLimit, StreamLimit } from './rate_limit.js';
 
-/** Called with the stream; `this` is the object of handlers. None is called after close(). */
-export interface BevHandlers {
-  /** There is input, at least as much as the low watermark says. */
-  read?(bev: BufferEvent): void;
-  /** The output has drained to its low watermark (0). */
-  write?(bev: BufferEvent): void;
-  event?(bev: BufferEvent, event: BevEvent): void;
-}
-
-/** What happened besides data. With `direction`, only that one is over, and it is disabled. */
-export interface BevEvent {
-  connected?: true;
-  eof?: true;
-  timeout?: true;
-  error?: Error;
-  direction?: 'read' | 'write';
-}
-
-export type FlushMode = 'normal' | 'flush' | 'finished';
-
-export interface BevOptions {
-  handlers?: BevHandlers;
-  /** Every callback waits for the next pass, and several reasons for one are one call. */
-  defer?: boolean;
-  /** True unless said otherwise: close() closes the descriptor, or what a filter is on. */
-  closeFd?: boolean;
-  /** Of its events; 0 is the most urgent, the middle one is the default. */
-  priority?: number;
-  rateLimit?: RateLimit;
-}
-
-interface Marks {
-  readLow: number;
-  readHigh: number;
-  writeLow: number;
-  writeHigh: number;
-}
-interface Timeouts {
-  read: number | undefined;
-  write: number | undefined;
-}
-
-/** Bytes of output above which write() answers false. */
-export const OUTPUT_HIGH_WATERMARK = 64 * 1024;
-/** Bytes of one read or one write, at most, unless `maxRead` and `maxWrite` say otherwise. */
-export const TRANSFER_BYTES = 64 * 1024;
 /** Data of at least this size is not copied by write(). */
 const REFERENCE_BYTES = 4 * 1024;
 
-const DEFAULT_MARKS: Marks = {
-  readLow: 0,
-  readHigh: 0,
-  writeLow: 0,
-  writeHigh: OUTPUT_HIGH_WATERMARK,
-};
-const NO_TIMEOUTS: Timeouts = { read: undefined, write: undefined };
 const NO_HANDLERS: BevHandlers = {};
 
 const Flag = {
@@ -87,10 +43,10 @@ const Flag = {
   PEER_ENDED: 16,
   FLUSH_QUEUED: 32,
   UNREFED: 64,
+  /** What it is on stays open. */
+  KEEPS: 128,
 } as const;
 
-const BOTH = Ev.READ | Ev.WRITE;
-const WAKE = Ev.TIMEOUT;
 export const { EAGAIN } = constants.errno;
 
 /** Belongs to its base's thread. */
@@ -105,22 +61,17 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   /** @internal Reasons of `Hold`. */ _readHeld = 0;
   /** @internal */ _writeHeld = 0;
   /** @internal */ _flags = 0;
-  /** @internal */ _marks: Marks = DEFAULT_MARKS;
+  /** @internal */ _settings: Settings;
   /** @internal Of this stream and of its group. */ _limit: StreamLimit | undefined = undefined;
   #input: EvBuffer | undefined = undefined;
   #output: EvBuffer | undefined = undefined;
-  #timeouts: Timeouts = NO_TIMEOUTS;
-  #priority: number;
-  // What is still to be told.
-  #later: EventHandle | undefined = undefined;
-  #told = 0;
-  #events: BevEvent[] | undefined = undefined;
+  #notices: Notices | undefined = undefined;
 
   /** @internal */
   constructor(base: EventBase, options: BevOptions = {}) {
-    base._checkOpen();
+    checkBase(base);
     checkObject('options', options);
-    const { handlers = NO_HANDLERS, priority = base.priorities >> 1 } = options;
+    const { handlers = NO_HANDLERS, priority = base.priorities >> 1, closeFd = true } = options;
     checkObject('options.handlers', handlers);
     if ((options as { tls?: unknown }).tls !== undefined)
       throw new MultiloopError(
@@ -129,8 +80,12 @@ export abstract class BufferEvent implements Disposable, PassEnd {
       );
     this.base = base;
     this.handlers = handlers;
-    this.#priority = checkInteger('options.priority', priority, 0, base.priorities - 1);
+    checkInteger('options.priority', priority, 0, base.priorities - 1);
+    this._settings = defaultSettings(priority);
+    if (typeof closeFd !== 'boolean')
+      throw invalidType('options.closeFd', 'of type boolean', closeFd);
     if (options.defer === true) this._flags |= Flag.DEFER;
+    if (!closeFd) this._flags |= Flag.KEEPS;
   }
 
   // ── how a subclass moves bytes ──
@@ -188,7 +143,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     else if (typeof data === 'string' || !(data instanceof Uint8Array)) output._add(data);
     else if (data.length < REFERENCE_BYTES) output._add(data);
     else output.addReference(data);
-    return output.length <= this._marks.writeHigh;
+    return output.length <= this._settings.writeHigh;
   }
 
   #refuse(data: Bytes | EvBuffer): boolean {
@@ -207,7 +162,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     if (buffer === this.#output) {
       if (added > 0) this._queueFlush();
     } else if (removed > 0 && this._readHeld & Hold.WATERMARK) {
-      if (buffer.length < this._marks.readHigh) this._releaseReading(Hold.WATERMARK);
+      if (buffer.length < this._settings.readHigh) this._releaseReading(Hold.WATERMARK);
     }
   }
 
@@ -217,7 +172,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   enable(mask: EvMask): this {
     checkDirections(mask);
     if (this._flags & Flag.CLOSED) return this;
-    this._enabled |= mask;
+    this._enabled |= mask & ~this.#over();
     if (mask & Ev.READ) this._updateReading();
     if (mask & Ev.WRITE) this._queueFlush();
     return this;
@@ -230,6 +185,11 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     if (mask & Ev.READ) this._updateReading();
     if (mask & Ev.WRITE) this._stopWriting();
     return this;
+  }
+  /** The directions in which nothing will come or go any more. */
+  #over(): EvMask {
+    const read = this._flags & Flag.PEER_ENDED ? Ev.READ : 0;
+    return this._flags & Flag.ENDED ? read | Ev.WRITE : read;
   }
   get enabled(): EvMask {
     return this._enabled;
@@ -244,13 +204,13 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     if (read !== undefined) checkMillis('read', read);
     if (write !== undefined) checkMillis('write', write);
     if (this._flags & Flag.CLOSED) return this;
-    this.#timeouts = read === undefined && write === undefined ? NO_TIMEOUTS : { read, write };
+    this._settings = { ...this._settings, readTimeout: read, writeTimeout: write };
     this._timeoutsChanged();
     this._updateReading();
     return this;
   }
   get timeouts(): { readonly read: number | undefined; readonly write: number | undefined } {
-    return this.#timeouts;
+    return { read: this._settings.readTimeout, write: this._settings.writeTimeout };
   }
 
   /**
@@ -262,7 +222,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     checkDirections(mask);
     checkInteger('low', low, 0);
     if (high !== undefined) checkInteger('high', high, 0);
-    const marks = { ...this._marks };
+    const marks = { ...this._settings };
     if (mask & Ev.READ) {
       marks.readLow = low;
       marks.readHigh = high ?? marks.readHigh;
@@ -273,7 +233,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
       marks.writeHigh = high ?? Math.max(marks.writeHigh, low);
       checkOrder(low, marks.writeHigh);
     }
-    this._marks = marks;
+    this._settings = marks;
     if (this._flags & Flag.CLOSED) return this;
     const full = marks.readHigh > 0 && this.inputLength >= marks.readHigh;
     if (full) this._holdReading(Hold.WATERMARK);
@@ -281,7 +241,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     return this;
   }
   getWatermark(direction: 'read' | 'write'): { low: number; high: number } {
-    const { readLow, readHigh, writeLow, writeHigh } = this._marks;
+    const { readLow, readHigh, writeLow, writeHigh } = this._settings;
     if (direction === 'read') return { low: readLow, high: readHigh };
     if (direction === 'write') return { low: writeLow, high: writeHigh };
     throw invalidType('direction', "'read' or 'write'", direction);
@@ -292,7 +252,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     checkDirections(mask);
     checkObject('options', options);
     const all = options.ignoreWatermarks === true;
-    const { readLow, writeLow } = this._marks;
+    const { readLow, writeLow } = this._settings;
     if (mask & Ev.READ && (all || this.inputLength >= readLow)) this._tellLater(Ev.READ);
     if (mask & Ev.WRITE && (all || this.outputLength <= writeLow)) this._tellLater(Ev.WRITE);
   }
@@ -336,7 +296,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   close(): void {
     if (this._flags & Flag.CLOSED) return;
     if (this.outputLength > 0 && this._mayWrite()) this._flush();
-    this.#shut(false);
+    this.#shut(undefined);
   }
   [Symbol.dispose](): void {
     this.close();
@@ -347,12 +307,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
    * called with it in the next pass, as the last callback.
    */
   destroy(error?: Error): void {
-    if (this._flags & Flag.CLOSED) return;
-    const { handlers } = this;
-    this.#shut(error !== undefined);
-    if (error === undefined || handlers.event === undefined || this.base._closed) return;
-    this.handlers = handlers;
-    this._eventLater({ error });
+    if (!(this._flags & Flag.CLOSED)) this.#shut(error);
   }
 
   get closed(): boolean {
@@ -364,11 +319,12 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   }
 
   get priority(): number {
-    return this.#priority;
+    return this._settings.priority;
   }
   set priority(value: number) {
-    this.#priority = checkInteger('priority', value, 0, this.base.priorities - 1);
-    if (this.#later !== undefined && !this.#later._freed) this.#later.priority = value;
+    checkInteger('priority', value, 0, this.base.priorities - 1);
+    this._settings = { ...this._settings, priority: value };
+    if (this.#notices !== undefined) this.#notices.priority = value;
     this._priorityChanged(value);
   }
 
@@ -409,6 +365,10 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   get _endTold(): boolean {
     return (this._flags & Flag.ENDED) !== 0;
   }
+  /** @internal Whether what it is on is closed with it. */
+  protected get _closesUnder(): boolean {
+    return (this._flags & Flag.KEEPS) === 0;
+  }
   /** @internal */
   protected _timeoutsChanged(): void {}
   /** @internal */
@@ -434,7 +394,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   }
   /** @internal */
   _updateReading(): void {
-    if (this._mayRead()) this._startReading(this.#timeouts.read);
+    if (this._mayRead()) this._startReading(this._settings.readTimeout);
     else this._stopReading();
   }
   /** @internal */
@@ -464,7 +424,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   /** @internal Bytes that may be read now: 0 when it is held by then. */
   _readRoom(most: number): number {
     let room = most;
-    const { readHigh } = this._marks;
+    const { readHigh } = this._settings;
     if (readHigh > 0) room = Math.min(room, readHigh - this.inputLength);
     if (this._limit !== undefined) room = Math.min(room, this._limit.readRoom());
     return Math.max(0, room);
@@ -497,8 +457,8 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   }
   /** @internal Some of the output has gone. `direct`: this is a callback of the stream's own. */
   _wrote(direct: boolean): void {
-    if (this.outputLength <= this._marks.writeLow && this.handlers.write !== undefined) {
-      if (direct && !(this._flags & Flag.DEFER)) this.#callWrite();
+    if (this.outputLength <= this._settings.writeLow && this.handlers.write !== undefined) {
+      if (direct && !(this._flags & Flag.DEFER)) this._callWrite();
       else this._tellLater(Ev.WRITE);
     }
     if (this.outputLength === 0) this._outputEmpty();
@@ -509,7 +469,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   /** @internal Bytes have been added to the input, in a callback of the stream's own. */
   _received(count: number): void {
     this.bytesRead += count;
-    const { readHigh, readLow } = this._marks;
+    const { readHigh, readLow } = this._settings;
     const length = this.inputLength;
     if (readHigh > 0 && length >= readHigh) this._holdReading(Hold.WATERMARK);
     if (length < readLow) return;
@@ -519,7 +479,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   /** @internal The same from inside a call. */
   _receivedLater(count: number): void {
     this.bytesRead += count;
-    const { readHigh, readLow } = this._marks;
+    const { readHigh, readLow } = this._settings;
     const length = this.inputLength;
     if (readHigh > 0 && length >= readHigh) this._holdReading(Hold.WATERMARK);
     if (length >= readLow) this._tellLater(Ev.READ);
@@ -543,7 +503,8 @@ export abstract class BufferEvent implements Disposable, PassEnd {
       input._settle();
     }
   }
-  #callWrite(): void {
+  /** @internal */
+  _callWrite(): void {
     const { handlers } = this;
     handlers.write?.call(handlers, this);
   }
@@ -552,6 +513,12 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   _peerEnd(direct: boolean): void {
     this._flags |= Flag.PEER_ENDED;
     this._failed('read', { eof: true }, direct);
+  }
+  /** @internal There will never be another side. */
+  _neverOpened(event: BevEvent): void {
+    this._flags |= Flag.PEER_ENDED | Flag.ENDED;
+    this._enabled = 0;
+    this._eventLater(event);
   }
   /** @internal A direction is over for the reason in `event`. */
   _failed(direction: 'read' | 'write', event: BevEvent, direct: boolean): void {
@@ -568,95 +535,55 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   }
   /** @internal In a callback of the stream's own. */
   _tellEvent(event: BevEvent): void {
-    if (this._flags & Flag.DEFER || this.#told !== 0 || this.#events !== undefined) {
-      this._eventLater(event);
-      return;
-    }
+    if (this._flags & Flag.DEFER || this.#notices?.empty === false) this._eventLater(event);
+    else this._callEvent(event);
+  }
+  /** @internal */
+  _callEvent(event: BevEvent): void {
     const { handlers } = this;
     handlers.event?.call(handlers, this, event);
   }
   /** @internal */
   _tellLater(what: EvMask): void {
-    if (this._flags & Flag.CLOSED) return;
-    this.#told |= what;
-    this.#wake();
+    if (!(this._flags & Flag.CLOSED)) this.#later.tell(what);
   }
   /** @internal */
   _eventLater(event: BevEvent): void {
-    if (this.base._closed) return;
-    this.#events ??= [];
-    this.#events.push(event);
-    this.#wake();
+    if (!(this._flags & Flag.CLOSED)) this.#later.tellEvent(event);
   }
 
-  #wake(): void {
-    this.#later ??= this.base.event(-1, 0, () => this.#deliver(), { priority: this.#priority });
-    this.#later.activate(WAKE);
+  get #later(): Notices {
+    this.#notices ??= this._inContext(() => new Notices(this));
+    return this.#notices;
+  }
+  /** @internal Runs `make` in the async context of the stream. */
+  protected _inContext<T>(make: () => T): T {
+    return make();
+  }
+  /** @internal Whether `_tellClosed` is called after every close. */
+  protected get _tellsClosed(): boolean {
+    return false;
+  }
+  /** @internal The last callback of a stream that is closed. */
+  _tellClosed(error: Error | undefined): void {
+    const { handlers } = this;
+    this.handlers = NO_HANDLERS;
+    if (error !== undefined) handlers.event?.call(handlers, this, { error });
   }
 
-  /** libevent's order of deferred callbacks: connected, read, write, the rest. */
-  #deliver(): void {
-    try {
-      for (let next = this.#take(); next !== undefined; next = this.#take()) {
-        if (next === Ev.READ) this._callRead();
-        else if (next === Ev.WRITE) this.#callWrite();
-        else this.handlers.event?.call(this.handlers, this, next);
-      }
-    } finally {
-      // A callback that throws costs no other one.
-      if ((this.#told !== 0 || this.#events !== undefined) && !this.base._closed) this.#wake();
-      else if (this._flags & Flag.CLOSED) this.#forget();
-    }
-  }
-
-  #take(): BevEvent | 2 | 4 | undefined {
-    if (this.#events?.[0].connected) return this.#takeEvent();
-    for (const what of [Ev.READ, Ev.WRITE] as const) {
-      if (!(this.#told & what)) continue;
-      this.#told &= ~what;
-      return what;
-    }
-    return this.#takeEvent();
-  }
-  #takeEvent(): BevEvent | undefined {
-    const event = this.#events?.shift();
-    if (this.#events?.length === 0) this.#events = undefined;
-    return event;
-  }
-
-  #shut(reset: boolean): void {
+  #shut(error: Error | undefined): void {
     this._flags |= Flag.CLOSED;
     this._enabled = 0;
-    this.#told = 0;
-    this.#events = undefined;
     this._limit?.leave();
     this._limit = undefined;
-    this._release(reset);
+    const tell = !this.base._closed && (this._tellsClosed || error !== undefined);
+    if (tell) this.#later.tellClosed(error);
+    this._release(error !== undefined);
     this.#input?._discard();
     this.#output?._discard();
-    this.#forget();
-  }
-  #forget(): void {
+    if (tell) return;
     this.handlers = NO_HANDLERS;
-    this.#later?.free();
-    this.#later = undefined;
+    this.#notices?.free();
+    this.#notices = undefined;
   }
-}
-
-export function checkDirections(mask: EvMask): void {
-  checkInteger('mask', mask, 0, 0xff);
-  if (mask & ~BOTH)
-    throw new MultiloopError(
-      'ERR_BAD_MASK',
-      `A direction is Ev.READ, Ev.WRITE or both; got 0x${mask.toString(16)}`,
-    );
-}
-
-export function checkFlushMode(mode: unknown): void {
-  if (mode !== 'normal' && mode !== 'flush' && mode !== 'finished')
-    throw invalidType('mode', "'normal', 'flush' or 'finished'", mode);
-}
-
-function checkOrder(low: number, high: number): void {
-  if (high > 0 && low > high) throw outOfRange('low', `<= ${high}, the high watermark`, low);
 }

@@ -3,7 +3,7 @@
 
 import type { EvBuffer } from '../buffer/ev_buffer.js';
 import { checkFunction, checkObject, invalidType } from '../validate.js';
-import type { FlushMode } from './buffer_event.js';
+import type { FlushMode } from './bev_options.js';
 
 /**
  * 'ok': call again while there is data. 'need-more': what is left in `from` makes no sense yet, so

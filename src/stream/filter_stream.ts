@@ -17,11 +17,11 @@ import {
   type BevEvent,
   type BevHandlers,
   type BevOptions,
-  BufferEvent,
   checkDirections,
   checkFlushMode,
   type FlushMode,
-} from './buffer_event.js';
+} from './bev_options.js';
+import { BufferEvent } from './buffer_event.js';
 import {
   type BevFilter,
   checkFilter,
@@ -51,7 +51,6 @@ export class FilterStream extends TimedStream {
   /** The stream below. */
   readonly under: BufferEvent;
   readonly #filter: BevFilter;
-  readonly #closeUnder: boolean;
   readonly #lanes: Readonly<Record<Direction, Lane | undefined>>;
   readonly #own: BevHandlers;
   readonly #former: { handlers: BevHandlers; enabled: EvMask };
@@ -73,9 +72,6 @@ export class FilterStream extends TimedStream {
       throw invalidType('under', 'an instance of BufferEvent', under);
     checkFilter(filter);
     super(under.base, options);
-    const { closeFd = true, rateLimit } = options;
-    if (typeof closeFd !== 'boolean')
-      throw invalidType('options.closeFd', 'of type boolean', closeFd);
     if (under.closed) throw invalidValue('under', 'is closed', under);
     if (FilterStream.#filtered.has(under)) throw invalidValue('under', 'has a filter', under);
     this.#lanes = { read: laneOf(filter.input), write: laneOf(filter.output) };
@@ -83,7 +79,6 @@ export class FilterStream extends TimedStream {
     this.#lanes.write?.attach(() => this.#outputAgain());
     this.under = under;
     this.#filter = filter;
-    this.#closeUnder = closeFd;
     this.#former = { handlers: under.handlers, enabled: under.enabled };
     this.#own = {
       read: () => {
@@ -94,7 +89,7 @@ export class FilterStream extends TimedStream {
       event: (_, event) => this.#told(event),
     };
     FilterStream.#filtered.add(under);
-    if (rateLimit !== undefined) under.setRateLimit(rateLimit);
+    if (options.rateLimit !== undefined) under.setRateLimit(options.rateLimit);
     under.handlers = this.#own;
     under._holdReading(Hold.FILTER);
     under.enable(Ev.READ | Ev.WRITE);
@@ -447,7 +442,7 @@ export class FilterStream extends TimedStream {
     FilterStream.#filtered.delete(under);
     if (under.closed) return;
     const mine = under.handlers === this.#own;
-    if (this.#closeUnder) {
+    if (this._closesUnder) {
       if (mine) under.handlers = {};
       if (reset) under.destroy(new Error('The filter on this stream was destroyed'));
       else under.close();

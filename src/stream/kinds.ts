@@ -1,7 +1,9 @@
 // The ways to make a stream, joined to the class that all of them are.
 
 import type { EventBase } from '../event/event_base.js';
-import { type BevOptions, BufferEvent as Stream } from './buffer_event.js';
+import { type BevOptions, checkBase } from './bev_options.js';
+import { BufferEvent as Stream } from './buffer_event.js';
+import { connect } from './connect.js';
 import type { BevFilter } from './filter.js';
 import { FilterStream } from './filter_stream.js';
 import { PairStream } from './pair_stream.js';
@@ -13,6 +15,7 @@ import { checkSocket, SocketStream } from './socket_stream.js';
  * (ERR_NOT_A_STREAM); the descriptor stays the caller's then.
  */
 function socket(base: EventBase, fd: number, options?: BevOptions): SocketStream {
+  checkBase(base);
   return new SocketStream(base, checkSocket(fd), options);
 }
 
@@ -31,4 +34,4 @@ function filter(under: Stream, filter: BevFilter, options?: BevOptions): FilterS
 }
 
 export type BufferEvent = Stream;
-export const BufferEvent = Object.assign(Stream, { socket, pair, filter });
+export const BufferEvent = Object.assign(Stream, { socket, connect, pair, filter });

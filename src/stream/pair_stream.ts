@@ -4,12 +4,7 @@
 import { MultiloopError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
-import {
-  type BevOptions,
-  checkDirections,
-  checkFlushMode,
-  type FlushMode,
-} from './buffer_event.js';
+import { type BevOptions, checkDirections, checkFlushMode, type FlushMode } from './bev_options.js';
 import { TimedStream } from './timed_stream.js';
 
 /** Stream that is the other side of another one. */

@@ -3,15 +3,16 @@
 //   kernel ─recv─► slab ─► input ─► read callback            one recv a pass, into place
 //   output ─end of pass─► sendmsg or sendfile ─► kernel      WRITE is waited for after EAGAIN only
 
-import { slabWith } from '../buffer/slab.js';
+import { type Slab, slabWith } from '../buffer/slab.js';
 import { MultiloopError, systemError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
 import type { EventHandle } from '../event/event_handle.js';
 import { native } from '../native.js';
-import { checkInteger, invalidType } from '../validate.js';
+import { checkInteger } from '../validate.js';
 import { type Address, toAddress } from './address.js';
-import { type BevOptions, BufferEvent, EAGAIN, TRANSFER_BYTES } from './buffer_event.js';
+import { type BevEvent, type BevOptions, TRANSFER_BYTES } from './bev_options.js';
+import { BufferEvent, EAGAIN } from './buffer_event.js';
 import { Hold } from './hold.js';
 
 /** System calls of one flush: more wait for the next turn, since others want to write too. */
@@ -22,22 +23,16 @@ const SOCK_STREAM = 1;
 
 export class SocketStream extends BufferEvent {
   #fd: number;
-  readonly #closeFd: boolean;
   #readEvent: EventHandle | undefined = undefined;
   #writeEvent: EventHandle | undefined = undefined;
-  #maxRead = TRANSFER_BYTES;
-  #maxWrite = Infinity;
   /** @internal Called by close() while it is connecting. */
   _cancel: (() => void) | undefined = undefined;
 
   /** @internal `fd` -1: it is still to be connected. */
   constructor(base: EventBase, fd: number, options: BevOptions = {}) {
     super(base, options);
-    const { closeFd = true, rateLimit } = options;
-    if (typeof closeFd !== 'boolean')
-      throw invalidType('options.closeFd', 'of type boolean', closeFd);
+    const { rateLimit } = options;
     this.#fd = fd;
-    this.#closeFd = closeFd;
     if (fd === -1) {
       this._readHeld = this._writeHeld = Hold.CONNECTING;
     }
@@ -57,17 +52,19 @@ export class SocketStream extends BufferEvent {
 
   /** Bytes of one read: 64 KiB; it is a matter of fairness between streams. */
   get maxRead(): number {
-    return this.#maxRead;
+    return this._settings.maxRead;
   }
   set maxRead(value: number) {
-    this.#maxRead = checkInteger('maxRead', value, 1, TRANSFER_BYTES);
+    checkInteger('maxRead', value, 1, TRANSFER_BYTES);
+    this._settings = { ...this._settings, maxRead: value };
   }
   /** Bytes of one write: no limit. */
   get maxWrite(): number {
-    return this.#maxWrite;
+    return this._settings.maxWrite;
   }
   set maxWrite(value: number) {
-    this.#maxWrite = value === Infinity ? value : checkInteger('maxWrite', value, 1);
+    if (value !== Infinity) checkInteger('maxWrite', value, 1);
+    this._settings = { ...this._settings, maxWrite: value };
   }
 
   /** Goes on with another socket; the old one stays open unless `close` is true. */
@@ -89,6 +86,11 @@ export class SocketStream extends BufferEvent {
     this.#connected(fd);
     this._eventLater({ connected: true });
   }
+  /** @internal Every address has failed, or it took too long. */
+  _notConnected(event: BevEvent): void {
+    this._cancel = undefined;
+    this._neverOpened(event);
+  }
   #connected(fd: number): void {
     this.#fd = fd;
     this._releaseReading(Hold.CONNECTING);
@@ -102,9 +104,17 @@ export class SocketStream extends BufferEvent {
 
   // ── reading ──
 
+  /** @internal The event whose async context is the stream's. */
+  protected get _reader(): EventHandle {
+    this.#readEvent ??= this.#event(Ev.READ | Ev.PERSIST, this.#readable);
+    return this.#readEvent;
+  }
+  protected override _inContext<T>(make: () => T): T {
+    return this.#readEvent === undefined ? make() : this.#readEvent.runInAsyncScope(make);
+  }
+
   protected override _startReading(timeout: number | undefined): void {
-    this.#readEvent ??= this.#event(Ev.READ | Ev.PERSIST, (what) => this.#readable(what));
-    this.#readEvent.add(timeout);
+    this._reader.add(timeout);
   }
   protected override _stopReading(): void {
     this.#readEvent?.del();
@@ -116,7 +126,7 @@ export class SocketStream extends BufferEvent {
       return;
     }
     if (!this._mayRead()) return;
-    const most = this._readRoom(this.#maxRead);
+    const most = this._readRoom(this._settings.maxRead);
     if (most === 0) {
       if (this._mayRead()) this._holdReading(Hold.WATERMARK);
       return;
@@ -125,10 +135,15 @@ export class SocketStream extends BufferEvent {
     const count = native.slabRecv(this.#fd, slab.used, most);
     if (count > 0) {
       this._limit?.took('read', count);
-      this.input._received(slab, count);
-      this._received(count);
+      this._came(slab, count);
     } else if (count === 0) this._peerEnd(true);
     else if (count !== -EAGAIN) this._failed('read', { error: systemError(count, 'recv') }, true);
+  }
+
+  /** @internal `count` bytes are where the slab's free memory begins. */
+  protected _came(slab: Slab, count: number): void {
+    this.input._received(slab, count);
+    this._received(count);
   }
 
   // ── writing ──
@@ -150,7 +165,7 @@ export class SocketStream extends BufferEvent {
     const { output } = this;
     let wrote = false;
     for (let calls = 0; output.length > 0; calls++) {
-      let most = Math.min(output.length, this.#maxWrite);
+      let most = Math.min(output.length, this._settings.maxWrite);
       if (this._limit !== undefined) most = Math.min(most, this._limit.writeRoom());
       if (most <= 0) break;
       const count = calls < FLUSH_CALLS_MAX ? this.#writeOnce(most) : -EAGAIN;
@@ -175,8 +190,7 @@ export class SocketStream extends BufferEvent {
       return undefined;
     }
     if (count >= 0) {
-      this.bytesWritten += count;
-      this._limit?.took('write', count);
+      this._sent(count);
     } else if (count !== -EAGAIN) {
       this._failed('write', { error: systemError(count, 'send') }, false);
       return undefined;
@@ -184,10 +198,16 @@ export class SocketStream extends BufferEvent {
     return count;
   }
 
+  /** @internal The kernel has taken so many. */
+  protected _sent(count: number): void {
+    this.bytesWritten += count;
+    this._limit?.took('write', count);
+  }
+
   #armWrite(): void {
     this.output._settle();
-    this.#writeEvent ??= this.#event(Ev.WRITE, (what) => this.#writable(what));
-    this.#writeEvent.add(this.timeouts.write);
+    this.#writeEvent ??= this._inContext(() => this.#event(Ev.WRITE, this.#writable));
+    this.#writeEvent.add(this._settings.writeTimeout);
   }
 
   #writable(what: EvMask): void {
@@ -206,7 +226,7 @@ export class SocketStream extends BufferEvent {
     this._cancel?.();
     this._cancel = undefined;
     this.#freeEvents();
-    if (this.#fd >= 0 && this.#closeFd) this._closeFd(this.#fd, reset);
+    if (this.#fd >= 0 && this._closesUnder) this._closeFd(this.#fd, reset);
   }
   /** @internal The one place where the socket is closed. */
   protected _closeFd(fd: number, reset: boolean): void {
@@ -215,7 +235,7 @@ export class SocketStream extends BufferEvent {
   }
 
   #event(mask: EvMask, callback: (what: EvMask) => void): EventHandle {
-    const event = this.base.event(this.#fd, mask, callback, { priority: this.priority });
+    const event = this.base._event(this.#fd, mask, callback, this.priority, this);
     return this._refed ? event : event.unref();
   }
   #freeEvents(): void {
@@ -224,8 +244,9 @@ export class SocketStream extends BufferEvent {
     this.#readEvent = this.#writeEvent = undefined;
   }
   protected override _timeoutsChanged(): void {
-    if (this.#writeEvent?.pending(Ev.WRITE)) this.#armWrite();
-    if (this.timeouts.read === undefined) this.#readEvent?.removeTimer();
+    if (this._settings.readTimeout === undefined) this.#readEvent?.removeTimer();
+    if (this._settings.writeTimeout === undefined) this.#writeEvent?.removeTimer();
+    else if (this.#writeEvent?.pending(Ev.WRITE)) this.#armWrite();
   }
   protected override _priorityChanged(value: number): void {
     for (const event of [this.#readEvent, this.#writeEvent])

@@ -10,7 +10,7 @@ import zlib, { type BrotliOptions, type ZlibOptions } from 'node:zlib';
 import type { EvBuffer } from '../buffer/ev_buffer.js';
 import { MultiloopError } from '../errors.js';
 import { checkInteger, checkObject, checkOneOf, invalidType, invalidValue } from '../validate.js';
-import type { FlushMode } from './buffer_event.js';
+import type { FlushMode } from './bev_options.js';
 import { type BevFilter, FILTER_HELD_BYTES_MAX, type Lane, laneFunction } from './filter.js';
 
 /** Bytes that a transform is given at a time. */

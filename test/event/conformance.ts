@@ -81,7 +81,7 @@ export class Trial {
     this.#descriptors.add(fd);
     return fd;
   }
-  /** Somebody else closes it. */
+  /** Somebody else closes it from now on. */
   disown(fd: number): number {
     this.#descriptors.delete(fd);
     return fd;

@@ -17,7 +17,8 @@ import {
 } from '../../src/index.js';
 import { behaviour } from '../event/conformance.js';
 import { codeOf, gatheringUncaught, thrownBy } from '../event/support.js';
-import { eventText, pairOf, runUntil, socketsOf, Tape, textOf, turns } from './tape.js';
+import { passes, until } from './streams.js';
+import { eventText, pairOf, socketsOf, Tape, textOf } from './tape.js';
 
 const BOTH = Ev.READ | Ev.WRITE;
 
@@ -54,7 +55,7 @@ for (const [kind, ends] of [
     filter.enable(Ev.READ);
     filter.write('To The Other');
     far.write('and back');
-    await runUntil(trial, base, () => tape.text.length === 12 && mine.text.length === 8);
+    await until(trial, base, () => tape.text.length === 12 && mine.text.length === 8);
     assert.is(tape.text, 'to the other');
     assert.is(mine.text, 'AND BACK');
     assert.equal([filter.bytesRead, filter.bytesWritten], [8, 12]);
@@ -70,7 +71,7 @@ for (const [kind, ends] of [
     filter.write('x'.repeat(100_000));
     far.write('y'.repeat(100_000));
     filter.end();
-    await runUntil(trial, base, () => tape.told.includes('eof read') && mine.text.length === 1e5);
+    await until(trial, base, () => tape.told.includes('eof read') && mine.text.length === 1e5);
     assert.is(tape.text, 'x'.repeat(100_000));
     assert.is(mine.text, 'y'.repeat(100_000));
     filter.close();
@@ -89,7 +90,7 @@ for (const [kind, ends] of [
     const top = BufferEvent.filter(middle, add('c'), { handlers: mine }).enable(Ev.READ);
     top.end('-');
     far.end('-');
-    await runUntil(
+    await until(
       trial,
       base,
       () => tape.told.includes('eof read') && mine.told.includes('eof read'),
@@ -166,15 +167,15 @@ behaviour('nothing is read below before the filter reads', async (trial) => {
   const mine = new Tape();
   const filter = BufferEvent.filter(near, { input: upper }, { handlers: mine });
   far.write('early');
-  await turns(trial, base);
+  await passes(trial, base);
   assert.is(near.inputLength, 0);
   assert.equal(mine.told, []);
   filter.enable(Ev.READ);
-  await runUntil(trial, base, () => mine.text !== '');
+  await until(trial, base, () => mine.text !== '');
   assert.is(mine.text, 'EARLY');
   filter.disable(Ev.READ);
   far.write('late');
-  await turns(trial, base);
+  await passes(trial, base);
   assert.is(near.inputLength, 0);
   assert.is(mine.text, 'EARLY');
   filter.close();
@@ -359,7 +360,7 @@ behaviour('a file is read for a filter, and is sent as a file without one', asyn
       filter.write('first ');
       filter.output.addFile(openSync(path, 'r'));
       filter.end();
-      await runUntil(trial, base, () => tape.told.includes('eof read'));
+      await until(trial, base, () => tape.told.includes('eof read'));
       const text = `first ${'from a file\n'.repeat(1000)}`;
       assert.ok(tape.text === (output ? text.toUpperCase() : text));
       filter.close();
@@ -386,7 +387,7 @@ behaviour('the end comes after what was left, with one finished call', async (tr
   const mine = new Tape();
   const filter = BufferEvent.filter(near, { input }, { handlers: mine }).enable(Ev.READ);
   far.end('short');
-  await runUntil(trial, base, () => mine.told.includes('eof read'));
+  await until(trial, base, () => mine.told.includes('eof read'));
   assert.equal(mine.told, ['read short.', 'eof read']);
   assert.is(modes.filter((mode) => mode === 'finished').length, 1);
   filter.close();
@@ -435,7 +436,7 @@ behaviour('end() finishes the output filter and then the stream below', async (t
   const filter = BufferEvent.filter(near, { output });
   filter.write('12345');
   filter.end('678');
-  await runUntil(trial, base, () => tape.told.includes('eof read'));
+  await until(trial, base, () => tape.told.includes('eof read'));
   assert.is(tape.text, '12345678.');
   assert.equal(modes.slice(-1), ['finished 8']);
   assert.is(modes.filter((mode) => mode.startsWith('finished')).length, 1);
@@ -537,13 +538,13 @@ behaviour('what an input filter throws is told, after what it gave', async (tria
   };
   const filter = BufferEvent.filter(near, { input }, { handlers: mine }).enable(Ev.READ);
   far.write('abcdefgh');
-  await runUntil(trial, base, () => mine.told.length === 2);
+  await until(trial, base, () => mine.told.length === 2);
   assert.equal(mine.told, ['read abcdef', 'bad data read']);
   assert.is(filter.enabled, Ev.WRITE);
   // The other direction goes on, and this one reads nothing any more.
   filter.write('still');
   far.write('unread');
-  await runUntil(trial, base, () => tape.text === 'still');
+  await until(trial, base, () => tape.text === 'still');
   assert.is(near.inputLength, 2);
   assert.is(calls, 2);
   filter.close();
@@ -561,7 +562,7 @@ behaviour('what an output filter throws is told, and nothing more is written', a
   filter.write('abcdef');
   assert.equal(mine.told, [], 'never inside the call');
   far.write('back');
-  await runUntil(trial, base, () => mine.told.length === 2 && tape.text !== '');
+  await until(trial, base, () => mine.told.length === 2 && tape.text !== '');
   assert.equal(mine.told.sort(), ['ERR_FILTER_FAILED write', 'read back']);
   assert.is(tape.text, 'abc');
   assert.is(filter.enabled, Ev.READ);
@@ -671,14 +672,14 @@ behaviour('closeFd false: the stream below goes on with its former handlers', as
   const filter = BufferEvent.filter(near, { input: framed }, { handlers: mine, closeFd: false });
   filter.enable(Ev.READ);
   far.write('one\nrest');
-  await runUntil(trial, base, () => mine.text !== '');
+  await until(trial, base, () => mine.text !== '');
   filter.close();
   filter.close();
   assert.is(near.closed, false);
   assert.is(near.handlers, former);
-  await runUntil(trial, base, () => former.text !== '');
+  await until(trial, base, () => former.text !== '');
   far.write(' and more');
-  await runUntil(trial, base, () => former.text.length === 13);
+  await until(trial, base, () => former.text.length === 13);
   assert.is(former.text, 'rest and more');
   assert.equal(mine.told, ['read 3:one']);
   // It may have another one.
@@ -727,7 +728,7 @@ behaviour('a filter is closed in its own callbacks and in its functions', async 
     ).enable(Ev.READ);
     filter.write('there');
     far.end('back');
-    await runUntil(trial, base, () => closedIn !== '');
+    await until(trial, base, () => closedIn !== '');
     assert.is(closedIn, where);
     assert.ok(filter.closed && near.closed);
     far.close();
@@ -742,7 +743,7 @@ behaviour('close() tries once to write, destroy() does not', async (trial) => {
     filter.disable(Ev.WRITE).write('queued');
     filter._enabled = Ev.WRITE;
     filter[way]();
-    await runUntil(trial, base, () => tape.told.some((one) => one.endsWith('read')));
+    await until(trial, base, () => tape.told.some((one) => one.endsWith('read')));
     assert.equal(tape.told, way === 'close' ? ['read QUEUED', 'eof read'] : ['eof read']);
     far.close();
     base.close();

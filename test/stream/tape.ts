@@ -6,7 +6,6 @@ import {
   BufferEvent,
   Ev,
   type EventBase,
-  LoopFlag,
 } from '../../src/index.js';
 import type { Trial } from '../event/conformance.js';
 
@@ -66,24 +65,4 @@ function listening(base: EventBase, near: BufferEvent, far: BufferEvent): Ends {
   far.handlers = tape;
   far.enable(Ev.READ);
   return { base, near, far, tape };
-}
-
-/** Runs the base until `done`, which every turn asks. */
-export async function runUntil(trial: Trial, base: EventBase, done: () => boolean): Promise<void> {
-  const watcher = base.check(() => {
-    if (done()) base.loopExit();
-  });
-  // A turn at least every so often, for what is not of this base.
-  const tick = base.event(-1, Ev.PERSIST, () => undefined).add(5);
-  try {
-    if (!done()) await trial.run(base);
-  } finally {
-    watcher.free();
-    tick.free();
-  }
-}
-
-/** A few turns that do not wait, where there is nothing to wait for. */
-export async function turns(trial: Trial, base: EventBase, count = 5): Promise<void> {
-  for (let i = 0; i < count; i++) await trial.run(base, LoopFlag.NONBLOCK);
 }
