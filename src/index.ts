@@ -28,7 +28,8 @@ export { BufferEvent } from './stream/kinds.js';
 export { Listener } from './stream/listener.js';
 export type { ListenOptions } from './stream/listening_socket.js';
 export type { PairStream } from './stream/pair_stream.js';
-export { RateLimit, RateLimitGroup, type RateLimits } from './stream/rate_limit.js';
+export { RateLimit, type RateLimits } from './stream/rate_limit.js';
+export { RateLimitGroup } from './stream/rate_limit_group.js';
 export {
   type TransformFilterOptions,
   transformFilter,

@@ -25,7 +25,8 @@ import {
 } from './bev_options.js';
 import { Hold } from './hold.js';
 import { Notices } from './notices.js';
-import { RateLimit, StreamLimit } from './rate_limit.js';
+import { RateLimit } from './rate_limit.js';
+import { StreamLimit } from './stream_limit.js';
 
 /** Data of at least this size is not copied by write(). */
 const REFERENCE_BYTES = 4 * 1024;
@@ -545,11 +546,11 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   }
   /** @internal */
   _tellLater(what: EvMask): void {
-    if (!(this._flags & Flag.CLOSED)) this.#later.tell(what);
+    if (!(this._flags & Flag.CLOSED || this.base._closed)) this.#later.tell(what);
   }
   /** @internal */
   _eventLater(event: BevEvent): void {
-    if (!(this._flags & Flag.CLOSED)) this.#later.tellEvent(event);
+    if (!(this._flags & Flag.CLOSED || this.base._closed)) this.#later.tellEvent(event);
   }
 
   get #later(): Notices {

@@ -60,18 +60,20 @@ export class PairStream extends TimedStream {
       if (this.outputLength > 0) this._failed('write', { error: partnerGone() }, false);
       return;
     }
-    const count = this.#room(partner, all);
-    if (count > 0) {
+    let moved = 0;
+    // Until there is no room: then whatever takes it away will give it back.
+    for (let count = this.#room(partner, all); count > 0; count = this.#room(partner, all)) {
       partner.input._move(this.output, count);
-      this.bytesWritten += count;
       this._limit?.took('write', count);
       partner._limit?.took('read', count);
       // As if it had been read: the callback waits for the next pass.
       partner._receivedLater(count);
-      partner._timeReadingAnew();
+      moved += count;
     }
-    this._timeWriting(count > 0);
-    if (count > 0) this._wrote(false);
+    this.bytesWritten += moved;
+    if (moved > 0) partner._timeReadingAnew();
+    this._timeWriting(moved > 0);
+    if (moved > 0) this._wrote(false);
   }
   #room(partner: PairStream, all: boolean): number {
     let room = this.outputLength;
