@@ -140,7 +140,8 @@ export class FilterStream extends TimedStream {
     if (this.closed || !(direction & Ev.WRITE)) return;
     this.#push(mode === 'normal' ? mode : 'flush', false);
     if (mode === 'finished') this.end();
-    if (!this.closed) this.under.flush(Ev.WRITE, mode);
+    // What is below ends when the filter has given all that it has.
+    if (!this.closed) this.under.flush(Ev.WRITE, mode === 'normal' ? mode : 'flush');
   }
 
   // ── reading ──
@@ -150,11 +151,13 @@ export class FilterStream extends TimedStream {
     const { under } = this;
     under._releaseReading(Hold.FILTER);
     const has = under.inputLength > 0 && !this.#starved;
-    if (has || this.#unread || this.#end !== undefined) this.#wakeInput();
+    const more = this.#unread || this.#lanes.read !== undefined;
+    if (has || more || this.#end !== undefined) this.#wakeInput();
   }
   protected override _stopReading(): void {
     this._timeReading(undefined);
     this.under._holdReading(Hold.FILTER);
+    this.#keepAlive();
   }
   /** In a pass, since the filter is the user's. */
   #wakeInput(): void {
@@ -260,6 +263,11 @@ export class FilterStream extends TimedStream {
 
   // ── writing ──
 
+  protected override _stopWriting(): void {
+    super._stopWriting();
+    this.#keepAlive();
+  }
+
   protected override _flush(): void {
     this.#push('normal', false);
   }
@@ -303,6 +311,7 @@ export class FilterStream extends TimedStream {
       for (let first = true; ; first = false) {
         const room = (mode !== 'normal' && !lane) || under.outputLength <= high;
         const due = output.length > 0 || lane || (first && mode !== 'normal');
+        if (!room) total.result = 'more';
         if (!room || !due) break;
         const ran = this.#call('output', output, under.output, mode);
         total.result = ran.result;
@@ -415,9 +424,10 @@ export class FilterStream extends TimedStream {
   /** Nothing but a lane's work may be going on; the loop is not empty then. */
   #keepAlive(): void {
     const { read, write } = this.#lanes;
-    if (read === undefined && write === undefined) return;
-    const busy = !this.closed && this._refed && (read?.busy === true || write?.busy === true);
-    if (!busy) {
+    if ((read === undefined && write === undefined) || this.base._closed) return;
+    const reads = read?.busy === true && this._mayRead();
+    const writes = write?.busy === true && (this._mayWrite() || this._endTold);
+    if (this.closed || !this._refed || !(reads || writes)) {
       this.#alive?.del();
       return;
     }

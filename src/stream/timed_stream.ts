@@ -12,7 +12,7 @@ export abstract class TimedStream extends BufferEvent {
 
   /** @internal From now on, or for no time at all. */
   protected _timeReading(timeout: number | undefined): void {
-    if (timeout === undefined) {
+    if (timeout === undefined || this.base._closed) {
       this.#readTimer?.del();
       return;
     }
@@ -29,7 +29,8 @@ export abstract class TimedStream extends BufferEvent {
   /** @internal `anew`: something has been written. */
   protected _timeWriting(anew: boolean): void {
     const { write } = this.timeouts;
-    if (write === undefined || this.outputLength === 0 || !this._mayWrite()) {
+    const waits = this.outputLength > 0 && this._mayWrite() && !this.base._closed;
+    if (write === undefined || !waits) {
       this.#writeTimer?.del();
       return;
     }

@@ -96,9 +96,9 @@ class TransformLane implements Lane {
   }
 
   get busy(): boolean {
-    const { readableLength, readableHighWaterMark } = this.#stream;
-    // One whose readable side is full waits for us.
-    return this.#pending > 0 && readableLength < readableHighWaterMark;
+    const works = this.#pending > 0 || (this.#told && !this.#over);
+    // One that has something for us waits for us.
+    return works && this.#error === undefined && this.#stream.readableLength === 0;
   }
 
   close(): void {
