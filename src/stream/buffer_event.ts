@@ -22,11 +22,12 @@ import {
   checkOrder,
   defaultSettings,
   type Settings,
+  tellAbove,
 } from './bev_options.js';
 import { Hold } from './hold.js';
 import { Notices } from './notices.js';
-import { RateLimit } from './rate_limit.js';
-import { StreamLimit } from './stream_limit.js';
+import type { RateLimit } from './rate_limit.js';
+import { limitOf, type StreamLimit } from './stream_limit.js';
 
 /** Data of at least this size is not copied by write(). */
 const REFERENCE_BYTES = 4 * 1024;
@@ -265,13 +266,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
 
   /** Undefined for none. A filter has that of the stream under it; see also RateLimitGroup. */
   setRateLimit(limit: RateLimit | undefined): this {
-    if (limit !== undefined && !(limit instanceof RateLimit))
-      throw invalidType('limit', 'an instance of RateLimit', limit);
-    if (this._flags & Flag.CLOSED) return this;
-    if (limit === undefined && this._limit === undefined) return this;
-    this._limit ??= new StreamLimit(this);
-    this._limit.set(limit);
-    if (this._limit.useless) this._limit = undefined;
+    this._limit = limitOf(this, limit);
     return this;
   }
   get rateLimit(): RateLimit | undefined {
@@ -594,6 +589,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     this.#input?._discard();
     this.#output?._discard();
     if (tell) return;
+    tellAbove(this.handlers);
     this.handlers = NO_HANDLERS;
     this.#notices?.free();
     this.#notices = undefined;

@@ -17,9 +17,11 @@ import {
   type BevEvent,
   type BevHandlers,
   type BevOptions,
+  CLOSED,
   checkDirections,
   checkFlushMode,
   type FlushMode,
+  type HandlersAbove,
 } from './bev_options.js';
 import { BufferEvent } from './buffer_event.js';
 import {
@@ -52,7 +54,7 @@ export class FilterStream extends TimedStream {
   readonly under: BufferEvent;
   readonly #filter: BevFilter;
   readonly #lanes: Readonly<Record<Direction, Lane | undefined>>;
-  readonly #own: BevHandlers;
+  readonly #own: HandlersAbove;
   readonly #former: { handlers: BevHandlers; enabled: EvMask };
   /** Directions whose filter runs: it is not called again from inside. */
   #running: EvMask = 0;
@@ -87,6 +89,7 @@ export class FilterStream extends TimedStream {
       },
       write: () => this.#drained(),
       event: (_, event) => this.#told(event),
+      [CLOSED]: () => this.#underClosed(),
     };
     FilterStream.#filtered.add(under);
     if (options.rateLimit !== undefined) under.setRateLimit(options.rateLimit);
@@ -419,6 +422,12 @@ export class FilterStream extends TimedStream {
       else if (event.error !== undefined && !wanted) this._failed('read', event, true);
     } else if (direction !== undefined) this._failed(direction, event, true);
     else this._tellEvent(event);
+  }
+
+  #underClosed(): void {
+    if (this.closed || this.base._closed) return;
+    this._failed('read', { error: underGone() }, false);
+    if (this.outputLength > 0) this._failed('write', { error: underGone() }, false);
   }
 
   /** Nothing but a lane's work may be going on; the loop is not empty then. */

@@ -46,7 +46,7 @@ export class RateLimitGroup implements Disposable {
   #waiting = new Set<StreamLimit>();
   readonly #parts = { read: newPart(), write: newPart() };
   #roundEnds = -1;
-  #round = 0;
+  #turns = 0;
   #totals = { read: 0, written: 0 };
 
   constructor(base: EventBase, limits: RateLimits, options: { minShare?: number } = {}) {
@@ -160,7 +160,6 @@ export class RateLimitGroup implements Disposable {
   }
 
   #beginRound(now: number): void {
-    this.#round++;
     this.#roundEnds = now + this.#roundMs();
     for (const direction of ['read', 'write'] as const) {
       const part = this.#parts[direction];
@@ -175,8 +174,9 @@ export class RateLimitGroup implements Disposable {
   #turnOf({ hungry, share }: Part, left: number): Set<StreamLimit> | undefined {
     const shares = Math.max(1, Math.floor(left / share));
     if (hungry.size <= shares) return undefined;
-    const inTurn = [...hungry].sort((a, b) => a._servedIn - b._servedIn);
-    return new Set(inTurn.slice(0, shares));
+    const inTurn = [...hungry].sort((a, b) => a._turn - b._turn).slice(0, shares);
+    for (const member of inTurn) member._turn = ++this.#turns;
+    return new Set(inTurn);
   }
   /** A tick, or less where no more than that can be saved up. */
   #roundMs(): number {
@@ -191,7 +191,6 @@ export class RateLimitGroup implements Disposable {
     this.#buckets[direction].take(bytes);
     const { taken } = this.#parts[direction];
     taken.set(member, (taken.get(member) ?? 0) + bytes);
-    member._servedIn = this.#round;
     if (direction === 'read') this.#totals.read += bytes;
     else this.#totals.written += bytes;
   }

@@ -3,8 +3,9 @@
 
 import { Ev } from '../event/ev.js';
 import type { EventHandle } from '../event/event_handle.js';
+import { invalidType } from '../validate.js';
 import { Hold } from './hold.js';
-import type { LimitedStream, RateLimit } from './rate_limit.js';
+import { type LimitedStream, RateLimit } from './rate_limit.js';
 import type { RateLimitGroup } from './rate_limit_group.js';
 import { Buckets, type Direction } from './token_bucket.js';
 
@@ -13,7 +14,7 @@ const REST_MS_MAX = 3_600_000;
 
 export class StreamLimit {
   readonly stream: LimitedStream;
-  /** @internal The group's round in which it moved bytes last. */ _servedIn = 0;
+  /** @internal When it had its turn in a group that has not enough for all. */ _turn = 0;
   #own: Buckets | undefined;
   #group: RateLimitGroup | undefined;
   #timer: EventHandle | undefined;
@@ -119,4 +120,18 @@ export class StreamLimit {
     this.stream._releaseReading(Hold.LIMIT);
     this.stream._releaseWriting(Hold.LIMIT);
   }
+}
+
+/** What limits the stream when its own limit is `limit`; undefined for nothing at all. */
+export function limitOf(
+  stream: LimitedStream,
+  limit: RateLimit | undefined,
+): StreamLimit | undefined {
+  if (limit !== undefined && !(limit instanceof RateLimit))
+    throw invalidType('limit', 'an instance of RateLimit', limit);
+  const { _limit: former } = stream;
+  if (stream.closed || (limit === undefined && former === undefined)) return former;
+  const now = former ?? new StreamLimit(stream);
+  now.set(limit);
+  return now.useless ? undefined : now;
 }

@@ -625,16 +625,42 @@ test('without a watermark the limit is 16 MiB, in both directions', () => {
   base.close();
 });
 
-behaviour('a stream below that was closed is an error of the next write', async (trial) => {
+behaviour('who closes the stream below fails the filter, in both directions', async (trial) => {
+  for (const queued of [true, false]) {
+    const { base, near, far } = pairOf(trial);
+    const mine = new Tape();
+    far.disable(Ev.READ);
+    near.setWatermark(Ev.WRITE, 0, 1);
+    const filter = BufferEvent.filter(near, {}, { handlers: mine }).enable(Ev.READ);
+    if (queued) {
+      filter.write('goes down');
+      filter.write('waits');
+    }
+    near.close();
+    await trial.run(base);
+    const write = 'ERR_UNDERLYING_CLOSED write';
+    assert.equal(
+      mine.told.filter((one) => one !== 'write'),
+      ['ERR_UNDERLYING_CLOSED read', ...(queued ? [write] : [])],
+    );
+    filter.input.drain(1);
+    if (!queued) filter.write('late');
+    filter.flush(BOTH, 'flush');
+    await trial.run(base);
+    assert.is(mine.told.at(-1), write);
+    filter.close();
+    far.close();
+    base.close();
+  }
+});
+
+behaviour('an error that destroys the stream below is the filter’s', async (trial) => {
   const { base, near, far } = pairOf(trial);
   const mine = new Tape();
   const filter = BufferEvent.filter(near, {}, { handlers: mine }).enable(Ev.READ);
-  near.close();
-  filter.write('x');
-  filter.input.drain(1);
-  filter.flush(BOTH, 'flush');
+  near.destroy(new Error('because'));
   await trial.run(base);
-  assert.equal(mine.told, ['ERR_UNDERLYING_CLOSED write']);
+  assert.equal(mine.told, ['because']);
   filter.close();
   far.close();
 });

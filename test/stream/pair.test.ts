@@ -458,6 +458,34 @@ behaviour('trigger calls what the watermarks allow', async (trial) => {
   far.close();
 });
 
+behaviour('a callback that triggers itself starves nobody', async (trial) => {
+  const { base, far, near } = pairOf(trial);
+  let calls = 0;
+  let others = 0;
+  const again = (bev: BufferEvent) => {
+    calls++;
+    if (others < 3) bev.trigger(Ev.READ, { ignoreWatermarks: true });
+  };
+  far.handlers = {
+    read: again,
+    event: (bev) => {
+      calls++;
+      if (others < 3) bev.triggerEvent({ connected: true });
+    },
+  };
+  far.trigger(Ev.READ);
+  far.triggerEvent({ connected: true });
+  const other = base.event(-1, Ev.PERSIST, () => {
+    if (++others === 3) other.free();
+  });
+  other.add(0);
+  await trial.run(base);
+  assert.is(others, 3);
+  assert.ok(calls >= 3);
+  near.close();
+  far.close();
+});
+
 // ── bad input ──
 
 test('a base that was closed first, and bad input', () => {

@@ -75,7 +75,9 @@ for (const format of FORMATS) {
         const peer = BufferEvent.filter(far, zlibFilter(format), { handlers: other });
         top.enable(Ev.READ);
         peer.enable(Ev.READ);
-        const [there, back] = [prose(300_000), prose(50_000)];
+        // Brotli's default quality is made for files.
+        const bytes = format === 'brotli' ? 30_000 : 300_000;
+        const [there, back] = [prose(bytes), prose(30_000)];
         top.end(there);
         peer.write(back.slice(0, 100));
         peer.end(back.slice(100));
@@ -86,8 +88,8 @@ for (const format of FORMATS) {
           mine.onTold = other.onTold = check;
         });
         assert.ok(other.text === there && mine.text === back);
-        assert.equal([top.bytesWritten, top.bytesRead], [300_000, 50_000]);
-        assert.ok(near.bytesWritten < 300_000 / 2, `${near.bytesWritten}`);
+        assert.equal([top.bytesWritten, top.bytesRead], [bytes, 30_000]);
+        assert.ok(near.bytesWritten < bytes / 2, `${near.bytesWritten}`);
         top.close();
         peer.close();
         base.close();
