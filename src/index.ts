@@ -30,6 +30,7 @@ export type { ListenOptions } from './stream/listening_socket.js';
 export type { PairStream } from './stream/pair_stream.js';
 export { RateLimit, type RateLimits } from './stream/rate_limit.js';
 export { RateLimitGroup } from './stream/rate_limit_group.js';
+export type { SocketStream } from './stream/socket_stream.js';
 export {
   type TransformFilterOptions,
   transformFilter,

@@ -12,9 +12,9 @@ import type { FlushMode } from './bev_options.js';
 export type FilterResult = 'ok' | 'need-more';
 
 /**
- * Takes from the front of `from` and adds to the end of `to`: the stream's own buffers, so that what
- * is moved with addBuffer() is not copied. It is called within a pass, in write() and end() outside
- * a pass, and in flush(). What it throws is told as an event with the error.
+ * Takes from the front of `from` and adds to the end of `to`: the stream's own buffers, so that
+ * what is moved with addBuffer() is not copied. It is called within a pass, in write() and end()
+ * outside a pass, and in flush(). What it throws is told as an event with the error.
  *
  * mode 'normal': there is data. 'flush': give out what you can, perhaps without new data.
  * 'finished': once, there will be no more; what is left in `from` then is an error.

@@ -25,9 +25,9 @@ function pair(base: EventBase, options?: BevOptions): [PairStream, PairStream] {
 }
 
 /**
- * A stream on another one, which it reads and writes through `filter`. It takes that one's handlers,
- * enables both its directions, and closes it with itself unless `closeFd` is false: then its
- * handlers come back. Its rate limits are those of the stream below.
+ * A stream on another one, which it reads and writes through `filter`. It takes that one's
+ * handlers, enables both its directions, and closes it with itself unless `closeFd` is false: then
+ * its handlers come back. Its rate limits are those of the stream below.
  */
 function filter(under: Stream, filter: BevFilter, options?: BevOptions): FilterStream {
   return new FilterStream(under, filter, options);

@@ -150,10 +150,12 @@ export class RateLimitGroup implements Disposable {
   #roomFor(direction: Direction, member: StreamLimit, left: number): number {
     const { share, taken, turn } = this.#parts[direction];
     if (turn?.has(member) === false) return 0;
-    // Crumbs of what others have taken are not worth a system call.
-    const least = Math.max(1, Math.min(this.#minShare, this.#buckets[direction].burst));
-    if (left < least) return 0;
+    if (left < this.#least(direction)) return 0;
     return Math.max(0, Math.min(left, share - (taken.get(member) ?? 0)));
+  }
+  /** Crumbs of what others have taken are not worth a system call. */
+  #least(direction: Direction): number {
+    return Math.max(1, Math.min(this.#minShare, this.#buckets[direction].burst));
   }
   #shareOf({ hungry }: Part, left: number): number {
     return Math.max(this.#minShare, Math.floor(left / Math.max(1, hungry.size)));
@@ -165,14 +167,16 @@ export class RateLimitGroup implements Disposable {
       const part = this.#parts[direction];
       const left = this.#buckets[direction].left(now);
       part.share = this.#shareOf(part, left);
-      part.turn = this.#turnOf(part, left);
+      part.turn = this.#turnOf(direction, left);
       part.hungry.clear();
       part.taken.clear();
     }
   }
   /** Those that have waited longest, as many as there is a share for. */
-  #turnOf({ hungry, share }: Part, left: number): Set<StreamLimit> | undefined {
-    const shares = Math.max(1, Math.floor(left / share));
+  #turnOf(direction: Direction, left: number): Set<StreamLimit> | undefined {
+    const { hungry, share } = this.#parts[direction];
+    // Nobody's turn passes in a round in which there is nothing.
+    const shares = left < this.#least(direction) ? 0 : Math.max(1, Math.floor(left / share));
     if (hungry.size <= shares) return undefined;
     const inTurn = [...hungry].sort((a, b) => a._turn - b._turn).slice(0, shares);
     for (const member of inTurn) member._turn = ++this.#turns;
