@@ -145,25 +145,20 @@ for (const format of FORMATS) {
       for (const [name, data, expected] of cases) {
         const { base, near, far } = socketsOf(trial);
         const mine = new Watched();
-        const top = BufferEvent.filter(near, zlibFilter(format), { handlers: mine });
-        top.enable(Ev.READ);
-        far.end();
-        far.close();
-        const { base: base2, near: near2, far: far2 } = socketsOf(trial);
-        const filter = BufferEvent.filter(near2, zlibFilter(format), { handlers: mine });
+        const filter = BufferEvent.filter(near, zlibFilter(format), { handlers: mine });
         filter.enable(Ev.READ);
-        if (data.length > 0) far2.write(data);
-        far2.end();
-        await running(trial, base2, (stop) => {
+        if (data.length > 0) far.write(data);
+        far.end();
+        await running(trial, base, (stop) => {
           mine.onTold = ({ told }) => {
             if (told.some((one) => one.endsWith(' read'))) stop();
           };
         });
         assert.match(mine.told.at(-1) as string, expected, name);
         assert.is(filter.enabled & Ev.READ, 0);
-        for (const one of [top, filter, far2]) one.close();
+        filter.close();
+        far.close();
         base.close();
-        base2.close();
       }
     },
     { ...asynchronous, backends: ['epoll'] },
@@ -392,11 +387,9 @@ behaviour(
         handlers: mine,
       }).enable(Ev.READ);
       far.write('x');
-      const caught: unknown[] = [];
       await running(trial, base, (stop) => {
         mine.onTold = () => stop();
-        // What transform() throws is the transform's own affair: Node lets it through write().
-      }).catch((error) => caught.push(error));
+      });
       const expected = {
         throws: 'thrown read',
         fails: 'failed read',
