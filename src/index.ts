@@ -29,9 +29,21 @@ export type { BevEvent, BevHandlers, BevOptions, FlushMode } from './stream/bev_
 export type { ConnectOptions } from './stream/connect.js';
 export { Datagram } from './stream/datagram.js';
 export type { DatagramOptions } from './stream/datagram_options.js';
+export type { BevFilter, FilterFunction, FilterResult } from './stream/filter.js';
+export type { FilterStream } from './stream/filter_stream.js';
 export { BufferEvent } from './stream/kinds.js';
 export { Listener } from './stream/listener.js';
 export type { ListenOptions } from './stream/listening_socket.js';
-export { RateLimit, RateLimitGroup, type RateLimits } from './stream/rate_limit.js';
+export type { PairStream } from './stream/pair_stream.js';
+export { RateLimit, type RateLimits } from './stream/rate_limit.js';
+export { RateLimitGroup } from './stream/rate_limit_group.js';
 export type { DatagramMessage } from './stream/receive_room.js';
+export type { SocketStream } from './stream/socket_stream.js';
+export {
+  type TransformFilterOptions,
+  transformFilter,
+  type ZlibFilterOptions,
+  type ZlibFormat,
+  zlibFilter,
+} from './stream/transform_filter.js';
 export { version, versionNumber } from './version.js';

@@ -31,6 +31,29 @@ const functions: Record<string, string> = {
     event_base_init_common_timeout event_set_mem_functions event_base_dump_events
     event_base_active_by_fd event_base_active_by_signal event_base_foreach_event
     event_base_gettimeofday_cached event_base_update_cache_time libevent_global_shutdown`,
+  'event2/bufferevent.h': `
+    bufferevent_socket_new bufferevent_socket_connect bufferevent_socket_connect_hostname
+    bufferevent_socket_connect_hostname_hints bufferevent_socket_get_dns_error
+    bufferevent_base_set bufferevent_get_base bufferevent_priority_set bufferevent_get_priority
+    bufferevent_free bufferevent_setcb bufferevent_getcb bufferevent_setfd bufferevent_replacefd
+    bufferevent_getfd bufferevent_get_underlying bufferevent_write bufferevent_write_buffer
+    bufferevent_read bufferevent_read_buffer bufferevent_get_input bufferevent_get_output
+    bufferevent_enable bufferevent_disable bufferevent_get_enabled bufferevent_set_timeouts
+    bufferevent_setwatermark bufferevent_getwatermark bufferevent_lock bufferevent_unlock
+    bufferevent_incref bufferevent_decref bufferevent_flush bufferevent_trigger
+    bufferevent_trigger_event bufferevent_filter_new bufferevent_pair_new
+    bufferevent_pair_get_partner ev_token_bucket_cfg_new ev_token_bucket_cfg_free
+    bufferevent_set_rate_limit bufferevent_rate_limit_group_new
+    bufferevent_rate_limit_group_set_cfg bufferevent_rate_limit_group_set_min_share
+    bufferevent_rate_limit_group_free bufferevent_add_to_rate_limit_group
+    bufferevent_remove_from_rate_limit_group bufferevent_set_max_single_read
+    bufferevent_set_max_single_write bufferevent_get_max_single_read
+    bufferevent_get_max_single_write bufferevent_get_read_limit bufferevent_get_write_limit
+    bufferevent_get_max_to_read bufferevent_get_max_to_write bufferevent_get_token_bucket_cfg
+    bufferevent_rate_limit_group_get_read_limit bufferevent_rate_limit_group_get_write_limit
+    bufferevent_decrement_read_limit bufferevent_decrement_write_limit
+    bufferevent_rate_limit_group_decrement_read bufferevent_rate_limit_group_decrement_write
+    bufferevent_rate_limit_group_get_totals bufferevent_rate_limit_group_reset_totals`,
   'event2/watch.h': `
     evwatch_prepare_new evwatch_check_new evwatch_base evwatch_free evwatch_prepare_get_timeout`,
   'event2/thread.h': `

@@ -22,10 +22,12 @@ import {
   checkOrder,
   defaultSettings,
   type Settings,
+  tellAbove,
 } from './bev_options.js';
 import { Hold } from './hold.js';
 import { Notices } from './notices.js';
-import { RateLimit, StreamLimit } from './rate_limit.js';
+import type { RateLimit } from './rate_limit.js';
+import { limitOf, type StreamLimit } from './stream_limit.js';
 
 /** Data of at least this size is not copied by write(). */
 const REFERENCE_BYTES = 4 * 1024;
@@ -264,13 +266,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
 
   /** Undefined for none. A filter has that of the stream under it; see also RateLimitGroup. */
   setRateLimit(limit: RateLimit | undefined): this {
-    if (limit !== undefined && !(limit instanceof RateLimit))
-      throw invalidType('limit', 'an instance of RateLimit', limit);
-    if (this._flags & Flag.CLOSED) return this;
-    if (limit === undefined && this._limit === undefined) return this;
-    this._limit ??= new StreamLimit(this);
-    this._limit.set(limit);
-    if (this._limit.useless) this._limit = undefined;
+    this._limit = limitOf(this, limit);
     return this;
   }
   get rateLimit(): RateLimit | undefined {
@@ -537,11 +533,11 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   }
   /** @internal */
   _tellLater(what: EvMask): void {
-    if (!(this._flags & Flag.CLOSED)) this.#later.tell(what);
+    if (!(this._flags & Flag.CLOSED || this.base._closed)) this.#later.tell(what);
   }
   /** @internal */
   _eventLater(event: BevEvent): void {
-    if (!(this._flags & Flag.CLOSED)) this.#later.tellEvent(event);
+    if (!(this._flags & Flag.CLOSED || this.base._closed)) this.#later.tellEvent(event);
   }
 
   get #later(): Notices {
@@ -593,6 +589,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     this.#input?._discard();
     this.#output?._discard();
     if (tell) return;
+    tellAbove(this.handlers);
     this.handlers = NO_HANDLERS;
     this.#notices?.free();
     this.#notices = undefined;
