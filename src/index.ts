@@ -20,7 +20,7 @@ export { serve } from './runtime/serve.js';
 export type { ServeOptions } from './runtime/settings.js';
 export { defineWorker, type LoopContext, type LoopWorker } from './runtime/worker.js';
 export { type Address, formatAddress, parseAddress } from './stream/address.js';
-export type { BevEvent, BevHandlers, BevOptions, FlushMode } from './stream/buffer_event.js';
+export type { BevEvent, BevHandlers, BevOptions, FlushMode } from './stream/bev_options.js';
 export { BufferEvent } from './stream/kinds.js';
 export { Listener } from './stream/listener.js';
 export type { ListenOptions } from './stream/listening_socket.js';

@@ -11,43 +11,14 @@ import { type Bytes, EvBuffer } from '../buffer/ev_buffer.js';
 import { MultiloopError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
-import type { EventHandle } from '../event/event_handle.js';
 import type { PassEnd } from '../event/options.js';
-import { checkInteger, checkMillis, checkObject, invalidType, outOfRange } from '../validate.js';
+import { checkInteger, checkMillis, checkObject, invalidType } from '../validate.js';
 import type { Address } from './address.js';
+import type { BevEvent, BevHandlers, BevOptions, FlushMode } from './bev_options.js';
+import { checkDirections, checkFlushMode, checkOrder } from './bev_options.js';
 import { Hold } from './hold.js';
+import { Notices } from './notices.js';
 import { RateLimit, StreamLimit } from './rate_limit.js';
-
-/** Called with the stream; `this` is the object of handlers. None is called after close(). */
-export interface BevHandlers {
-  /** There is input, at least as much as the low watermark says. */
-  read?(bev: BufferEvent): void;
-  /** The output has drained to its low watermark (0). */
-  write?(bev: BufferEvent): void;
-  event?(bev: BufferEvent, event: BevEvent): void;
-}
-
-/** What happened besides data. With `direction`, only that one is over, and it is disabled. */
-export interface BevEvent {
-  connected?: true;
-  eof?: true;
-  timeout?: true;
-  error?: Error;
-  direction?: 'read' | 'write';
-}
-
-export type FlushMode = 'normal' | 'flush' | 'finished';
-
-export interface BevOptions {
-  handlers?: BevHandlers;
-  /** Every callback waits for the next pass, and several reasons for one are one call. */
-  defer?: boolean;
-  /** True unless said otherwise: close() closes the descriptor, or what a filter is on. */
-  closeFd?: boolean;
-  /** Of its events; 0 is the most urgent, the middle one is the default. */
-  priority?: number;
-  rateLimit?: RateLimit;
-}
 
 interface Marks {
   readLow: number;
@@ -89,8 +60,6 @@ const Flag = {
   UNREFED: 64,
 } as const;
 
-const BOTH = Ev.READ | Ev.WRITE;
-const WAKE = Ev.TIMEOUT;
 export const { EAGAIN } = constants.errno;
 
 /** Belongs to its base's thread. */
@@ -111,10 +80,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   #output: EvBuffer | undefined = undefined;
   #timeouts: Timeouts = NO_TIMEOUTS;
   #priority: number;
-  // What is still to be told.
-  #later: EventHandle | undefined = undefined;
-  #told = 0;
-  #events: BevEvent[] | undefined = undefined;
+  #notices: Notices | undefined = undefined;
 
   /** @internal */
   constructor(base: EventBase, options: BevOptions = {}) {
@@ -336,7 +302,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   close(): void {
     if (this._flags & Flag.CLOSED) return;
     if (this.outputLength > 0 && this._mayWrite()) this._flush();
-    this.#shut(false);
+    this.#shut(undefined);
   }
   [Symbol.dispose](): void {
     this.close();
@@ -347,12 +313,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
    * called with it in the next pass, as the last callback.
    */
   destroy(error?: Error): void {
-    if (this._flags & Flag.CLOSED) return;
-    const { handlers } = this;
-    this.#shut(error !== undefined);
-    if (error === undefined || handlers.event === undefined || this.base._closed) return;
-    this.handlers = handlers;
-    this._eventLater({ error });
+    if (!(this._flags & Flag.CLOSED)) this.#shut(error);
   }
 
   get closed(): boolean {
@@ -368,7 +329,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   }
   set priority(value: number) {
     this.#priority = checkInteger('priority', value, 0, this.base.priorities - 1);
-    if (this.#later !== undefined && !this.#later._freed) this.#later.priority = value;
+    if (this.#notices !== undefined) this.#notices.priority = value;
     this._priorityChanged(value);
   }
 
@@ -498,7 +459,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   /** @internal Some of the output has gone. `direct`: this is a callback of the stream's own. */
   _wrote(direct: boolean): void {
     if (this.outputLength <= this._marks.writeLow && this.handlers.write !== undefined) {
-      if (direct && !(this._flags & Flag.DEFER)) this.#callWrite();
+      if (direct && !(this._flags & Flag.DEFER)) this._callWrite();
       else this._tellLater(Ev.WRITE);
     }
     if (this.outputLength === 0) this._outputEmpty();
@@ -543,7 +504,8 @@ export abstract class BufferEvent implements Disposable, PassEnd {
       input._settle();
     }
   }
-  #callWrite(): void {
+  /** @internal */
+  _callWrite(): void {
     const { handlers } = this;
     handlers.write?.call(handlers, this);
   }
@@ -568,95 +530,55 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   }
   /** @internal In a callback of the stream's own. */
   _tellEvent(event: BevEvent): void {
-    if (this._flags & Flag.DEFER || this.#told !== 0 || this.#events !== undefined) {
-      this._eventLater(event);
-      return;
-    }
+    if (this._flags & Flag.DEFER || this.#notices?.empty === false) this._eventLater(event);
+    else this._callEvent(event);
+  }
+  /** @internal */
+  _callEvent(event: BevEvent): void {
     const { handlers } = this;
     handlers.event?.call(handlers, this, event);
   }
   /** @internal */
   _tellLater(what: EvMask): void {
-    if (this._flags & Flag.CLOSED) return;
-    this.#told |= what;
-    this.#wake();
+    if (!(this._flags & Flag.CLOSED)) this.#later.tell(what);
   }
   /** @internal */
   _eventLater(event: BevEvent): void {
-    if (this.base._closed) return;
-    this.#events ??= [];
-    this.#events.push(event);
-    this.#wake();
+    if (!(this._flags & Flag.CLOSED)) this.#later.tellEvent(event);
   }
 
-  #wake(): void {
-    this.#later ??= this.base.event(-1, 0, () => this.#deliver(), { priority: this.#priority });
-    this.#later.activate(WAKE);
+  get #later(): Notices {
+    this.#notices ??= this._inContext(() => new Notices(this));
+    return this.#notices;
+  }
+  /** @internal Runs `make` in the async context of the stream. */
+  protected _inContext<T>(make: () => T): T {
+    return make();
+  }
+  /** @internal Whether `_tellClosed` is called after every close. */
+  protected get _tellsClosed(): boolean {
+    return false;
+  }
+  /** @internal The last callback of a stream that is closed. */
+  _tellClosed(error: Error | undefined): void {
+    const { handlers } = this;
+    this.handlers = NO_HANDLERS;
+    if (error !== undefined) handlers.event?.call(handlers, this, { error });
   }
 
-  /** libevent's order of deferred callbacks: connected, read, write, the rest. */
-  #deliver(): void {
-    try {
-      for (let next = this.#take(); next !== undefined; next = this.#take()) {
-        if (next === Ev.READ) this._callRead();
-        else if (next === Ev.WRITE) this.#callWrite();
-        else this.handlers.event?.call(this.handlers, this, next);
-      }
-    } finally {
-      // A callback that throws costs no other one.
-      if ((this.#told !== 0 || this.#events !== undefined) && !this.base._closed) this.#wake();
-      else if (this._flags & Flag.CLOSED) this.#forget();
-    }
-  }
-
-  #take(): BevEvent | 2 | 4 | undefined {
-    if (this.#events?.[0].connected) return this.#takeEvent();
-    for (const what of [Ev.READ, Ev.WRITE] as const) {
-      if (!(this.#told & what)) continue;
-      this.#told &= ~what;
-      return what;
-    }
-    return this.#takeEvent();
-  }
-  #takeEvent(): BevEvent | undefined {
-    const event = this.#events?.shift();
-    if (this.#events?.length === 0) this.#events = undefined;
-    return event;
-  }
-
-  #shut(reset: boolean): void {
+  #shut(error: Error | undefined): void {
     this._flags |= Flag.CLOSED;
     this._enabled = 0;
-    this.#told = 0;
-    this.#events = undefined;
     this._limit?.leave();
     this._limit = undefined;
-    this._release(reset);
+    const tell = !this.base._closed && (this._tellsClosed || error !== undefined);
+    if (tell) this.#later.tellClosed(error);
+    this._release(error !== undefined);
     this.#input?._discard();
     this.#output?._discard();
-    this.#forget();
-  }
-  #forget(): void {
+    if (tell) return;
     this.handlers = NO_HANDLERS;
-    this.#later?.free();
-    this.#later = undefined;
+    this.#notices?.free();
+    this.#notices = undefined;
   }
-}
-
-export function checkDirections(mask: EvMask): void {
-  checkInteger('mask', mask, 0, 0xff);
-  if (mask & ~BOTH)
-    throw new MultiloopError(
-      'ERR_BAD_MASK',
-      `A direction is Ev.READ, Ev.WRITE or both; got 0x${mask.toString(16)}`,
-    );
-}
-
-export function checkFlushMode(mode: unknown): void {
-  if (mode !== 'normal' && mode !== 'flush' && mode !== 'finished')
-    throw invalidType('mode', "'normal', 'flush' or 'finished'", mode);
-}
-
-function checkOrder(low: number, high: number): void {
-  if (high > 0 && low > high) throw outOfRange('low', `<= ${high}, the high watermark`, low);
 }

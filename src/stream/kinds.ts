@@ -1,7 +1,8 @@
 // The ways to make a stream, joined to the class that all of them are.
 
 import type { EventBase } from '../event/event_base.js';
-import { type BevOptions, BufferEvent as Stream } from './buffer_event.js';
+import type { BevOptions } from './bev_options.js';
+import { BufferEvent as Stream } from './buffer_event.js';
 import { PairStream } from './pair_stream.js';
 import { checkSocket, SocketStream } from './socket_stream.js';
 

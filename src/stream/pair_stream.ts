@@ -4,14 +4,8 @@
 import { MultiloopError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
-import {
-  type BevOptions,
-  BufferEvent,
-  checkDirections,
-  checkFlushMode,
-  type FlushMode,
-  TRANSFER_BYTES,
-} from './buffer_event.js';
+import { type BevOptions, checkDirections, checkFlushMode, type FlushMode } from './bev_options.js';
+import { BufferEvent, TRANSFER_BYTES } from './buffer_event.js';
 
 export class PairStream extends BufferEvent {
   #partner: PairStream | undefined = undefined;

@@ -41,7 +41,7 @@ export interface LimitedStream {
   _releaseWriting(why: number): void;
 }
 
-/** What a stream may read and write. Any number of streams may have the same one, each for itself. */
+/** What a stream may read and write; many streams may have the same one, each for itself. */
 export class RateLimit {
   readonly read: number;
   readonly readBurst: number;

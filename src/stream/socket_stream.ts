@@ -3,7 +3,7 @@
 //   kernel ─recv─► slab ─► input ─► read callback            one recv a pass, into place
 //   output ─end of pass─► sendmsg or sendfile ─► kernel      WRITE is waited for after EAGAIN only
 
-import { slabWith } from '../buffer/slab.js';
+import { type Slab, slabWith } from '../buffer/slab.js';
 import { MultiloopError, systemError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
@@ -11,7 +11,8 @@ import type { EventHandle } from '../event/event_handle.js';
 import { native } from '../native.js';
 import { checkInteger, invalidType } from '../validate.js';
 import { type Address, toAddress } from './address.js';
-import { type BevOptions, BufferEvent, EAGAIN, TRANSFER_BYTES } from './buffer_event.js';
+import type { BevOptions } from './bev_options.js';
+import { BufferEvent, EAGAIN, TRANSFER_BYTES } from './buffer_event.js';
 import { Hold } from './hold.js';
 
 /** System calls of one flush: more wait for the next turn, since others want to write too. */
@@ -102,9 +103,17 @@ export class SocketStream extends BufferEvent {
 
   // ── reading ──
 
-  protected override _startReading(timeout: number | undefined): void {
+  /** @internal The event whose async context is the stream's. */
+  protected get _reader(): EventHandle {
     this.#readEvent ??= this.#event(Ev.READ | Ev.PERSIST, (what) => this.#readable(what));
-    this.#readEvent.add(timeout);
+    return this.#readEvent;
+  }
+  protected override _inContext<T>(make: () => T): T {
+    return this.#readEvent === undefined ? make() : this.#readEvent.runInAsyncScope(make);
+  }
+
+  protected override _startReading(timeout: number | undefined): void {
+    this._reader.add(timeout);
   }
   protected override _stopReading(): void {
     this.#readEvent?.del();
@@ -125,10 +134,15 @@ export class SocketStream extends BufferEvent {
     const count = native.slabRecv(this.#fd, slab.used, most);
     if (count > 0) {
       this._limit?.took('read', count);
-      this.input._received(slab, count);
-      this._received(count);
+      this._came(slab, count);
     } else if (count === 0) this._peerEnd(true);
     else if (count !== -EAGAIN) this._failed('read', { error: systemError(count, 'recv') }, true);
+  }
+
+  /** @internal `count` bytes are where the slab's free memory begins. */
+  protected _came(slab: Slab, count: number): void {
+    this.input._received(slab, count);
+    this._received(count);
   }
 
   // ── writing ──
@@ -175,8 +189,7 @@ export class SocketStream extends BufferEvent {
       return undefined;
     }
     if (count >= 0) {
-      this.bytesWritten += count;
-      this._limit?.took('write', count);
+      this._sent(count);
     } else if (count !== -EAGAIN) {
       this._failed('write', { error: systemError(count, 'send') }, false);
       return undefined;
@@ -184,9 +197,17 @@ export class SocketStream extends BufferEvent {
     return count;
   }
 
+  /** @internal The kernel has taken so many. */
+  protected _sent(count: number): void {
+    this.bytesWritten += count;
+    this._limit?.took('write', count);
+  }
+
   #armWrite(): void {
     this.output._settle();
-    this.#writeEvent ??= this.#event(Ev.WRITE, (what) => this.#writable(what));
+    this.#writeEvent ??= this._inContext(() =>
+      this.#event(Ev.WRITE, (what) => this.#writable(what)),
+    );
     this.#writeEvent.add(this.timeouts.write);
   }
 
