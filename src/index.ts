@@ -21,6 +21,7 @@ export type { ServeOptions } from './runtime/settings.js';
 export { defineWorker, type LoopContext, type LoopWorker } from './runtime/worker.js';
 export { type Address, formatAddress, parseAddress } from './stream/address.js';
 export type { BevEvent, BevHandlers, BevOptions, FlushMode } from './stream/bev_options.js';
+export type { DuplexAdapter, DuplexOptions } from './stream/duplex_adapter.js';
 export { BufferEvent } from './stream/kinds.js';
 export { Listener } from './stream/listener.js';
 export type { ListenOptions } from './stream/listening_socket.js';

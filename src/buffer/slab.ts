@@ -11,6 +11,8 @@ export const SLAB_BYTES = 256 * 1024;
 /** Slabs kept for later use beside the current one; more are left to the collector. */
 const SPARE_SLABS_MAX = 4;
 
+const memories = new WeakSet<ArrayBufferLike>();
+
 export class Slab {
   /** With memory of its own, which never moves. */
   readonly bytes: Buffer = Buffer.allocUnsafeSlow(SLAB_BYTES);
@@ -18,6 +20,14 @@ export class Slab {
   used = 0;
   /** Segments that are ranges of it. */
   live = 0;
+  constructor() {
+    memories.add(this.bytes.buffer);
+  }
+}
+
+/** Whether what `bytes` shows is filled anew when the segment that it belongs to is gone. */
+export function isOfSlab(bytes: Uint8Array): boolean {
+  return memories.has(bytes.buffer);
 }
 
 let current = new Slab();

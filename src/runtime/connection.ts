@@ -150,7 +150,8 @@ export class Connection<State = unknown> extends SocketStream {
       return;
     }
     super._failed(direction, event, direct);
-    if (event.eof === undefined || this.closed) return;
+    // A Duplex over it decides itself, when what has come is read.
+    if (event.eof === undefined || this.closed || this._adapter !== undefined) return;
     if (this._endTold) {
       this.destroy();
       return;
@@ -161,7 +162,7 @@ export class Connection<State = unknown> extends SocketStream {
   }
 
   protected override _finish(): void {
-    if (this._peerEnded) this.destroy();
+    if (this._peerEnded && this._adapter === undefined) this.destroy();
     else super._finish();
   }
 

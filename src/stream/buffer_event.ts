@@ -16,6 +16,7 @@ import { checkInteger, checkMillis, checkObject, invalidType } from '../validate
 import type { Address } from './address.js';
 import type { BevEvent, BevHandlers, BevOptions, FlushMode } from './bev_options.js';
 import { checkDirections, checkFlushMode, checkOrder } from './bev_options.js';
+import { DuplexAdapter, type DuplexOptions } from './duplex_adapter.js';
 import { Hold } from './hold.js';
 import { Notices } from './notices.js';
 import { RateLimit, StreamLimit } from './rate_limit.js';
@@ -80,6 +81,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   #output: EvBuffer | undefined = undefined;
   #timeouts: Timeouts = NO_TIMEOUTS;
   #priority: number;
+  /** @internal The Duplex over this stream. */ _adapter: DuplexAdapter | undefined = undefined;
   #notices: Notices | undefined = undefined;
 
   /** @internal */
@@ -316,6 +318,12 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     if (!(this._flags & Flag.CLOSED)) this.#shut(error);
   }
 
+  /** This stream for Node: it takes over the handlers and reads. Always the same one. */
+  toDuplex(options?: DuplexOptions): DuplexAdapter {
+    this._adapter ??= new DuplexAdapter(this, options);
+    return this._adapter;
+  }
+
   get closed(): boolean {
     return (this._flags & Flag.CLOSED) !== 0;
   }
@@ -455,6 +463,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     if ((this._flags & (Flag.ENDING | Flag.ENDED | Flag.CLOSED)) !== Flag.ENDING) return;
     this._flags |= Flag.ENDED;
     this._finish();
+    this._adapter?.ended();
   }
   /** @internal Some of the output has gone. `direct`: this is a callback of the stream's own. */
   _wrote(direct: boolean): void {
@@ -462,6 +471,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
       if (direct && !(this._flags & Flag.DEFER)) this._callWrite();
       else this._tellLater(Ev.WRITE);
     }
+    this._adapter?.wrote();
     if (this.outputLength === 0) this._outputEmpty();
   }
 
@@ -574,6 +584,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     const tell = !this.base._closed && (this._tellsClosed || error !== undefined);
     if (tell) this.#later.tellClosed(error);
     this._release(error !== undefined);
+    this._adapter?.shut(error);
     this.#input?._discard();
     this.#output?._discard();
     if (tell) return;

@@ -1,8 +1,10 @@
 // The ways to make a stream, joined to the class that all of them are.
 
+import type { Duplex } from 'node:stream';
 import type { EventBase } from '../event/event_base.js';
 import type { BevOptions } from './bev_options.js';
 import { BufferEvent as Stream } from './buffer_event.js';
+import { DuplexStream } from './duplex_stream.js';
 import { PairStream } from './pair_stream.js';
 import { checkSocket, SocketStream } from './socket_stream.js';
 
@@ -20,5 +22,13 @@ function pair(base: EventBase, options?: BevOptions): [PairStream, PairStream] {
   return PairStream.pair(base, options);
 }
 
+/**
+ * A stream over any Duplex of Node's, which becomes its own unless `closeFd` is false: close() ends
+ * and destroys it. One in object mode or with an encoding is refused (ERR_INVALID_ARG_VALUE).
+ */
+function fromDuplex(base: EventBase, duplex: Duplex, options?: BevOptions): DuplexStream {
+  return new DuplexStream(base, duplex, options);
+}
+
 export type BufferEvent = Stream;
-export const BufferEvent = Object.assign(Stream, { socket, pair });
+export const BufferEvent = Object.assign(Stream, { socket, pair, fromDuplex });
