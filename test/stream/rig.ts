@@ -14,6 +14,7 @@ import {
   EventBase,
   Listener,
   LoopFlag,
+  sys,
 } from '../../src/index.js';
 import { type Setting, settings } from '../event/setting.js';
 import { assertNoneLeft, openDescriptors, PATIENCE_MS, within } from '../event/support.js';
@@ -26,6 +27,8 @@ export interface Ends {
   near: DuplexAdapter;
   far: net.Socket;
 }
+
+type Duplexes = [DuplexAdapter, DuplexAdapter];
 
 export class Rig {
   readonly base: EventBase;
@@ -68,8 +71,14 @@ export class Rig {
     return { bev, near, far };
   }
   /** Two Duplexes over a pair. */
-  pair(options?: DuplexOptions): [DuplexAdapter, DuplexAdapter] {
+  pair(options?: DuplexOptions): Duplexes {
     const [one, other] = BufferEvent.pair(this.base);
+    return [this.own(one.toDuplex(options)), this.own(other.toDuplex(options))];
+  }
+
+  /** Two Duplexes over sockets, each other's peer. */
+  sockets(options?: DuplexOptions): Duplexes {
+    const [one, other] = sys.socketPair().map((fd) => BufferEvent.socket(this.base, fd));
     return [this.own(one.toDuplex(options)), this.own(other.toDuplex(options))];
   }
 
