@@ -12,14 +12,14 @@
 
 import { AsyncResource } from 'node:async_hooks';
 import { Duplex } from 'node:stream';
-import { type Bytes, EvBuffer } from '../buffer/ev_buffer.js';
+import { EvBuffer } from '../buffer/ev_buffer.js';
 import { MultiloopError } from '../errors.js';
-import { Ev, type EvMask } from '../event/ev.js';
-import type { EventBase } from '../event/event_base.js';
+import { Ev } from '../event/ev.js';
 import { native } from '../native.js';
 import { checkFunction, checkInteger, checkMillis, checkObject, invalidType } from '../validate.js';
+import type { AdaptedStream, DuplexOptions, DuplexSide } from './adapted_stream.js';
 import type { Address } from './address.js';
-import type { BevEvent, BevHandlers } from './bev_options.js';
+import type { BevEvent } from './bev_options.js';
 import { Hold } from './hold.js';
 import { keepRunning } from './keep_running.js';
 
@@ -34,56 +34,9 @@ const KEEP_ALIVE_SECONDS = 7_200;
 /** What setTimeout() of Node takes at most. */
 const TIMEOUT_MS_MAX = 2 ** 31 - 1;
 
-export interface DuplexOptions {
-  /** False unless said otherwise: when the peer has ended and that is read, this side ends too. */
-  allowHalfOpen?: boolean;
-  /** Bytes; Node's default. */
-  readableHighWaterMark?: number;
-  writableHighWaterMark?: number;
-}
-
-/** What a stream tells the Duplex over it, inside whatever call that was found out in. */
-export interface DuplexSide {
-  /** Some of the output has gone. */
-  wrote(): void;
-  /** The other side has been told that nothing more comes. */
-  ended(): void;
-  /** The stream was closed, by whomever. */
-  shut(error: Error | undefined): void;
-}
-
-/** What an adapter needs of the stream under it. */
-export interface AdaptedStream {
-  readonly base: EventBase;
-  readonly closed: boolean;
-  readonly ended: boolean;
-  readonly enabled: EvMask;
-  readonly input: EvBuffer;
-  readonly inputLength: number;
-  readonly outputLength: number;
-  readonly bytesRead: number;
-  readonly bytesWritten: number;
-  readonly localAddress: Address | undefined;
-  readonly remoteAddress: Address | undefined;
-  readonly _endTold: boolean;
-  readonly _peerEnded: boolean;
-  readonly _readHeld: number;
-  handlers: BevHandlers;
-  getWatermark(direction: 'read' | 'write'): { low: number; high: number };
-  setWatermark(mask: EvMask, low: number, high?: number): unknown;
-  enable(mask: EvMask): unknown;
-  disable(mask: EvMask): unknown;
-  write(data: Bytes | EvBuffer): boolean;
-  end(): void;
-  close(): void;
-  destroy(error?: Error): void;
-  ref(): unknown;
-  unref(): unknown;
-}
-
 type Done = (error?: Error | null) => void;
 
-/** A write or an end that has not been called back yet, with the async context that it was made in. */
+/** A write or an end that was not called back yet, with the async context that it was made in. */
 class Waiting {
   readonly bytes: number;
   readonly #done: Done;
@@ -98,7 +51,19 @@ class Waiting {
   }
 }
 
-/** Belongs to its base's thread. Made by `BufferEvent.toDuplex()`. */
+/**
+ * A stream as a Duplex, made by `BufferEvent.toDuplex()`, with what a net.Socket has besides.
+ *
+ * It moves while its base dispatches by dispatch() or loop(); inside loopSync() no tick of Node's
+ * runs. While it is open the base's loop does not end as empty; what keeps the process alive is
+ * what the stream waits for, so a Duplex that is paused or unref'd lets it go, as a socket does.
+ *
+ * A write is called back when its memory is free to be changed: at once for pieces of less than
+ * 4 KiB, which are copied, as long as the output is below its high watermark; otherwise when the
+ * output is empty. 'finish' means that all of it has left and the peer has been told. destroy() ends
+ * for the peer as close(2) does; destroy(error) and resetAndDestroy() with a reset. Errors are those
+ * of the stream (ECONNRESET, EPIPE, ERR_PARTNER_GONE, a filter's). Belongs to its base's thread.
+ */
 export class DuplexAdapter extends Duplex implements DuplexSide {
   /** As of net.Socket: what setTimeout() was given, or undefined. */
   timeout: number | undefined = undefined;
@@ -111,6 +76,7 @@ export class DuplexAdapter extends Duplex implements DuplexSide {
   #pushing = false;
   #endPushed = false;
   #peerEnded: boolean;
+  #connecting: boolean;
   // Writing: what waits, and how many pieces of its memory are still in a buffer.
   #waiting: Waiting | undefined = undefined;
   #ending: Waiting | undefined = undefined;
@@ -131,6 +97,7 @@ export class DuplexAdapter extends Duplex implements DuplexSide {
     super({ allowHalfOpen, decodeStrings: false, readableHighWaterMark, writableHighWaterMark });
     this.#stream = stream;
     this.#peerEnded = stream._peerEnded;
+    this.#connecting = (stream._readHeld & Hold.CONNECTING) !== 0;
     if (stream.closed) {
       this.#letGo = () => undefined;
       this.destroy();
@@ -140,7 +107,7 @@ export class DuplexAdapter extends Duplex implements DuplexSide {
     stream.setWatermark(Ev.READ, 0, stream.getWatermark('read').high || INPUT_HIGH_WATERMARK);
     stream.setWatermark(Ev.WRITE, 0);
     stream.handlers = {
-      read: () => this.#context.runInAsyncScope(this.#push, this),
+      read: () => this.#context.runInAsyncScope(this.#came, this),
       event: (_, event) => this.#context.runInAsyncScope(this.#told, this, event),
     };
     stream.enable(Ev.WRITE);
@@ -156,6 +123,10 @@ export class DuplexAdapter extends Duplex implements DuplexSide {
     this.#push();
   }
 
+  #came(): void {
+    this.#isConnected();
+    this.#push();
+  }
   #push(): void {
     if (this.#pushing || this.destroyed) return;
     const stream = this.#stream;
@@ -187,9 +158,7 @@ export class DuplexAdapter extends Duplex implements DuplexSide {
 
   #told(event: BevEvent): void {
     if (event.connected) {
-      this.#moved();
-      this.emit('connect');
-      this.emit('ready');
+      this.#isConnected();
     } else if (event.timeout) {
       // The stream has stopped; a socket of Node's only says so.
       if (event.direction === 'write') this.#stream.enable(Ev.WRITE);
@@ -201,6 +170,17 @@ export class DuplexAdapter extends Duplex implements DuplexSide {
     } else if (event.error !== undefined && !isLateShutdown(event.error)) {
       this.destroy(event.error);
     }
+  }
+
+  /** Once, and before anything else is told: what was written meanwhile may have left already. */
+  #isConnected(): void {
+    if (!this.#connecting) return;
+    this.#connecting = false;
+    this.#moved();
+    this.emit('connect');
+    this.emit('ready');
+    this.#settle();
+    if (this.#stream._endTold) this.ended();
   }
 
   // ── writing ──
@@ -253,7 +233,7 @@ export class DuplexAdapter extends Duplex implements DuplexSide {
   };
 
   #settle(): void {
-    const waiting = this.#waiting;
+    const waiting = this.#connecting ? undefined : this.#waiting;
     if (waiting === undefined || this.#lent > 0 || this.#stream.outputLength > 0) return;
     this.#waiting = undefined;
     waiting.settle(null);
@@ -273,12 +253,13 @@ export class DuplexAdapter extends Duplex implements DuplexSide {
       done(error as Error);
       return;
     }
-    if (stream._endTold) done();
+    if (stream._endTold && !this.#connecting) done();
     else this.#ending = new Waiting(done, 0);
   }
 
   /** @internal */
   ended(): void {
+    if (this.#connecting) return;
     this.#ending?.settle(null);
     this.#ending = undefined;
   }
@@ -330,7 +311,10 @@ export class DuplexAdapter extends Duplex implements DuplexSide {
     return this.#stream;
   }
 
-  /** 'timeout' is emitted after so many milliseconds without any traffic; 0 ends that. */
+  /**
+   * 'timeout' is emitted after so many milliseconds without any traffic, and again after the next
+   * traffic; 0 ends that. Nothing else happens: it is for the listener to end or destroy.
+   */
   setTimeout(timeout: number, callback?: () => void): this {
     checkMillis('timeout', timeout);
     if (callback !== undefined) checkFunction('callback', callback);
@@ -354,11 +338,13 @@ export class DuplexAdapter extends Duplex implements DuplexSide {
   }
   #silent(): void {
     // A large write to a slow peer is no silence (lib/net.js, Socket.prototype._onTimeout).
-    const { bytesWritten } = this.#stream;
+    const { bytesWritten, outputLength } = this.#stream;
+    if (bytesWritten === this.#writtenBefore || outputLength === 0) {
+      this.emit('timeout');
+      return;
+    }
+    this.#writtenBefore = bytesWritten;
     this.#timer?.refresh();
-    if (bytesWritten !== this.#writtenBefore && this.#stream.outputLength > 0)
-      this.#writtenBefore = bytesWritten;
-    else this.emit('timeout');
   }
 
   /** Does nothing: what one pass writes leaves in one write at its end, and Nagle is off. */
@@ -383,7 +369,7 @@ export class DuplexAdapter extends Duplex implements DuplexSide {
   }
 
   get connecting(): boolean {
-    return !this.destroyed && (this.#stream._readHeld & Hold.CONNECTING) !== 0;
+    return this.#connecting && !this.destroyed;
   }
   get pending(): boolean {
     return this.connecting;
@@ -444,7 +430,7 @@ function familyOf(address: Address | undefined): string | undefined {
   return host.includes(':') ? 'IPv6' : 'IPv4';
 }
 
-/** The peer was gone before it could be told that nothing more comes; net.Socket ignores that too. */
+/** The peer was gone before it could be told that nothing more comes; net.js ignores it too. */
 function isLateShutdown(error: Error): boolean {
   const { code, syscall } = error as NodeJS.ErrnoException;
   return code === 'ENOTCONN' && syscall === 'shutdown';

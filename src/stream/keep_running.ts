@@ -1,6 +1,6 @@
 // What keeps a base's loop from ending as empty while a stream of Node's hangs on it. Such a stream
-// may have no event there for a while (its consumer is slow, or the other side is no descriptor) and
-// goes on when Node says so; a loop that had ended by then would leave it standing.
+// may have no event there for a while (its consumer is slow, or the other side has no descriptor)
+// and goes on when Node says so; a loop that had ended by then would leave it standing.
 
 import type { EventBase } from '../event/event_base.js';
 import type { EventHandle } from '../event/event_handle.js';

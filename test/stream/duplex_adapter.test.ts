@@ -9,10 +9,19 @@ import { finished, pipeline } from 'node:stream/promises';
 import { setImmediate as turn } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { BufferEvent, type DuplexAdapter, Ev, EventBase } from '../../src/index.js';
+import { BufferEvent, type DuplexAdapter, Ev, EventBase, sys } from '../../src/index.js';
+import { SocketStream } from '../../src/stream/socket_stream.js';
 import { runChild } from '../event/child.js';
 import { settings } from '../event/setting.js';
-import { codeOf, gatheringUncaught, PATIENCE_MS, rejectionOf, within } from '../event/support.js';
+import {
+  assertNoneLeft,
+  codeOf,
+  gatheringUncaught,
+  openDescriptors,
+  PATIENCE_MS,
+  rejectionOf,
+  within,
+} from '../event/support.js';
 import { closed, drives, onEach, patterned, textOf, turns, until } from './rig.js';
 
 const KIB = 1024;
@@ -563,6 +572,7 @@ onEach(settings, 'setTimeout() tells of silence and ends nothing', async (rig) =
   );
   assert.is(near.timeout, 5);
   await once(near, 'timeout');
+  near.write('traffic');
   await once(near, 'timeout');
   assert.is(called, 1, 'the callback is for the first one');
   const never = () => assert.unreachable();
@@ -588,6 +598,61 @@ onEach(settings, 'a timeout of the stream itself is told too, and it goes on', a
   await once(near, 'timeout');
   near.end();
   assert.ok((await textOf(far)).length > 0);
+});
+
+// ── before it is connected, and after its base is closed ────────────────────────────────────────
+
+onEach(settings, 'what is written and ended before it is connected waits for that', async (rig) => {
+  const [near, far] = sys.socketPair();
+  const connecting = new SocketStream(rig.base, -1);
+  const duplex = rig.own(connecting.toDuplex({ allowHalfOpen: true }));
+  const peer = rig.own(BufferEvent.socket(rig.base, far).toDuplex({ allowHalfOpen: true }));
+  const seen = watch(duplex);
+  const order: string[] = [];
+  for (const name of ['connect', 'ready', 'finish', 'end']) duplex.on(name, () => order.push(name));
+  assert.ok(duplex.connecting && duplex.pending);
+  assert.is(duplex.readyState, 'opening');
+  duplex.write('early ');
+  duplex.end('bird');
+  await turns();
+  assert.equal(order, []);
+  connecting._connected(near);
+  assert.is(await textOf(peer), 'early bird');
+  peer.end('worm');
+  assert.is(await textOf(duplex), 'worm');
+  await closed(duplex);
+  assert.not(duplex.connecting);
+  assert.equal(order, ['connect', 'ready', 'finish', 'end']);
+  assert.equal({ ...seen }, { end: 1, finish: 1, close: 1, errors: [] });
+
+  const never = rig.own(new SocketStream(rig.base, -1).toDuplex());
+  never.write('x'.repeat(10_000));
+  never.destroy();
+  await closed(never);
+});
+
+test('when the base is closed, it fails or closes and gives its descriptor back', async () => {
+  const before = openDescriptors();
+  for (const use of [
+    (near: DuplexAdapter) => near.destroy(),
+    (near: DuplexAdapter) => near.destroy(new Error('broken')),
+    (near: DuplexAdapter) => void near.write(Buffer.alloc(TOTAL)),
+    (near: DuplexAdapter) => void near.end('x'),
+  ]) {
+    const base = new EventBase({ backend: 'epoll', drive: 'libuv' });
+    const running = base.dispatch();
+    const [near, far] = sys.socketPair();
+    const duplex = BufferEvent.socket(base, near).toDuplex();
+    duplex.on('error', nothing);
+    base.close();
+    assert.is(await running, 'stopped');
+    use(duplex);
+    await turns();
+    duplex.destroy();
+    await closed(duplex);
+    sys.close(far);
+  }
+  assertNoneLeft(before);
 });
 
 // ── async contexts ──────────────────────────────────────────────────────────────────────────────
