@@ -16,8 +16,8 @@ const INBOX_MESSAGES = 16_384;
 export interface Sink {
   /** Accepted connections, by id; the coordinator owns them. */
   accepted(ids: Float64Array, count: number): void;
-  /** A connection whose loop died before it took it. */
-  returned(id: number): void;
+  /** A connection whose loop died before it took it, with what it brings along if it moved. */
+  returned(id: number, bytes: Buffer | undefined): void;
   /** The loop of `inbox` is gone and its descriptors are settled. */
   released(inbox: number): void;
   report(inbox: number, message: ToCoordinator): void;
@@ -81,7 +81,7 @@ export class Coordinator {
     if (this.inbox < 0) throw systemError(this.inbox, 'inbox_new');
     const status = native.inboxAttach(this.base._id, this.inbox);
     if (status < 0) throw systemError(status, 'inbox_attach');
-    this.base._onMessage = (index, numbers, at) => this.#message(index, numbers, at);
+    this.base._dispatcher.onMessage = (index, numbers, at) => this.#message(index, numbers, at);
     native.inboxRef(this.base._id, false);
     this.base.dispatch();
   }
@@ -121,6 +121,12 @@ export class Coordinator {
     this.#loops.delete(inbox);
   }
 
+  /** Gives a connection that the coordinator owns to a loop; with `bytes` it was moving. */
+  give(id: number, inbox: number, bytes: Buffer | undefined): number {
+    if (bytes === undefined) return native.inboxHandoff(id, this.inbox, inbox);
+    return native.ledgerMove(this.base._id, id, inbox, bytes);
+  }
+
   /** Closes a connection that the coordinator owns, with a reset. */
   refuse(id: number): void {
     native.ledgerClose(this.base._id, id, true);
@@ -130,14 +136,14 @@ export class Coordinator {
     const kind = numbers[at];
     const from = numbers[at + 1];
     if (kind === MessageKind.RELEASED) this.#loops.get(from)?.released(from);
-    else if (kind === MessageKind.RETURNED) this.#returned(numbers[at + 2]);
+    else if (kind === MessageKind.RETURNED) this.#returned(numbers[at + 2], index);
     else if (kind === MessageKind.POST) this.#report(from, index);
   }
 
-  #returned(id: number): void {
+  #returned(id: number, index: number): void {
     const sink = this.#sinks.get(native.ledgerListener(id));
     if (sink === undefined) this.refuse(id);
-    else sink.returned(id);
+    else sink.returned(id, native.inboxTake(this.base._id, index));
   }
 
   #report(from: number, index: number): void {

@@ -2,7 +2,8 @@
 
 import { MultiloopError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
-import { checkInteger, invalidType, outOfRange } from '../validate.js';
+import { EventBase } from '../event/event_base.js';
+import { checkInteger, checkObject, invalidType, outOfRange } from '../validate.js';
 import type { BufferEvent } from './buffer_event.js';
 import type { RateLimit } from './rate_limit.js';
 
@@ -35,6 +36,59 @@ export interface BevOptions {
   /** Of its events; 0 is the most urgent, the middle one is the default. */
   priority?: number;
   rateLimit?: RateLimit;
+}
+
+/** What most streams have in common; one that is told otherwise gets a copy of its own. */
+export interface Settings {
+  readonly readLow: number;
+  readonly readHigh: number;
+  readonly writeLow: number;
+  readonly writeHigh: number;
+  readonly readTimeout: number | undefined;
+  readonly writeTimeout: number | undefined;
+  readonly maxRead: number;
+  readonly maxWrite: number;
+  readonly priority: number;
+}
+
+/** Bytes of output above which write() answers false. */
+export const OUTPUT_HIGH_WATERMARK = 64 * 1024;
+/** Bytes of one read or one write, at most, unless `maxRead` and `maxWrite` say otherwise. */
+export const TRANSFER_BYTES = 64 * 1024;
+/** By priority. */
+const defaults: Settings[] = [];
+export function defaultSettings(priority: number): Settings {
+  defaults[priority] ??= {
+    readLow: 0,
+    readHigh: 0,
+    writeLow: 0,
+    writeHigh: OUTPUT_HIGH_WATERMARK,
+    readTimeout: undefined,
+    writeTimeout: undefined,
+    maxRead: TRANSFER_BYTES,
+    maxWrite: Infinity,
+    priority,
+  };
+  return defaults[priority];
+}
+export function checkBase(base: EventBase): void {
+  if (!(base instanceof EventBase)) throw invalidType('base', 'an instance of EventBase', base);
+  base._checkOpen();
+}
+
+export function checkOptions(base: EventBase, options: BevOptions): void {
+  checkBase(base);
+  checkObject('options', options);
+  const { handlers, priority, closeFd = true } = options;
+  if (handlers !== undefined) checkObject('options.handlers', handlers);
+  if ((options as { tls?: unknown }).tls !== undefined)
+    throw new MultiloopError(
+      'ERR_TLS_UNAVAILABLE',
+      'TLS is not part of this version of multiloop; put a tls.TLSSocket over toDuplex()',
+    );
+  if (priority !== undefined) checkInteger('options.priority', priority, 0, base.priorities - 1);
+  if (typeof closeFd !== 'boolean')
+    throw invalidType('options.closeFd', 'of type boolean', closeFd);
 }
 
 export function checkDirections(mask: EvMask): void {

@@ -13,40 +13,24 @@ import { Ev, type EvMask } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
 import type { PassEnd } from '../event/options.js';
 import { checkInteger, checkMillis, checkObject, invalidType } from '../validate.js';
-import type { DuplexOptions } from './adapted_stream.js';
 import type { Address } from './address.js';
 import type { BevEvent, BevHandlers, BevOptions, FlushMode } from './bev_options.js';
-import { checkDirections, checkFlushMode, checkOrder } from './bev_options.js';
-import { DuplexAdapter } from './duplex_adapter.js';
+import {
+  checkDirections,
+  checkFlushMode,
+  checkOptions,
+  checkOrder,
+  defaultSettings,
+  type Settings,
+} from './bev_options.js';
+import { DuplexAdapter, type DuplexOptions } from './duplex_adapter.js';
 import { Hold } from './hold.js';
 import { Notices } from './notices.js';
 import { RateLimit, StreamLimit } from './rate_limit.js';
 
-interface Marks {
-  readLow: number;
-  readHigh: number;
-  writeLow: number;
-  writeHigh: number;
-}
-interface Timeouts {
-  read: number | undefined;
-  write: number | undefined;
-}
-
-/** Bytes of output above which write() answers false. */
-export const OUTPUT_HIGH_WATERMARK = 64 * 1024;
-/** Bytes of one read or one write, at most, unless `maxRead` and `maxWrite` say otherwise. */
-export const TRANSFER_BYTES = 64 * 1024;
 /** Data of at least this size is not copied by write(). */
 const REFERENCE_BYTES = 4 * 1024;
 
-const DEFAULT_MARKS: Marks = {
-  readLow: 0,
-  readHigh: 0,
-  writeLow: 0,
-  writeHigh: OUTPUT_HIGH_WATERMARK,
-};
-const NO_TIMEOUTS: Timeouts = { read: undefined, write: undefined };
 const NO_HANDLERS: BevHandlers = {};
 
 const Flag = {
@@ -60,6 +44,8 @@ const Flag = {
   PEER_ENDED: 16,
   FLUSH_QUEUED: 32,
   UNREFED: 64,
+  /** What it is on stays open. */
+  KEEPS: 128,
 } as const;
 
 export const { EAGAIN } = constants.errno;
@@ -76,30 +62,21 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   /** @internal Reasons of `Hold`. */ _readHeld = 0;
   /** @internal */ _writeHeld = 0;
   /** @internal */ _flags = 0;
-  /** @internal */ _marks: Marks = DEFAULT_MARKS;
+  /** @internal */ _settings: Settings;
   /** @internal Of this stream and of its group. */ _limit: StreamLimit | undefined = undefined;
   #input: EvBuffer | undefined = undefined;
   #output: EvBuffer | undefined = undefined;
-  #timeouts: Timeouts = NO_TIMEOUTS;
-  #priority: number;
   /** @internal The Duplex over this stream. */ _adapter: DuplexAdapter | undefined = undefined;
   #notices: Notices | undefined = undefined;
 
   /** @internal */
   constructor(base: EventBase, options: BevOptions = {}) {
-    base._checkOpen();
-    checkObject('options', options);
-    const { handlers = NO_HANDLERS, priority = base.priorities >> 1 } = options;
-    checkObject('options.handlers', handlers);
-    if ((options as { tls?: unknown }).tls !== undefined)
-      throw new MultiloopError(
-        'ERR_TLS_UNAVAILABLE',
-        'TLS is not part of this version of multiloop; put a tls.TLSSocket over toDuplex()',
-      );
+    checkOptions(base, options);
     this.base = base;
-    this.handlers = handlers;
-    this.#priority = checkInteger('options.priority', priority, 0, base.priorities - 1);
+    this.handlers = options.handlers ?? NO_HANDLERS;
+    this._settings = defaultSettings(options.priority ?? base.priorities >> 1);
     if (options.defer === true) this._flags |= Flag.DEFER;
+    if (options.closeFd === false) this._flags |= Flag.KEEPS;
   }
 
   // ── how a subclass moves bytes ──
@@ -157,7 +134,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     else if (typeof data === 'string' || !(data instanceof Uint8Array)) output._add(data);
     else if (data.length < REFERENCE_BYTES) output._add(data);
     else output.addReference(data);
-    return output.length <= this._marks.writeHigh;
+    return output.length <= this._settings.writeHigh;
   }
 
   #refuse(data: Bytes | EvBuffer): boolean {
@@ -176,7 +153,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     if (buffer === this.#output) {
       if (added > 0) this._queueFlush();
     } else if (removed > 0 && this._readHeld & Hold.WATERMARK) {
-      if (buffer.length < this._marks.readHigh) this._releaseReading(Hold.WATERMARK);
+      if (buffer.length < this._settings.readHigh) this._releaseReading(Hold.WATERMARK);
     }
   }
 
@@ -186,7 +163,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   enable(mask: EvMask): this {
     checkDirections(mask);
     if (this._flags & Flag.CLOSED) return this;
-    this._enabled |= mask;
+    this._enabled |= mask & ~this.#over();
     if (mask & Ev.READ) this._updateReading();
     if (mask & Ev.WRITE) this._queueFlush();
     return this;
@@ -199,6 +176,11 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     if (mask & Ev.READ) this._updateReading();
     if (mask & Ev.WRITE) this._stopWriting();
     return this;
+  }
+  /** The directions in which nothing will come or go any more. */
+  #over(): EvMask {
+    const read = this._flags & Flag.PEER_ENDED ? Ev.READ : 0;
+    return this._flags & Flag.ENDED ? read | Ev.WRITE : read;
   }
   get enabled(): EvMask {
     return this._enabled;
@@ -213,13 +195,13 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     if (read !== undefined) checkMillis('read', read);
     if (write !== undefined) checkMillis('write', write);
     if (this._flags & Flag.CLOSED) return this;
-    this.#timeouts = read === undefined && write === undefined ? NO_TIMEOUTS : { read, write };
+    this._settings = { ...this._settings, readTimeout: read, writeTimeout: write };
     this._timeoutsChanged();
     this._updateReading();
     return this;
   }
   get timeouts(): { readonly read: number | undefined; readonly write: number | undefined } {
-    return this.#timeouts;
+    return { read: this._settings.readTimeout, write: this._settings.writeTimeout };
   }
 
   /**
@@ -231,7 +213,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     checkDirections(mask);
     checkInteger('low', low, 0);
     if (high !== undefined) checkInteger('high', high, 0);
-    const marks = { ...this._marks };
+    const marks = { ...this._settings };
     if (mask & Ev.READ) {
       marks.readLow = low;
       marks.readHigh = high ?? marks.readHigh;
@@ -242,7 +224,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
       marks.writeHigh = high ?? Math.max(marks.writeHigh, low);
       checkOrder(low, marks.writeHigh);
     }
-    this._marks = marks;
+    this._settings = marks;
     if (this._flags & Flag.CLOSED) return this;
     const full = marks.readHigh > 0 && this.inputLength >= marks.readHigh;
     if (full) this._holdReading(Hold.WATERMARK);
@@ -250,7 +232,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     return this;
   }
   getWatermark(direction: 'read' | 'write'): { low: number; high: number } {
-    const { readLow, readHigh, writeLow, writeHigh } = this._marks;
+    const { readLow, readHigh, writeLow, writeHigh } = this._settings;
     if (direction === 'read') return { low: readLow, high: readHigh };
     if (direction === 'write') return { low: writeLow, high: writeHigh };
     throw invalidType('direction', "'read' or 'write'", direction);
@@ -261,7 +243,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     checkDirections(mask);
     checkObject('options', options);
     const all = options.ignoreWatermarks === true;
-    const { readLow, writeLow } = this._marks;
+    const { readLow, writeLow } = this._settings;
     if (mask & Ev.READ && (all || this.inputLength >= readLow)) this._tellLater(Ev.READ);
     if (mask & Ev.WRITE && (all || this.outputLength <= writeLow)) this._tellLater(Ev.WRITE);
   }
@@ -334,10 +316,11 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   }
 
   get priority(): number {
-    return this.#priority;
+    return this._settings.priority;
   }
   set priority(value: number) {
-    this.#priority = checkInteger('priority', value, 0, this.base.priorities - 1);
+    checkInteger('priority', value, 0, this.base.priorities - 1);
+    this._settings = { ...this._settings, priority: value };
     if (this.#notices !== undefined) this.#notices.priority = value;
     this._priorityChanged(value);
   }
@@ -358,6 +341,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     return (this._flags & Flag.UNREFED) === 0;
   }
 
+  /** Of a socket, while it is connected. */
   get localAddress(): Address | undefined {
     return undefined;
   }
@@ -371,19 +355,19 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   get _name(): string {
     return 'The stream';
   }
-  /** @internal */
   get _peerEnded(): boolean {
     return (this._flags & Flag.PEER_ENDED) !== 0;
   }
-  /** @internal */
   get _endTold(): boolean {
     return (this._flags & Flag.ENDED) !== 0;
   }
-  /** @internal */
+  /** @internal Whether what it is on is closed with it. */
+  protected get _closesUnder(): boolean {
+    return (this._flags & Flag.KEEPS) === 0;
+  }
+  /** @internal What a subclass does when one of these has changed. */
   protected _timeoutsChanged(): void {}
-  /** @internal */
   protected _priorityChanged(_value: number): void {}
-  /** @internal */
   protected _refChanged(): void {}
 
   /** @internal Whether bytes are wanted now. */
@@ -402,29 +386,24 @@ export abstract class BufferEvent implements Disposable, PassEnd {
       (this._flags & (Flag.CLOSED | Flag.ENDED)) === 0
     );
   }
-  /** @internal */
   _updateReading(): void {
-    if (this._mayRead()) this._startReading(this.#timeouts.read);
+    if (this._mayRead()) this._startReading(this._settings.readTimeout);
     else this._stopReading();
   }
-  /** @internal */
   _holdReading(why: number): void {
     if (this._readHeld & why) return;
     this._readHeld |= why;
     this._updateReading();
   }
-  /** @internal */
   _releaseReading(why: number): void {
     if (!(this._readHeld & why)) return;
     this._readHeld &= ~why;
     this._updateReading();
   }
-  /** @internal */
   _holdWriting(why: number): void {
     this._writeHeld |= why;
     this._stopWriting();
   }
-  /** @internal */
   _releaseWriting(why: number): void {
     if (!(this._writeHeld & why)) return;
     this._writeHeld &= ~why;
@@ -434,7 +413,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   /** @internal Bytes that may be read now: 0 when it is held by then. */
   _readRoom(most: number): number {
     let room = most;
-    const { readHigh } = this._marks;
+    const { readHigh } = this._settings;
     if (readHigh > 0) room = Math.min(room, readHigh - this.inputLength);
     if (this._limit !== undefined) room = Math.min(room, this._limit.readRoom());
     return Math.max(0, room);
@@ -468,7 +447,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   }
   /** @internal Some of the output has gone. `direct`: this is a callback of the stream's own. */
   _wrote(direct: boolean): void {
-    if (this.outputLength <= this._marks.writeLow && this.handlers.write !== undefined) {
+    if (this.outputLength <= this._settings.writeLow && this.handlers.write !== undefined) {
       if (direct && !(this._flags & Flag.DEFER)) this._callWrite();
       else this._tellLater(Ev.WRITE);
     }
@@ -481,7 +460,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   /** @internal Bytes have been added to the input, in a callback of the stream's own. */
   _received(count: number): void {
     this.bytesRead += count;
-    const { readHigh, readLow } = this._marks;
+    const { readHigh, readLow } = this._settings;
     const length = this.inputLength;
     if (readHigh > 0 && length >= readHigh) this._holdReading(Hold.WATERMARK);
     if (length < readLow) return;
@@ -491,7 +470,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   /** @internal The same from inside a call. */
   _receivedLater(count: number): void {
     this.bytesRead += count;
-    const { readHigh, readLow } = this._marks;
+    const { readHigh, readLow } = this._settings;
     const length = this.inputLength;
     if (readHigh > 0 && length >= readHigh) this._holdReading(Hold.WATERMARK);
     if (length >= readLow) this._tellLater(Ev.READ);
@@ -525,6 +504,12 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   _peerEnd(direct: boolean): void {
     this._flags |= Flag.PEER_ENDED;
     this._failed('read', { eof: true }, direct);
+  }
+  /** @internal There will never be another side. */
+  _neverOpened(event: BevEvent): void {
+    this._flags |= Flag.PEER_ENDED | Flag.ENDED;
+    this._enabled = 0;
+    this._eventLater(event);
   }
   /** @internal A direction is over for the reason in `event`. */
   _failed(direction: 'read' | 'write', event: BevEvent, direct: boolean): void {
@@ -575,6 +560,25 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     const { handlers } = this;
     this.handlers = NO_HANDLERS;
     if (error !== undefined) handlers.event?.call(handlers, this, { error });
+  }
+
+  /** @internal It goes on elsewhere: nothing is written, closed or told any more. */
+  _leave(): void {
+    this._flags |= Flag.CLOSED;
+    this._limit?.leave();
+    this._limit = undefined;
+    this.#input?._discard();
+    this.#output?._discard();
+    this.handlers = NO_HANDLERS;
+    this.#notices?.free();
+    this.#notices = undefined;
+  }
+  /** @internal What of its state another stream would have to know. */
+  get _state(): number {
+    return this._flags & (Flag.DEFER | Flag.ENDING | Flag.ENDED | Flag.PEER_ENDED);
+  }
+  set _state(flags: number) {
+    this._flags |= flags;
   }
 
   #shut(error: Error | undefined): void {

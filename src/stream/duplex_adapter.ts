@@ -23,6 +23,8 @@ import type { BevEvent } from './bev_options.js';
 import { Hold } from './hold.js';
 import { keepRunning } from './keep_running.js';
 
+export type { DuplexOptions } from './adapted_stream.js';
+
 /** Bytes of one chunk that is pushed. */
 const CHUNK_BYTES = 64 * 1024;
 /** Bytes that the stream may read ahead of what is pushed, if it has no mark of its own. */

@@ -19,8 +19,8 @@ import type { EventBase } from '../event/event_base.js';
 import type { EventHandle } from '../event/event_handle.js';
 import { invalidType, invalidValue } from '../validate.js';
 import type { Address } from './address.js';
-import type { BevOptions } from './bev_options.js';
-import { BufferEvent, TRANSFER_BYTES } from './buffer_event.js';
+import { type BevOptions, checkBase, TRANSFER_BYTES } from './bev_options.js';
+import { BufferEvent } from './buffer_event.js';
 import { Hold } from './hold.js';
 import { keepRunning } from './keep_running.js';
 
@@ -41,7 +41,6 @@ type SocketLike = Duplex & {
 
 export class DuplexStream extends BufferEvent {
   readonly #duplex: SocketLike;
-  readonly #closeFd: boolean;
   readonly #reader: EventHandle;
   readonly #writer: EventHandle;
   readonly #listeners: [name: string, listener: (error: Error) => void][];
@@ -57,13 +56,10 @@ export class DuplexStream extends BufferEvent {
 
   /** @internal */
   constructor(base: EventBase, duplex: Duplex, options: BevOptions = {}) {
+    checkBase(base);
     checkDuplex(duplex);
     super(base, options);
-    const { closeFd = true, rateLimit } = options;
-    if (typeof closeFd !== 'boolean')
-      throw invalidType('options.closeFd', 'of type boolean', closeFd);
     this.#duplex = duplex as SocketLike;
-    this.#closeFd = closeFd;
     const { priority } = this;
     this.#reader = base.event(-1, Ev.PERSIST, (what) => this.#readable(what), { priority });
     this.#writer = base.event(-1, 0, (what) => this.#writable(what), { priority });
@@ -77,7 +73,7 @@ export class DuplexStream extends BufferEvent {
     ];
     if (!this.#duplex.destroyed) this.#listen();
     else if (!this.#duplex.readableEnded) this.#over(this.#duplex.errored ?? prematureClose());
-    if (rateLimit !== undefined) this.setRateLimit(rateLimit);
+    if (options.rateLimit !== undefined) this.setRateLimit(options.rateLimit);
   }
 
   /** What is under it. */
@@ -277,7 +273,7 @@ export class DuplexStream extends BufferEvent {
     this.#writer.free();
     const duplex = this.#duplex;
     for (const [name, listener] of this.#listeners) duplex.off(name, listener);
-    if (!this.#closeFd || duplex.destroyed) return;
+    if (!this._closesUnder || duplex.destroyed) return;
     // Nobody else may be listening, and nobody of ours is to be told any more.
     duplex.on('error', () => undefined);
     if (reset) this.#reset();

@@ -2,8 +2,9 @@
 
 import type { Duplex } from 'node:stream';
 import type { EventBase } from '../event/event_base.js';
-import type { BevOptions } from './bev_options.js';
+import { type BevOptions, checkBase } from './bev_options.js';
 import { BufferEvent as Stream } from './buffer_event.js';
+import { connect } from './connect.js';
 import { DuplexStream } from './duplex_stream.js';
 import { PairStream } from './pair_stream.js';
 import { checkSocket, SocketStream } from './socket_stream.js';
@@ -14,6 +15,7 @@ import { checkSocket, SocketStream } from './socket_stream.js';
  * (ERR_NOT_A_STREAM); the descriptor stays the caller's then.
  */
 function socket(base: EventBase, fd: number, options?: BevOptions): SocketStream {
+  checkBase(base);
   return new SocketStream(base, checkSocket(fd), options);
 }
 
@@ -31,4 +33,4 @@ function fromDuplex(base: EventBase, duplex: Duplex, options?: BevOptions): Dupl
 }
 
 export type BufferEvent = Stream;
-export const BufferEvent = Object.assign(Stream, { socket, pair, fromDuplex });
+export const BufferEvent = Object.assign(Stream, { socket, connect, pair, fromDuplex });

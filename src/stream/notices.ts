@@ -19,8 +19,7 @@ export class Notices {
 
   constructor(stream: BufferEvent) {
     this.#stream = stream;
-    const { base, priority } = stream;
-    this.#event = base.event(-1, 0, () => this.#deliver(), { priority });
+    this.#event = stream.base._event(-1, 0, this.#deliver, stream.priority, this);
   }
 
   get empty(): boolean {
@@ -36,7 +35,8 @@ export class Notices {
     this.#event.activate(WAKE);
   }
   tellEvent(event: BevEvent): void {
-    this.#events.push(event);
+    if (event.connected) this.#events.unshift(event);
+    else this.#events.push(event);
     this.#event.activate(WAKE);
   }
   /** Nothing but this is told any more. */

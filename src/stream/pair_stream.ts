@@ -4,8 +4,14 @@
 import { MultiloopError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
-import { type BevOptions, checkDirections, checkFlushMode, type FlushMode } from './bev_options.js';
-import { BufferEvent, TRANSFER_BYTES } from './buffer_event.js';
+import {
+  type BevOptions,
+  checkDirections,
+  checkFlushMode,
+  type FlushMode,
+  TRANSFER_BYTES,
+} from './bev_options.js';
+import { BufferEvent } from './buffer_event.js';
 
 export class PairStream extends BufferEvent {
   #partner: PairStream | undefined = undefined;

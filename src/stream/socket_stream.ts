@@ -9,10 +9,10 @@ import { Ev, type EvMask } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
 import type { EventHandle } from '../event/event_handle.js';
 import { native } from '../native.js';
-import { checkInteger, invalidType } from '../validate.js';
+import { checkInteger } from '../validate.js';
 import { type Address, toAddress } from './address.js';
-import type { BevOptions } from './bev_options.js';
-import { BufferEvent, EAGAIN, TRANSFER_BYTES } from './buffer_event.js';
+import { type BevEvent, type BevOptions, TRANSFER_BYTES } from './bev_options.js';
+import { BufferEvent, EAGAIN } from './buffer_event.js';
 import { Hold } from './hold.js';
 
 /** System calls of one flush: more wait for the next turn, since others want to write too. */
@@ -23,22 +23,16 @@ const SOCK_STREAM = 1;
 
 export class SocketStream extends BufferEvent {
   #fd: number;
-  readonly #closeFd: boolean;
   #readEvent: EventHandle | undefined = undefined;
   #writeEvent: EventHandle | undefined = undefined;
-  #maxRead = TRANSFER_BYTES;
-  #maxWrite = Infinity;
   /** @internal Called by close() while it is connecting. */
   _cancel: (() => void) | undefined = undefined;
 
   /** @internal `fd` -1: it is still to be connected. */
   constructor(base: EventBase, fd: number, options: BevOptions = {}) {
     super(base, options);
-    const { closeFd = true, rateLimit } = options;
-    if (typeof closeFd !== 'boolean')
-      throw invalidType('options.closeFd', 'of type boolean', closeFd);
+    const { rateLimit } = options;
     this.#fd = fd;
-    this.#closeFd = closeFd;
     if (fd === -1) {
       this._readHeld = this._writeHeld = Hold.CONNECTING;
     }
@@ -58,17 +52,19 @@ export class SocketStream extends BufferEvent {
 
   /** Bytes of one read: 64 KiB; it is a matter of fairness between streams. */
   get maxRead(): number {
-    return this.#maxRead;
+    return this._settings.maxRead;
   }
   set maxRead(value: number) {
-    this.#maxRead = checkInteger('maxRead', value, 1, TRANSFER_BYTES);
+    checkInteger('maxRead', value, 1, TRANSFER_BYTES);
+    this._settings = { ...this._settings, maxRead: value };
   }
   /** Bytes of one write: no limit. */
   get maxWrite(): number {
-    return this.#maxWrite;
+    return this._settings.maxWrite;
   }
   set maxWrite(value: number) {
-    this.#maxWrite = value === Infinity ? value : checkInteger('maxWrite', value, 1);
+    if (value !== Infinity) checkInteger('maxWrite', value, 1);
+    this._settings = { ...this._settings, maxWrite: value };
   }
 
   /** Goes on with another socket; the old one stays open unless `close` is true. */
@@ -90,6 +86,11 @@ export class SocketStream extends BufferEvent {
     this.#connected(fd);
     this._eventLater({ connected: true });
   }
+  /** @internal Every address has failed, or it took too long. */
+  _notConnected(event: BevEvent): void {
+    this._cancel = undefined;
+    this._neverOpened(event);
+  }
   #connected(fd: number): void {
     this.#fd = fd;
     this._releaseReading(Hold.CONNECTING);
@@ -105,7 +106,7 @@ export class SocketStream extends BufferEvent {
 
   /** @internal The event whose async context is the stream's. */
   protected get _reader(): EventHandle {
-    this.#readEvent ??= this.#event(Ev.READ | Ev.PERSIST, (what) => this.#readable(what));
+    this.#readEvent ??= this.#event(Ev.READ | Ev.PERSIST, this.#readable);
     return this.#readEvent;
   }
   protected override _inContext<T>(make: () => T): T {
@@ -125,7 +126,7 @@ export class SocketStream extends BufferEvent {
       return;
     }
     if (!this._mayRead()) return;
-    const most = this._readRoom(this.#maxRead);
+    const most = this._readRoom(this._settings.maxRead);
     if (most === 0) {
       if (this._mayRead()) this._holdReading(Hold.WATERMARK);
       return;
@@ -164,7 +165,7 @@ export class SocketStream extends BufferEvent {
     const { output } = this;
     let wrote = false;
     for (let calls = 0; output.length > 0; calls++) {
-      let most = Math.min(output.length, this.#maxWrite);
+      let most = Math.min(output.length, this._settings.maxWrite);
       if (this._limit !== undefined) most = Math.min(most, this._limit.writeRoom());
       if (most <= 0) break;
       const count = calls < FLUSH_CALLS_MAX ? this.#writeOnce(most) : -EAGAIN;
@@ -205,10 +206,8 @@ export class SocketStream extends BufferEvent {
 
   #armWrite(): void {
     this.output._settle();
-    this.#writeEvent ??= this._inContext(() =>
-      this.#event(Ev.WRITE, (what) => this.#writable(what)),
-    );
-    this.#writeEvent.add(this.timeouts.write);
+    this.#writeEvent ??= this._inContext(() => this.#event(Ev.WRITE, this.#writable));
+    this.#writeEvent.add(this._settings.writeTimeout);
   }
 
   #writable(what: EvMask): void {
@@ -227,7 +226,7 @@ export class SocketStream extends BufferEvent {
     this._cancel?.();
     this._cancel = undefined;
     this.#freeEvents();
-    if (this.#fd >= 0 && this.#closeFd) this._closeFd(this.#fd, reset);
+    if (this.#fd >= 0 && this._closesUnder) this._closeFd(this.#fd, reset);
   }
   /** @internal The one place where the socket is closed. */
   protected _closeFd(fd: number, reset: boolean): void {
@@ -236,8 +235,23 @@ export class SocketStream extends BufferEvent {
   }
 
   #event(mask: EvMask, callback: (what: EvMask) => void): EventHandle {
-    const event = this.base.event(this.#fd, mask, callback, { priority: this.priority });
+    const event = this.base._event(this.#fd, mask, callback, this.priority, this);
     return this._refed ? event : event.unref();
+  }
+  /** @internal */
+  override _leave(): void {
+    this.#freeEvents();
+    super._leave();
+  }
+  /** @internal Its descriptor is out of the kernel's set; what is enabled is waited for again. */
+  _stay(): void {
+    this._updateReading();
+    if (this.#writeEvent !== undefined && this.outputLength > 0) this.#armWrite();
+  }
+  /** @internal Before it leaves: nothing of it is waited for. */
+  _unhook(): void {
+    this.#readEvent?.del();
+    this.#writeEvent?.del();
   }
   #freeEvents(): void {
     this.#readEvent?.free();
@@ -245,8 +259,9 @@ export class SocketStream extends BufferEvent {
     this.#readEvent = this.#writeEvent = undefined;
   }
   protected override _timeoutsChanged(): void {
-    if (this.#writeEvent?.pending(Ev.WRITE)) this.#armWrite();
-    if (this.timeouts.read === undefined) this.#readEvent?.removeTimer();
+    if (this._settings.readTimeout === undefined) this.#readEvent?.removeTimer();
+    if (this._settings.writeTimeout === undefined) this.#writeEvent?.removeTimer();
+    else if (this.#writeEvent?.pending(Ev.WRITE)) this.#armWrite();
   }
   protected override _priorityChanged(value: number): void {
     for (const event of [this.#readEvent, this.#writeEvent])

@@ -81,6 +81,11 @@ export class Trial {
     this.#descriptors.add(fd);
     return fd;
   }
+  /** Somebody else closes it from now on. */
+  disown(fd: number): number {
+    this.#descriptors.delete(fd);
+    return fd;
+  }
   close(fd: number): void {
     this.#descriptors.delete(fd);
     assert.is(sys.close(fd), 0);

@@ -690,7 +690,6 @@ onEach(
 // ── the process ─────────────────────────────────────────────────────────────────────────────────
 
 const connected = `
-  import { BufferEvent } from '${new URL('../../src/index.js', import.meta.url).href}';
   const base = new EventBase({ backend: 'epoll', drive: DRIVE });
   const [near, far] = sys.socketPair();
   const duplex = BufferEvent.socket(base, near).toDuplex();

@@ -203,32 +203,58 @@ onEach(drives, 'http: keep-alive ends with its timeout', async (rig) => {
   await closed(sockets[0]);
 });
 
-onEach(drives, 'http: a client of Node’s whose connections are ours', async (rig) => {
-  const server = http.createServer(echo).listen(0, '127.0.0.1');
+/** How a client of Node's gets a connection of ours to `port`. */
+const clients: Record<string, (rig: Rig, port: number) => Duplex> = {
+  'BufferEvent.connect()': ({ base }, port) =>
+    BufferEvent.connect(base, { host: '127.0.0.1', port }).toDuplex(),
+  'a net.Socket that became a stream that became a Duplex': ({ base }, port) =>
+    BufferEvent.fromDuplex(base, net.connect(port, '127.0.0.1')).toDuplex(),
+};
+
+for (const [name, connect] of Object.entries(clients))
+  onEach(drives, `http: an agent of Node’s over ${name}`, async (rig) => {
+    const server = http.createServer(echo).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as net.AddressInfo;
+    rig.atEnd(() => new Promise((resolve) => server.close(resolve)));
+    const agent = new http.Agent({ keepAlive: true, maxSockets: 2 });
+    rig.atEnd(() => agent.destroy());
+    let made = 0;
+    (agent as never as { createConnection: unknown }).createConnection = () => {
+      made++;
+      return rig.own(connect(rig, port));
+    };
+    const all = Array.from({ length: 20 }, async (_, i) => {
+      const request = http.request({ agent, path: `/${i}`, method: 'POST', host: 'x' });
+      request.end('x'.repeat(i * 10_000));
+      return (await answerTo(request)).body.length;
+    });
+    assert.equal(
+      await Promise.all(all),
+      Array.from({ length: 20 }, (_, i) => `POST /${i} `.length + i * 10_000),
+    );
+    assert.is(made, 2);
+    // What the server closes leaves the agent's pool.
+    server.closeAllConnections();
+    await until(() => Object.keys(agent.freeSockets).length === 0);
+    const request = http.request({ agent, path: '/again', method: 'POST', host: 'x' });
+    request.end();
+    assert.is((await answerTo(request)).body, 'POST /again ');
+    assert.is(made, 3);
+  });
+
+onEach(drives, 'http: a connection that is refused is the request’s error', async (rig) => {
+  const server = net.createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as net.AddressInfo;
-  rig.atEnd(() => new Promise((resolve) => server.close(resolve)));
-  const made: DuplexAdapter[] = [];
-  const agent = new http.Agent({ keepAlive: true, maxSockets: 2 });
-  rig.atEnd(() => agent.destroy());
-  // A socket of Node's that became a stream of ours that became a Duplex.
-  (agent as never as { createConnection: unknown }).createConnection = (
-    _: unknown,
-    done: (error: Error | null, socket?: Duplex) => void,
-  ) => {
-    const socket = net.connect(port, '127.0.0.1');
-    socket.once('connect', () => {
-      const near = rig.own(BufferEvent.fromDuplex(rig.base, socket).toDuplex());
-      made.push(near);
-      done(null, near);
-    });
-  };
-  for (let i = 0; i < 20; i++) {
-    const request = http.request({ agent, path: `/${i}`, method: 'POST', host: 'x' });
-    request.end('x'.repeat(i * 10_000));
-    assert.is((await answerTo(request)).body.length, `POST /${i} `.length + i * 10_000);
-  }
-  assert.is(made.length, 1);
+  server.close();
+  await once(server, 'close');
+  const near = rig.own(BufferEvent.connect(rig.base, { host: '127.0.0.1', port }).toDuplex());
+  assert.ok(near.connecting);
+  const request = http.get({ createConnection: () => near as never as net.Socket, host: 'x' });
+  const [error] = await once(request, 'error');
+  assert.is(error.code, 'ECONNREFUSED');
+  await closed(near);
 });
 
 for (const kind of ['sockets', 'pair'] as const) {

@@ -650,7 +650,6 @@ test('the loop goes on while it reads or has to write, and ends after that', asy
 
 const child = `
   import net from 'node:net';
-  import { BufferEvent } from '${new URL('../../src/index.js', import.meta.url).href}';
   const base = new EventBase({ backend: 'epoll', drive: DRIVE });
   const server = net.createServer((socket) => socket.resume()).listen(0, '127.0.0.1', () => {
     const socket = net.connect(server.address().port, '127.0.0.1');
