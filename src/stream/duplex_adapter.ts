@@ -62,8 +62,8 @@ class Waiting {
  *
  * A write is called back when its memory is free to be changed: at once for pieces of less than
  * 4 KiB, which are copied, as long as the output is below its high watermark; otherwise when the
- * output is empty. 'finish' means that all of it has left and the peer has been told. destroy() ends
- * for the peer as close(2) does; destroy(error) and resetAndDestroy() with a reset. Errors are those
+ * output is empty. 'finish' means that all of it has left and the peer has been told. The peer sees
+ * an end after destroy(), and a reset after destroy(error) and resetAndDestroy(). Errors are those
  * of the stream (ECONNRESET, EPIPE, ERR_PARTNER_GONE, a filter's). Belongs to its base's thread.
  */
 export class DuplexAdapter extends Duplex implements DuplexSide {
