@@ -12,7 +12,7 @@
 
 import { AsyncResource } from 'node:async_hooks';
 import { Duplex } from 'node:stream';
-import { EvBuffer } from '../buffer/ev_buffer.js';
+import { type Bytes, EvBuffer } from '../buffer/ev_buffer.js';
 import { MultiloopError } from '../errors.js';
 import { Ev } from '../event/ev.js';
 import { native } from '../native.js';
@@ -29,7 +29,7 @@ export type { DuplexOptions } from './adapted_stream.js';
 const CHUNK_BYTES = 64 * 1024;
 /** Bytes that the stream may read ahead of what is pushed, if it has no mark of its own. */
 const INPUT_HIGH_WATERMARK = 2 * CHUNK_BYTES;
-/** What is shorter is copied when it is written; what is not is lent until it has left. */
+/** What is shorter is copied, as write() of a stream does; the rest is lent until it has left. */
 const LENT_BYTES = 4 * 1024;
 /** Seconds of silence before a keep-alive probe: the kernel's own default, tcp(7). */
 const KEEP_ALIVE_SECONDS = 7_200;
@@ -188,44 +188,40 @@ export class DuplexAdapter extends Duplex implements DuplexSide {
   // ── writing ──
 
   override _write(chunk: Uint8Array | string, encoding: BufferEncoding, done: Done): void {
-    this.#send([{ chunk, encoding }], done);
+    if (typeof chunk !== 'string' && chunk.length >= LENT_BYTES)
+      this._writev([{ chunk, encoding }], done);
+    else this.#send(bytesOf(chunk, encoding), chunk.length, done);
   }
   override _writev(
     chunks: { chunk: Uint8Array | string; encoding: BufferEncoding }[],
     done: Done,
   ): void {
-    this.#send(chunks, done);
+    const gathered = new EvBuffer();
+    let length = 0;
+    for (const { chunk, encoding } of chunks) {
+      length += chunk.length;
+      if (typeof chunk === 'string' || chunk.length < LENT_BYTES) {
+        gathered.add(bytesOf(chunk, encoding));
+      } else {
+        this.#lent++;
+        gathered.addReference(chunk, this.#returned);
+      }
+    }
+    this.#send(gathered, length, done);
   }
 
-  #send(chunks: { chunk: Uint8Array | string; encoding: BufferEncoding }[], done: Done): void {
+  #send(data: Bytes | EvBuffer, length: number, done: Done): void {
     const stream = this.#stream;
     this.#moved();
-    let bytes = 0;
     let goesOn: boolean;
     try {
-      const gathered = new EvBuffer();
-      for (const { chunk, encoding } of chunks) {
-        bytes += chunk.length;
-        this.#gather(gathered, chunk, encoding);
-      }
-      goesOn = stream.write(gathered);
+      goesOn = stream.write(data);
     } catch (error) {
       done(error as Error);
       return;
     }
     if (this.#lent === 0 && (goesOn || stream.outputLength === 0)) done();
-    else this.#waiting = new Waiting(done, bytes);
-  }
-
-  #gather(to: EvBuffer, chunk: Uint8Array | string, encoding: BufferEncoding): void {
-    if (typeof chunk === 'string') {
-      to.add(/^utf-?8$/i.test(encoding) ? chunk : Buffer.from(chunk, encoding));
-    } else if (chunk.length < LENT_BYTES) {
-      to.add(chunk);
-    } else {
-      this.#lent++;
-      to.addReference(chunk, this.#returned);
-    }
+    else this.#waiting = new Waiting(done, length);
   }
 
   /** Memory that was lent is in no buffer any more, on this side or on the other. */
@@ -418,6 +414,12 @@ export class DuplexAdapter extends Duplex implements DuplexSide {
     this.#remote ??= this.#stream.remoteAddress;
     return this.#remote;
   }
+}
+
+/** A stream takes UTF-8 as it is. */
+function bytesOf(chunk: Uint8Array | string, encoding: BufferEncoding): Bytes {
+  if (typeof chunk !== 'string' || encoding === 'utf8') return chunk;
+  return Buffer.from(chunk, encoding);
 }
 
 function hostOf(address: Address | undefined): string | undefined {
