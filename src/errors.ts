@@ -15,6 +15,7 @@ export type ErrorCode =
   | 'ERR_FD_OWNED'
   | 'ERR_INBOX_FULL'
   | 'ERR_POLICY'
+  | 'ERR_CHECKPOINT_TOO_LARGE'
   | 'ERR_NOT_MOVABLE'
   | 'ERR_CONNECTION_MOVED'
   | 'ERR_LOOP_GONE'

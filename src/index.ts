@@ -22,9 +22,12 @@ export { defineWorker, type LoopContext, type LoopWorker } from './runtime/worke
 export { type Address, formatAddress, parseAddress } from './stream/address.js';
 export type { BevEvent, BevHandlers, BevOptions, FlushMode } from './stream/bev_options.js';
 export type { ConnectOptions } from './stream/connect.js';
+export { Datagram } from './stream/datagram.js';
+export type { DatagramOptions } from './stream/datagram_options.js';
 export type { DuplexAdapter, DuplexOptions } from './stream/duplex_adapter.js';
 export { BufferEvent } from './stream/kinds.js';
 export { Listener } from './stream/listener.js';
 export type { ListenOptions } from './stream/listening_socket.js';
 export { RateLimit, RateLimitGroup, type RateLimits } from './stream/rate_limit.js';
+export type { DatagramMessage } from './stream/receive_room.js';
 export { version, versionNumber } from './version.js';

@@ -50,6 +50,10 @@ const functions: Record<string, string> = {
     evutil_ascii_strncasecmp evutil_getaddrinfo evutil_freeaddrinfo evutil_gai_strerror
     evutil_secure_rng_get_bytes evutil_secure_rng_init evutil_secure_rng_set_urandom_device_file
     evutil_secure_rng_add_bytes`,
+  'event2/listener.h': `
+    evconnlistener_new evconnlistener_new_bind evconnlistener_free evconnlistener_enable
+    evconnlistener_disable evconnlistener_get_base evconnlistener_get_fd evconnlistener_set_cb
+    evconnlistener_set_error_cb`,
 };
 
 /** Rows for these are welcome and not required. */

@@ -14,24 +14,11 @@
 #include <cstring>
 
 #include "check.h"
+#include "retried.h"
 
 namespace multiloop::sys {
 
 namespace {
-
-// Runs `call` until it is not interrupted, and turns -1 into -errno.
-template <typename Call>
-auto retried(Call call) -> decltype(call()) {
-  for (;;) {
-    const auto result = call();
-    if (result >= 0) return result;
-    if (errno != EINTR) return static_cast<decltype(call())>(-errno);
-  }
-}
-
-int set_option(int fd, int level, int name, int value) {
-  return retried([=] { return ::setsockopt(fd, level, name, &value, sizeof value); });
-}
 
 int bind_and_listen(int fd, const ListenOptions& options, const char** failed) {
   const auto* address = reinterpret_cast<const sockaddr*>(&options.address.storage);
@@ -43,8 +30,13 @@ int bind_and_listen(int fd, const ListenOptions& options, const char** failed) {
   if (status == 0 && options.reuse_port) status = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
   if (status == 0 && options.address.storage.ss_family == AF_INET6)
     status = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, options.ipv6_only ? 1 : 0);
-  if (status == 0 && options.defer_accept && inet)
+#ifdef TCP_DEFER_ACCEPT
+  // It saves a wake-up and changes nothing else, so a kernel without it is no failure.
+  if (status == 0 && options.defer_accept && inet) {
     status = set_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, 1);
+    if (status == -ENOPROTOOPT) status = 0;
+  }
+#endif
   if (status != 0) return status;
   *failed = "bind";
   status = retried([&] { return ::bind(fd, address, options.address.length); });
@@ -136,11 +128,14 @@ int shutdown_write(int fd) {
 }
 
 int socket_error(int fd) {
-  int error = 0;
-  socklen_t length = sizeof error;
-  const int status =
-      retried([&] { return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length); });
-  return status < 0 ? status : -error;
+  const int error = get_option(fd, SOL_SOCKET, SO_ERROR);
+  return error < 0 ? error : -error;
+}
+
+int is_listening(int fd) { return get_option(fd, SOL_SOCKET, SO_ACCEPTCONN); }
+
+int open_nothing() {
+  return retried([] { return ::open("/", O_RDONLY | O_CLOEXEC | O_DIRECTORY); });
 }
 
 int no_delay(int fd) { return set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
@@ -173,6 +168,10 @@ int listen(const ListenOptions& options, const char** failed) {
   if (status == 0) return fd;
   close(fd);
   return status;
+}
+
+int listen_again(int fd, int backlog) {
+  return retried([=] { return ::listen(fd, backlog); });
 }
 
 int parse_ip(const char* host, std::uint16_t port, SockAddr* out) {

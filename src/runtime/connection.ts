@@ -11,13 +11,18 @@ import { Ev } from '../event/ev.js';
 import { native } from '../native.js';
 import { type Address, toAddress } from '../stream/address.js';
 import { type BevEvent, OUTPUT_HIGH_WATERMARK } from '../stream/bev_options.js';
+import type { DuplexAdapter, DuplexOptions } from '../stream/duplex_adapter.js';
 import { Hold } from '../stream/hold.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { RateLimit } from '../stream/rate_limit.js';
 import { SocketStream } from '../stream/socket_stream.js';
-import { checkInteger } from '../validate.js';
+import { checkBytes, checkInteger } from '../validate.js';
 import { decodeBaggage, encodeBaggage } from './baggage.js';
 import type { LoopContext, LoopWorker } from './worker.js';
+
+const FD_BITS = 20;
+/** The descriptor in a connection's id (native/core/ledger.h). */
+export const fdOf = (id: number): number => id % 2 ** FD_BITS;
 
 /** With more output than this a connection writes first and moves then. */
 const MOVE_OUTPUT_MAX = 256 * 1024;
@@ -38,6 +43,9 @@ export interface ConnectionHost {
   readonly worker: LoopWorker;
   readonly listeners: ReadonlyMap<number, ListenOptions>;
   readonly counters: LoopCounters;
+  /** Of every connection, by descriptor: whether it is at a boundary. Undefined: none is. */
+  readonly boundaries: Uint8Array | undefined;
+  readonly checkpointMax: number;
   closed(conn: Connection): void;
   /** Gives the connection to another loop: 0, or why not. */
   send(conn: Connection, loop: number, bytes: Uint8Array): Delivered;
@@ -88,6 +96,7 @@ export class Connection<State = unknown> extends SocketStream {
   /** As BufferEvent.write(); after false the `writable` hook follows. */
   override write(data: Bytes | EvBuffer): boolean {
     this.#here();
+    this.#offBoundary();
     if (super.write(data)) return true;
     this.#needDrain = !this.closed;
     return false;
@@ -138,9 +147,60 @@ export class Connection<State = unknown> extends SocketStream {
     return moving.done;
   }
 
-  /** Not at a boundary: a hook's promise is open, or a buffer is not empty. */
+  /**
+   * The connection is in the middle of something that is not to be seen in its buffers: it is not
+   * moved and, if the thread dies, not rescued, until what this answers is disposed of.
+   */
+  hold(): Disposable {
+    this.#here();
+    this.#offBoundary();
+    this.#holds++;
+    let held = true;
+    return {
+      [Symbol.dispose]: () => {
+        if (!held) return;
+        held = false;
+        this.#holds--;
+        this.#becameIdle();
+      },
+    };
+  }
+
+  /**
+   * Keeps a few bytes outside this thread, which `rescue` is given on the loop that adopts the
+   * connection if this one dies. Replaces the last; ERR_CHECKPOINT_TOO_LARGE past checkpointMax.
+   */
+  checkpoint(bytes: Uint8Array): void {
+    this.#here();
+    const { checkpointMax } = this.#host;
+    const { length } = checkBytes('bytes', bytes);
+    if (length > checkpointMax)
+      throw new MultiloopError(
+        'ERR_CHECKPOINT_TOO_LARGE',
+        `A checkpoint of ${length} bytes is more than checkpointMax, ${checkpointMax} bytes`,
+      );
+    native.ledgerCheckpoint(this.base._id, this.id, bytes);
+  }
+
+  /**
+   * Not at a boundary: it is held or about to move, a hook's promise is open, a buffer is not empty,
+   * or a Duplex is over it, which has data of its own.
+   */
   get busy(): boolean {
-    return this.#holds > 0 || this.inputLength > 0 || this.outputLength > 0;
+    return (
+      this.#moving !== undefined ||
+      this.#holds > 0 ||
+      this.inputLength > 0 ||
+      this.outputLength > 0 ||
+      this._adapter !== undefined
+    );
+  }
+
+  /** As BufferEvent.toDuplex(); from then on it is neither moved nor rescued. */
+  override toDuplex(options?: DuplexOptions): DuplexAdapter {
+    this.#here();
+    this.#offBoundary();
+    return super.toDuplex(options);
   }
 
   // ── for the loop ──
@@ -151,6 +211,7 @@ export class Connection<State = unknown> extends SocketStream {
       const { open } = this.#host.worker;
       if (open !== undefined) this.#call(open, undefined);
       this.enable(Ev.READ);
+      this.#boundary();
     });
   }
 
@@ -185,6 +246,11 @@ export class Connection<State = unknown> extends SocketStream {
     }
     if (this.#holds > 0 || this.outputLength > MOVE_OUTPUT_MAX) return;
     this.#moving = undefined;
+    if (moving.loop === this.loop.id) {
+      this._releaseReading(Hold.MOVING);
+      moving.resolve();
+      return;
+    }
     try {
       this.#send(moving.loop);
     } catch (error) {
@@ -204,10 +270,10 @@ export class Connection<State = unknown> extends SocketStream {
 
   /** Throws why it stays. */
   #send(loop: number): void {
-    if (loop === this.loop.id) throw this.#notMovable('it is on that loop');
     if (this._adapter !== undefined) throw this.#notMovable('a Duplex of this thread is over it');
     const bytes = this.#pack();
     this._unhook();
+    this.#offBoundary();
     const delivered = this.#host.send(this as Connection, loop, bytes);
     if (delivered === 'ok') {
       this.#left = true;
@@ -254,6 +320,10 @@ export class Connection<State = unknown> extends SocketStream {
   /** @internal It comes from another loop. */
   _arrive(bytes: Buffer): void {
     const baggage = decodeBaggage(bytes);
+    if ('checkpoint' in baggage) {
+      this.#rescue(baggage.checkpoint);
+      return;
+    }
     this._settings = baggage.settings;
     this._state = baggage.flags;
     this.bytesRead = baggage.read;
@@ -272,12 +342,45 @@ export class Connection<State = unknown> extends SocketStream {
       if (baggage.input !== undefined) this.trigger(Ev.READ);
       this.enable(baggage.enabled);
       if (this.#needDrain && this.outputLength === 0) this._tellLater(Ev.WRITE);
+      this.#boundary();
     });
+  }
+
+  /** Its loop's thread died while it was at a boundary. */
+  #rescue(checkpoint: Uint8Array | undefined): void {
+    this.base._runIn(this._reader, () => {
+      const { rescue } = this.#host.worker;
+      // The worker here is another generation's, which has no such hook.
+      if (rescue === undefined) this.destroy(new Error('its loop died'));
+      else this.#call((conn) => rescue.call(this.#host.worker, conn as Connection, checkpoint), 0);
+      this.enable(Ev.READ);
+      this.#boundary();
+    });
+  }
+
+  // ── boundaries ──
+
+  #offBoundary(): void {
+    const { boundaries } = this.#host;
+    if (boundaries !== undefined) boundaries[fdOf(this.id)] = 0;
+  }
+  /** After whatever may have brought it to one. */
+  #boundary(): void {
+    const { boundaries } = this.#host;
+    if (boundaries === undefined) return;
+    const over = this.closed || this.ended || this._peerEnded;
+    boundaries[fdOf(this.id)] = over || this.busy ? 0 : 1;
+  }
+  /** @internal */
+  override _flushNow(): void {
+    super._flushNow();
+    this.#boundary();
   }
 
   // ── what its stream finds out ──
 
   protected override _came(slab: Slab, count: number): void {
+    this.#offBoundary();
     this.#host.counters.addRead(count);
     const { data } = this.#host.worker;
     if (data === undefined) {
@@ -290,6 +393,7 @@ export class Connection<State = unknown> extends SocketStream {
       count <= POOLED_CHUNK_MAX ? Buffer.allocUnsafe(count) : Buffer.allocUnsafeSlow(count);
     chunk.set(slab.bytes.subarray(slab.used, slab.used + count));
     this.#call(data, chunk);
+    if (!this._flushQueued) this.#boundary();
   }
 
   protected override _sent(count: number): void {
@@ -339,6 +443,7 @@ export class Connection<State = unknown> extends SocketStream {
   }
 
   protected override _closeFd(_fd: number, reset: boolean): void {
+    this.#offBoundary();
     native.ledgerClose(this.base._id, this.id, reset);
   }
 
@@ -366,6 +471,7 @@ export class Connection<State = unknown> extends SocketStream {
     return this.#holds === 0 && this.outputLength === 0;
   }
   #becameIdle(): void {
+    this.#boundary();
     if (this.#moving !== undefined) this.#depart();
     if (this.#whenIdle === undefined || !this.#idle()) return;
     const whenIdle = this.#whenIdle;
@@ -388,6 +494,7 @@ export class Connection<State = unknown> extends SocketStream {
 
   /** No further data while a hook's promise is open. */
   #wait(promise: Promise<void>): void {
+    this.#offBoundary();
     this.#holds++;
     this._holdReading(Hold.HOOK);
     const settled = () => {

@@ -21,6 +21,9 @@ export interface LoopTask {
   listeners: [number: number, options: ListenOptions][];
   stats: SharedArrayBuffer;
   directory: SharedArrayBuffer;
+  /** A byte for each descriptor: whether its connection is at a boundary. */
+  boundaries: SharedArrayBuffer;
+  checkpointMax: number;
 }
 
 /** How the task ended, unless its thread died. */

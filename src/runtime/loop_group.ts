@@ -7,6 +7,7 @@ import { Delivery, native } from '../native.js';
 import type { Address } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { checkInteger } from '../validate.js';
+import { encodeBaggage } from './baggage.js';
 import { encode, type LoopTask, type ToCoordinator, unflatten } from './control.js';
 import { Coordinator, type LedgerListener, type Sink } from './coordinator.js';
 import { Directory } from './directory.js';
@@ -18,6 +19,8 @@ import { ThreadPool } from './thread_pool.js';
 
 /** A loop that does not stop by itself is terminated this long after drainMs. */
 const STOP_GRACE_MS = 1_000;
+/** Descriptors that the ledger has room for (native/core/ledger.cc, kFdsMax). */
+const DESCRIPTORS_MAX = 2 ** 20;
 /** Connections that wait for a loop to come up; what is accepted beyond is refused. */
 const WAITING_MAX = 4_096;
 /** How often a stop message is tried again when a loop's inbox is full. */
@@ -33,12 +36,17 @@ export interface GroupStats {
   accepted: number;
   open: number;
   served: number;
-  /** Closed unserved: every loop's inbox was full, or maxConnections was reached. */
+  /**
+   * Closed unserved: every loop's inbox was full, maxConnections was reached, or the process was
+   * out of descriptors.
+   */
   refused: number;
   /** Closed because the loop's thread died. */
   lost: number;
   /** Of live connections from one loop to another. */
   moves: number;
+  /** Of connections whose loop died, adopted by another. */
+  rescues: number;
   loops: LoopStats[];
 }
 
@@ -66,6 +74,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   #refused = 0;
   /** Of those that were moving: no loop was left for them. */
   #lost = 0;
+  #rescues = 0;
   /** Accepted, or returned by a loop that died, while no loop served. */
   readonly #waiting: Parcel[] = [];
   #started = false;
@@ -87,9 +96,11 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     this.#sink = {
       accepted: (ids, count) => this.#acceptedBatch(ids, count),
       returned: (id, bytes) => this.#handOut([{ id, bytes }]),
+      rescued: (id, checkpoint) => this.#rescued(id, checkpoint),
       released: (inbox) => this.#released(inbox),
       report: (inbox, message) => this.#report(inbox, message),
       failed: (error) => this.#emitError(error),
+      shed: (count) => this.#shed(count),
     };
     this.#slots = settings.loops.map(
       ({ backend, waker }, id) =>
@@ -119,8 +130,10 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     const served = sum('served');
     const lost = sum('lost') + this.#lost;
     const open = this.#accepted - served - this.#refused - lost;
-    const moves = sum('movedOut');
-    return { accepted: this.#accepted, open, served, refused: this.#refused, lost, moves, loops };
+    const rescues = this.#rescues;
+    const moves = sum('movedOut') - rescues;
+    const [accepted, refused] = [this.#accepted, this.#refused];
+    return { accepted, open, served, refused, lost, moves, rescues, loops };
   }
 
   /** @internal Opens the listening sockets, then the loops; accepts when every loop is ready. */
@@ -245,6 +258,13 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     this.emit('shed', 'maxConnections', count - room);
   }
 
+  /** Told to go away by the coordinator already: they were never a loop's. */
+  #shed(count: number): void {
+    this.#accepted += count;
+    this.#refused += count;
+    this.emit('shed', 'out of descriptors', count);
+  }
+
   #give(parcel: Parcel, candidates: LoopSlot[]): LoopSlot | 'refuse' | undefined {
     if (candidates.length === 0) return undefined;
     const picked = this.#policy.pick(parcel.id, candidates);
@@ -259,6 +279,11 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       if (delivery === Delivery.GONE) this.#standDown(slot);
     }
     return undefined;
+  }
+
+  #rescued(id: number, checkpoint: Buffer | undefined): void {
+    this.#rescues++;
+    this.#handOut([{ id, bytes: encodeBaggage({ checkpoint }) }]);
   }
 
   /** Without a loop to serve it, a connection waits for the next one that comes up. */
@@ -298,6 +323,9 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     slot.inbox = inbox;
     slot.phase = 'starting';
     this.#coordinator.addLoop(inbox, this.#sink);
+    // Never read past the highest descriptor, so most of it is never there.
+    const boundaries = new SharedArrayBuffer(DESCRIPTORS_MAX);
+    slot.boundaries.set(inbox, boundaries);
     const task: LoopTask = {
       loop: slot.id,
       generation: slot.generation,
@@ -310,6 +338,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       listeners: this.#listeners.map(({ number, options }) => [number, plain(options)]),
       stats: slot.page.memory,
       directory: this.#directory.memory,
+      boundaries,
+      checkpointMax: settings.checkpointMax,
     };
     const started = new Promise<void>((ready, failed) => {
       this.#starting.set(slot, { ready, failed });

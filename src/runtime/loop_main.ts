@@ -9,7 +9,7 @@ import { MessageKind } from '../event/page.js';
 import { native } from '../native.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { checkInteger } from '../validate.js';
-import { Connection, type ConnectionHost, type Delivered } from './connection.js';
+import { Connection, type ConnectionHost, type Delivered, fdOf } from './connection.js';
 import {
   decode,
   encode,
@@ -25,10 +25,6 @@ import { markLoopThread } from './loop_thread.js';
 import { StatsPage } from './stats_page.js';
 import type { LoopContext, LoopWorker } from './worker.js';
 
-const FD_BITS = 20;
-/** The descriptor in a connection's id (native/core/ledger.h). */
-const fdOf = (id: number): number => id % 2 ** FD_BITS;
-
 const checkLoop = (loop: unknown): number => checkInteger('loop', loop, 0, 2 ** 16);
 
 class Loop implements ConnectionHost {
@@ -36,7 +32,9 @@ class Loop implements ConnectionHost {
   readonly context: LoopContext;
   readonly listeners: ReadonlyMap<number, ListenOptions>;
   readonly counters: StatsPage;
+  readonly checkpointMax: number;
   worker: LoopWorker = {};
+  boundaries: Uint8Array | undefined = undefined;
   readonly #task: LoopTask;
   readonly #connections = new Map<number, Connection>() /* by descriptor */;
   readonly #abort = new AbortController();
@@ -50,6 +48,7 @@ class Loop implements ConnectionHost {
     this.listeners = new Map(task.listeners);
     this.counters = new StatsPage(task.stats);
     this.#directory = new Directory(task.directory);
+    this.checkpointMax = task.checkpointMax;
     this.base = new EventBase({ backend: task.backend, waker: task.waker, drive: 'base' });
     this.base._dispatcher.onMessage = (index, numbers, at) => this.#message(index, numbers, at);
     this.context = {
@@ -70,6 +69,11 @@ class Loop implements ConnectionHost {
     const { inbox, coordinator, loop, generation } = this.#task;
     const status = native.inboxAttach(this.base._id, inbox);
     if (status < 0) throw systemError(status, 'inbox_attach');
+    // A worker that cannot go on with a connection of a dead loop has no boundaries.
+    if (this.worker.rescue !== undefined) {
+      this.boundaries = new Uint8Array(this.#task.boundaries);
+      native.inboxBoundaries(this.base._id, this.boundaries);
+    }
     const ended = this.base.dispatch();
     const ready = {
       type: 'ready',

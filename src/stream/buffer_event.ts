@@ -421,18 +421,18 @@ export abstract class BufferEvent implements Disposable, PassEnd {
 
   // ── for subclasses: what leaves ──
 
-  /** @internal */
+  get _flushQueued(): boolean {
+    return (this._flags & Flag.FLUSH_QUEUED) !== 0;
+  }
   _queueFlush(): void {
     if (this._flags & Flag.FLUSH_QUEUED || !this._mayWrite()) return;
     if (this.base._atPassEnd(this)) this._flags |= Flag.FLUSH_QUEUED;
     else this._flushNow();
   }
-  /** @internal */
   passEnd(): void {
     this._flags &= ~Flag.FLUSH_QUEUED;
     this._flushNow();
   }
-  /** @internal */
   _flushNow(): void {
     if (!this._mayWrite()) return;
     if (this.outputLength > 0) this._flush();
