@@ -183,8 +183,8 @@ export class Connection<State = unknown> extends SocketStream {
   }
 
   /**
-   * Not at a boundary: it is held or about to move, a hook's promise is open, a buffer is not empty,
-   * or a Duplex is over it, which has data of its own.
+   * Not at a boundary: it is held or about to move, a hook's promise is open, a buffer is not
+   * empty, or a Duplex is over it, which has data of its own.
    */
   get busy(): boolean {
     return (
