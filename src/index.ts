@@ -13,7 +13,12 @@ export type { EventBaseOptions, EventCounts } from './event/options.js';
 export { sys } from './event/sys.js';
 export type { Watcher } from './event/watchers.js';
 export type { Connection } from './runtime/connection.js';
-export { type GroupStats, LoopGroup } from './runtime/loop_group.js';
+export {
+  type GroupStats,
+  LoopGroup,
+  type ReloadOptions,
+  type ReloadReport,
+} from './runtime/loop_group.js';
 export type { LoopHandle, LoopState, LoopStats } from './runtime/loop_slot.js';
 export type { Distribute, Incoming, PolicyName } from './runtime/policy.js';
 export { serve } from './runtime/serve.js';

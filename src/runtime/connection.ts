@@ -29,6 +29,8 @@ const MOVE_OUTPUT_MAX = 256 * 1024;
 
 interface Departure {
   loop: number;
+  /** To the loop of the next generation that has this one's number. */
+  evicted: boolean;
   done: Promise<void>;
   resolve(): void;
   reject(error: Error): void;
@@ -133,7 +135,23 @@ export class Connection<State = unknown> extends SocketStream {
       this.#moving.loop = loop;
       return this.#moving.done;
     }
-    const moving = { loop } as Departure;
+    return this.#startMoving(loop, false);
+  }
+
+  /** @internal At its next boundary it goes to the next generation's loop of this number. */
+  _evict(): Promise<void> {
+    if (this.#moving !== undefined) return this.#moving.done;
+    return this.#startMoving(this.loop.id, true);
+  }
+  /** @internal */
+  _stopEvicting(): void {
+    const moving = this.#moving;
+    this.#moving = undefined;
+    moving?.reject(this.#notMovable('it reached no boundary in time'));
+  }
+
+  #startMoving(loop: number, evicted: boolean): Promise<void> {
+    const moving = { loop, evicted } as Departure;
     moving.done = new Promise<void>((resolve, reject) => {
       moving.resolve = resolve;
       moving.reject = reject;
@@ -141,7 +159,8 @@ export class Connection<State = unknown> extends SocketStream {
     // Who does not wait for it does not want the thread to end for it.
     moving.done.catch(() => undefined);
     this.#moving = moving;
-    this._holdReading(Hold.MOVING);
+    // On the way to a boundary it may need what is still to come.
+    if (!evicted) this._holdReading(Hold.MOVING);
     // Not below a hook of its own, which may go on to use the connection.
     queueMicrotask(() => this.#depart());
     return moving.done;
@@ -245,8 +264,9 @@ export class Connection<State = unknown> extends SocketStream {
       return;
     }
     if (this.#holds > 0 || this.outputLength > MOVE_OUTPUT_MAX) return;
+    if (moving.evicted && this.inputLength + this.outputLength > 0) return;
     this.#moving = undefined;
-    if (moving.loop === this.loop.id) {
+    if (moving.loop === this.loop.id && !moving.evicted) {
       this._releaseReading(Hold.MOVING);
       moving.resolve();
       return;

@@ -17,6 +17,7 @@ import {
   flatten,
   type LoopEnd,
   type LoopTask,
+  type Retired,
   type ToLoop,
 } from './control.js';
 import { Directory, delivered } from './directory.js';
@@ -40,6 +41,10 @@ class Loop implements ConnectionHost {
   readonly #abort = new AbortController();
   readonly #directory: Directory;
   #stopping = false;
+  /** Connections that were closed because drainMs was over. */
+  #gaveUpOn = 0;
+  /** Set when the loop was told to give its connections away. */
+  #retired: Retired | undefined = undefined;
   #emptied: () => void = () => undefined;
   #overdue: () => void = () => undefined;
 
@@ -123,6 +128,7 @@ class Loop implements ConnectionHost {
     if (bytes === undefined) conn._open();
     else conn._arrive(bytes);
     if (this.#stopping) conn._drain();
+    else if (this.#retired !== undefined) this.#evict(conn, this.#retired);
   }
 
   send(conn: Connection, loop: number, bytes: Uint8Array): Delivered {
@@ -145,6 +151,7 @@ class Loop implements ConnectionHost {
     if (message.type === 'stop') this.#stop(message.drainMs);
     else if (message.type === 'post') this.#posted(message.value);
     else if (message.type === 'move') this.#moveFor(message);
+    else if (message.type === 'retire') this.#retire(message);
     else this.#shed(message);
   }
 
@@ -187,8 +194,44 @@ class Loop implements ConnectionHost {
     native.inboxPost(inbox, coordinator, encode({ type: 'moved', request, count, error }));
   }
 
+  /** A new generation has taken over: everything goes there, and then this loop ends. */
+  async #retire({ deadlineMs, drainMs }: ToLoop & { type: 'retire' }): Promise<void> {
+    const counts: Retired = { moved: 0, drained: 0, closed: 0 };
+    this.#retired = counts;
+    for (const conn of [...this.#connections.values()]) this.#evict(conn, counts);
+    const late = this.base.timer(() => this.#emptied());
+    late.add(deadlineMs);
+    await this.#whenEmpty();
+    late.free();
+    const left = [...this.#connections.values()];
+    for (const conn of left) conn._stopEvicting();
+    await this.#stop(drainMs, () => {
+      counts.closed = this.#gaveUpOn;
+      counts.drained = left.length - counts.closed;
+      const { inbox, coordinator } = this.#task;
+      native.inboxPost(inbox, coordinator, encode({ type: 'retired', counts }));
+    });
+  }
+
+  #evict(conn: Connection, counts: Retired): void {
+    conn._evict().then(
+      () => {
+        counts.moved++;
+      },
+      // It was closed, or stays and is drained.
+      () => undefined,
+    );
+  }
+
+  #whenEmpty(): Promise<void> {
+    if (this.#connections.size === 0) return Promise.resolve();
+    return new Promise<void>((resolve) => {
+      this.#emptied = resolve;
+    });
+  }
+
   /** Lets what is being written finish, at most for `drainMs`, then ends the dispatch. */
-  async #stop(drainMs: number): Promise<void> {
+  async #stop(drainMs: number, last: () => void = () => undefined): Promise<void> {
     if (this.#stopping) return;
     this.#stopping = true;
     const deadline = this.base.timer(() => this.#giveUp());
@@ -198,20 +241,19 @@ class Loop implements ConnectionHost {
     });
     this.#abort.abort();
     for (const conn of [...this.#connections.values()]) conn._drain();
-    if (this.#connections.size > 0)
-      await new Promise<void>((resolve) => {
-        this.#emptied = resolve;
-      });
+    await this.#whenEmpty();
     try {
       await Promise.race([this.worker.stop?.(this.context), over]);
     } catch (error) {
       this.#report(0, error);
     }
     deadline.free();
+    last();
     this.base.loopExit();
   }
 
   #giveUp(): void {
+    this.#gaveUpOn = this.#connections.size;
     for (const conn of [...this.#connections.values()]) conn.destroy();
     this.#overdue();
   }

@@ -44,7 +44,10 @@ export interface ServeOptions {
   resourceLimits?: ResourceLimits;
   execArgv?: string[];
   env?: NodeJS.ProcessEnv;
-  /** SIGINT and SIGTERM close the group, a second one ends the process at once. false. */
+  /**
+   * SIGHUP reloads; SIGINT and SIGTERM close the group, a second one ends the process at once.
+   * false.
+   */
   handleSignals?: boolean;
   /** Aborting drains and closes. */
   signal?: AbortSignal;
