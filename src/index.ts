@@ -29,6 +29,7 @@ export type { BevEvent, BevHandlers, BevOptions, FlushMode } from './stream/bev_
 export type { ConnectOptions } from './stream/connect.js';
 export { Datagram } from './stream/datagram.js';
 export type { DatagramOptions } from './stream/datagram_options.js';
+export type { DuplexAdapter, DuplexOptions } from './stream/duplex_adapter.js';
 export type { BevFilter, FilterFunction, FilterResult } from './stream/filter.js';
 export type { FilterStream } from './stream/filter_stream.js';
 export { BufferEvent } from './stream/kinds.js';

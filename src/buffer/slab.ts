@@ -14,6 +14,8 @@ export const SLAB_BYTES = 256 * 1024;
 /** Slabs kept for later use beside the current one; more are left to the collector. */
 const SPARE_SLABS_MAX = 4;
 
+const memories = new WeakSet<ArrayBufferLike>();
+
 export class Slab {
   /** With memory of its own, which never moves. */
   readonly bytes: Buffer = Buffer.allocUnsafeSlow(SLAB_BYTES);
@@ -25,7 +27,13 @@ export class Slab {
     // peek() shows it: a view that is posted with its memory in the transfer list would take away
     // what other buffers have there, and what the native side writes to.
     markAsUntransferable(this.bytes.buffer);
+    memories.add(this.bytes.buffer);
   }
+}
+
+/** Whether what `bytes` shows is filled anew when the segment that it belongs to is gone. */
+export function isOfSlab(bytes: Uint8Array): boolean {
+  return memories.has(bytes.buffer);
 }
 
 let current = new Slab();

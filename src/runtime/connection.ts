@@ -11,6 +11,7 @@ import { Ev } from '../event/ev.js';
 import { native } from '../native.js';
 import { type Address, toAddress } from '../stream/address.js';
 import { type BevEvent, OUTPUT_HIGH_WATERMARK } from '../stream/bev_options.js';
+import type { DuplexAdapter, DuplexOptions } from '../stream/duplex_adapter.js';
 import { Hold } from '../stream/hold.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { RateLimit } from '../stream/rate_limit.js';
@@ -200,11 +201,25 @@ export class Connection<State = unknown> extends SocketStream {
     native.ledgerCheckpoint(this.base._id, this.id, bytes);
   }
 
-  /** Not at a boundary: it is held or about to move, a hook's promise is open, or a buffer is not empty. */
+  /**
+   * Not at a boundary: it is held or about to move, a hook's promise is open, a buffer is not
+   * empty, or a Duplex is over it, which has data of its own.
+   */
   get busy(): boolean {
     return (
-      this.#moving !== undefined || this.#holds > 0 || this.inputLength > 0 || this.outputLength > 0
+      this.#moving !== undefined ||
+      this.#holds > 0 ||
+      this.inputLength > 0 ||
+      this.outputLength > 0 ||
+      this._adapter !== undefined
     );
+  }
+
+  /** As BufferEvent.toDuplex(); from then on it is neither moved nor rescued. */
+  override toDuplex(options?: DuplexOptions): DuplexAdapter {
+    this.#here();
+    this.#offBoundary();
+    return super.toDuplex(options);
   }
 
   // ── for the loop ──
@@ -275,6 +290,7 @@ export class Connection<State = unknown> extends SocketStream {
 
   /** Throws why it stays. */
   #send(loop: number): void {
+    if (this._adapter !== undefined) throw this.#notMovable('a Duplex of this thread is over it');
     const bytes = this.#pack();
     this._unhook();
     this.#offBoundary();
@@ -430,7 +446,8 @@ export class Connection<State = unknown> extends SocketStream {
       return;
     }
     super._failed(direction, event, direct);
-    if (event.eof === undefined || this.closed) return;
+    // A Duplex over it decides itself, when what has come is read.
+    if (event.eof === undefined || this.closed || this._adapter !== undefined) return;
     if (this._endTold) {
       this.destroy();
       return;
@@ -441,7 +458,7 @@ export class Connection<State = unknown> extends SocketStream {
   }
 
   protected override _finish(): void {
-    if (this._peerEnded) this.destroy();
+    if (this._peerEnded && this._adapter === undefined) this.destroy();
     else super._finish();
   }
 

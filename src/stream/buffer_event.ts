@@ -16,14 +16,15 @@ import { checkInteger, checkMillis, checkObject, invalidType } from '../validate
 import type { Address } from './address.js';
 import type { BevEvent, BevHandlers, BevOptions, FlushMode } from './bev_options.js';
 import {
-  checkBase,
   checkDirections,
   checkFlushMode,
+  checkOptions,
   checkOrder,
   defaultSettings,
   type Settings,
   tellAbove,
 } from './bev_options.js';
+import { DuplexAdapter, type DuplexOptions } from './duplex_adapter.js';
 import { Hold } from './hold.js';
 import { Notices } from './notices.js';
 import type { RateLimit } from './rate_limit.js';
@@ -67,27 +68,17 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   /** @internal Of this stream and of its group. */ _limit: StreamLimit | undefined = undefined;
   #input: EvBuffer | undefined = undefined;
   #output: EvBuffer | undefined = undefined;
+  /** @internal The Duplex over this stream. */ _adapter: DuplexAdapter | undefined = undefined;
   #notices: Notices | undefined = undefined;
 
   /** @internal */
   constructor(base: EventBase, options: BevOptions = {}) {
-    checkBase(base);
-    checkObject('options', options);
-    const { handlers = NO_HANDLERS, priority = base.priorities >> 1, closeFd = true } = options;
-    checkObject('options.handlers', handlers);
-    if ((options as { tls?: unknown }).tls !== undefined)
-      throw new MultiloopError(
-        'ERR_TLS_UNAVAILABLE',
-        'TLS is not part of this version of multiloop; put a tls.TLSSocket over toDuplex()',
-      );
+    checkOptions(base, options);
     this.base = base;
-    this.handlers = handlers;
-    checkInteger('options.priority', priority, 0, base.priorities - 1);
-    this._settings = defaultSettings(priority);
-    if (typeof closeFd !== 'boolean')
-      throw invalidType('options.closeFd', 'of type boolean', closeFd);
+    this.handlers = options.handlers ?? NO_HANDLERS;
+    this._settings = defaultSettings(options.priority ?? base.priorities >> 1);
     if (options.defer === true) this._flags |= Flag.DEFER;
-    if (!closeFd) this._flags |= Flag.KEEPS;
+    if (options.closeFd === false) this._flags |= Flag.KEEPS;
   }
 
   // ── how a subclass moves bytes ──
@@ -306,6 +297,12 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     if (!(this._flags & Flag.CLOSED)) this.#shut(error);
   }
 
+  /** This stream for Node: it takes over the handlers and reads. Always the same one. */
+  toDuplex(options?: DuplexOptions): DuplexAdapter {
+    this._adapter ??= new DuplexAdapter(this, options);
+    return this._adapter;
+  }
+
   get closed(): boolean {
     return (this._flags & Flag.CLOSED) !== 0;
   }
@@ -442,6 +439,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     if ((this._flags & (Flag.ENDING | Flag.ENDED | Flag.CLOSED)) !== Flag.ENDING) return;
     this._flags |= Flag.ENDED;
     this._finish();
+    this._adapter?.ended();
   }
   /** @internal Some of the output has gone. `direct`: this is a callback of the stream's own. */
   _wrote(direct: boolean): void {
@@ -449,6 +447,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
       if (direct && !(this._flags & Flag.DEFER)) this._callWrite();
       else this._tellLater(Ev.WRITE);
     }
+    this._adapter?.wrote();
     if (this.outputLength === 0) this._outputEmpty();
   }
 
@@ -586,6 +585,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     const tell = !this.base._closed && (this._tellsClosed || error !== undefined);
     if (tell) this.#later.tellClosed(error);
     this._release(error !== undefined);
+    this._adapter?.shut(error);
     this.#input?._discard();
     this.#output?._discard();
     if (tell) return;

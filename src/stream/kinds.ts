@@ -1,9 +1,11 @@
 // The ways to make a stream, joined to the class that all of them are.
 
+import type { Duplex } from 'node:stream';
 import type { EventBase } from '../event/event_base.js';
 import { type BevOptions, checkBase } from './bev_options.js';
 import { BufferEvent as Stream } from './buffer_event.js';
 import { connect } from './connect.js';
+import { DuplexStream } from './duplex_stream.js';
 import type { BevFilter } from './filter.js';
 import { FilterStream } from './filter_stream.js';
 import { PairStream } from './pair_stream.js';
@@ -33,5 +35,19 @@ function filter(under: Stream, filter: BevFilter, options?: BevOptions): FilterS
   return new FilterStream(under, filter, options);
 }
 
+/**
+ * A stream over any Duplex of Node's, which becomes its own unless `closeFd` is false: close() ends
+ * and destroys it. One in object mode or with an encoding is refused (ERR_INVALID_ARG_VALUE).
+ */
+function fromDuplex(base: EventBase, duplex: Duplex, options?: BevOptions): DuplexStream {
+  return new DuplexStream(base, duplex, options);
+}
+
 export type BufferEvent = Stream;
-export const BufferEvent = Object.assign(Stream, { socket, connect, pair, filter });
+export const BufferEvent = Object.assign(Stream, {
+  socket,
+  connect,
+  pair,
+  filter,
+  fromDuplex,
+});
