@@ -63,10 +63,8 @@ export function tellEvents(group: LoopGroup): () => void {
     sheds.say(() => `${count(amount, 'connection')} refused: ${reason}`, amount);
   });
   group.on('reload', ({ generation, moved, drained, closed, ms }: ReloadReport) => {
-    const rest = `${drained} drained, ${closed} closed`;
-    complain(
-      `generation ${generation} serves: ${count(moved, 'connection')} moved, ${rest}, in ${ms.toFixed(0)} ms`,
-    );
+    const rest = `${drained} drained, ${closed} closed, in ${ms.toFixed(0)} ms`;
+    complain(`generation ${generation} serves: ${count(moved, 'connection')} moved, ${rest}`);
   });
   group.on('reloadFailed', (error: Error) => tell(describe(error), error));
   group.on('error', (error: Error) => {

@@ -492,7 +492,8 @@ export class Connection<State = unknown> extends SocketStream {
   }
   #becameIdle(): void {
     this.#boundary();
-    if (this.#moving !== undefined) this.#depart();
+    // Not below a hook of its own: what lets it go may be followed by a write.
+    if (this.#moving !== undefined) queueMicrotask(() => this.#depart());
     if (this.#whenIdle === undefined || !this.#idle()) return;
     const whenIdle = this.#whenIdle;
     this.#whenIdle = undefined;

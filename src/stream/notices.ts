@@ -50,6 +50,7 @@ export class Notices {
     this.#event.activate(WAKE);
   }
   free(): void {
+    this.#forget();
     this.#event.free();
   }
 
@@ -64,12 +65,17 @@ export class Notices {
     } finally {
       this.#told |= this.#due;
       this.#due = 0;
-      if (!stream.base._closed) {
+      if (!stream.base._closed && !this.#event._freed) {
         // A callback that throws costs no other one.
         if (!this.empty) this.#event.activate(WAKE);
         else if (stream.closed) this.free();
       }
     }
+  }
+
+  #forget(): void {
+    this.#told = this.#due = this.#dueEvents = 0;
+    this.#events = [];
   }
 
   #tellNext(): boolean {
