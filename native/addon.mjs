@@ -94,7 +94,19 @@ function addonSources() {
   return ['binding.gyp', ...files];
 }
 
-/** The headers that the addon is compiled against and that are not ours. */
+/**
+ * Whether ML_PORTABLE asks for the addon without what only this machine's kernel has. The two builds
+ * have one place, and one replaces the other: all threads and children of a process must load the
+ * same, whatever their environment says by then.
+ */
+export function wantsPortable() {
+  const value = process.env.ML_PORTABLE ?? '';
+  if (value !== '' && value !== '0' && value !== '1')
+    throw new Failure(`ML_PORTABLE must be 1, or 0 as if it were not set, not '${value}'.`);
+  return value === '1';
+}
+
+/** The headers that the addon is compiled against and that are not ours, and what is compiled. */
 function toolchain() {
   const { modules, uv } = process.versions;
   const require = createRequire(join(root, 'package.json'));
@@ -105,7 +117,8 @@ function toolchain() {
     // The compiler will say so.
   }
   const target = `${process.platform}-${process.arch}`;
-  return `${target} modules-${modules} uv-${uv.split('.')[0]} node-addon-api-${api}`;
+  const headers = `modules-${modules} uv-${uv.split('.')[0]} node-addon-api-${api}`;
+  return `${target} ${headers}${wantsPortable() ? ' portable' : ''}`;
 }
 
 function stateOfBuild() {
@@ -120,7 +133,8 @@ const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 /**
  * 'ours': compile() below made the addon from the sources as they are now. 'by hand': somebody ran
- * node-gyp, for example with a sanitizer, and no source is newer. 'stale': neither.
+ * node-gyp, for example with a sanitizer, and no source is newer. 'stale': neither, and one by hand
+ * where ML_PORTABLE is set, since nothing tells that it is what that asks for.
  */
 export function builtFrom() {
   const output = fs.statSync(builtAddon, { throwIfNoEntry: false });
@@ -129,7 +143,7 @@ export function builtFrom() {
   const stamp = readJson(stampFile);
   if (stamp && same(stamp.output, now.output)) return same(stamp, now) ? 'ours' : 'stale';
   const isNewer = (file) => fs.statSync(join(root, file)).mtimeMs > output.mtimeMs;
-  return addonSources().some(isNewer) ? 'stale' : 'by hand';
+  return wantsPortable() || addonSources().some(isNewer) ? 'stale' : 'by hand';
 }
 
 // ── how it is compiled ──────────────────────────────────────────────────────────────────────────
@@ -236,6 +250,7 @@ export async function compile({ clean = false } = {}) {
   const commands = canContinue && !clean ? ['configure', 'build'] : ['rebuild'];
   const args = [...gyp.slice(1), ...commands, '-j', 'max'];
   if (headers) args.push(`--nodedir=${headers}`);
+  if (wantsPortable()) args.push('--', '-Dportable=1');
 
   // binding.gyp asks `node` where things are, and it should be this one.
   const path = dirname(process.execPath) + delimiter + (process.env.PATH ?? '');

@@ -51,6 +51,8 @@ export interface Native {
   eventRemaining(base: number, event: number): number;
   fdForget(base: number, fd: number): void;
   backends(): [name: string, features: number, status: number][];
+  wakers(): [name: string, status: number][];
+  portable(): boolean;
   layout(): Record<string, number>;
   sysRead(fd: number, into: Uint8Array, offset: number, length: number): number;
   sysWrite(fd: number, from: Uint8Array, offset: number, length: number): number;

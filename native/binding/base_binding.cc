@@ -239,6 +239,35 @@ napi_value backends(napi_env env, napi_callback_info) {
   return list;
 }
 
+// wakers() -> [name, status][], of this build: 0 when one can be opened here, else -errno.
+napi_value wakers(napi_env env, napi_callback_info) {
+  napi_value list = nullptr;
+  napi_create_array(env, &list);
+  std::uint32_t at = 0;
+  for (const auto& [name, kind] : waker_types()) {
+    Waker waker;
+    const int status = waker.open(kind);
+    waker.close();
+    napi_value row = nullptr;
+    napi_create_array_with_length(env, 2, &row);
+    napi_set_element(env, row, 0, js(env, name));
+    napi_set_element(env, row, 1, js(env, status));
+    napi_set_element(env, list, at++, row);
+  }
+  return list;
+}
+
+// portable() -> boolean: whether this build leaves out what only its kernel has.
+napi_value portable(napi_env env, napi_callback_info) {
+  napi_value answer = nullptr;
+#ifdef ML_PORTABLE
+  napi_get_boolean(env, true, &answer);
+#else
+  napi_get_boolean(env, false, &answer);
+#endif
+  return answer;
+}
+
 // layout() -> byte offsets of the page, for src/event/page.ts to be compared with.
 napi_value layout(napi_env env, napi_callback_info) {
   napi_value out = nullptr;

@@ -50,7 +50,7 @@ struct EventCounts {
 };
 
 struct BaseOptions {
-  Waker::Kind waker = Waker::Kind::kEventfd;  // of its signals
+  Waker::Kind waker = Waker::preferred();  // of its signals
   SignalSource* signals = nullptr;            // without one, signals are refused with -ENOTSUP
 };
 

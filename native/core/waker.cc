@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "check.h"
+#include "platform.h"
 #include "sys.h"
 
 namespace multiloop {
@@ -14,7 +15,18 @@ constexpr std::size_t kDrainBytes = 1'024;
 // A pipe holds 64 KiB by default, so this many reads empty any of them.
 constexpr int kDrainReadsMax = 128;
 
+constexpr WakerType kTypes[] = {
+#if ML_HAVE_EVENTFD
+    {"eventfd", Waker::Kind::kEventfd},
+#endif
+    {"pipe", Waker::Kind::kPipe},
+};
+
 }  // namespace
+
+std::span<const WakerType> waker_types() { return kTypes; }
+
+Waker::Kind Waker::preferred() { return kTypes[0].kind; }
 
 int Waker::open(Kind kind) {
   ML_CHECK(read_end_ == -1);

@@ -2,11 +2,15 @@
 // and never blocks; the other functions belong to the thread that waits.
 #pragma once
 
+#include <span>
+
 namespace multiloop {
 
 class Waker {
  public:
   enum class Kind { kEventfd, kPipe };
+  // The best that this build has.
+  static Kind preferred();
 
   // Opens the descriptors; 0 or -errno.
   [[nodiscard]] int open(Kind kind);
@@ -20,9 +24,16 @@ class Waker {
   Kind kind() const { return kind_; }
 
  private:
-  Kind kind_ = Kind::kEventfd;
+  Kind kind_ = Kind::kPipe;
   int read_end_ = -1;
   int write_end_ = -1;
 };
+
+struct WakerType {
+  const char* name;
+  Waker::Kind kind;
+};
+// Those that this build has, preferred first. The kernel may refuse one all the same.
+std::span<const WakerType> waker_types();
 
 }  // namespace multiloop

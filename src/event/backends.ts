@@ -24,6 +24,9 @@ const FEATURES: readonly [bit: number, name: Feature][] = [
   [8, 'early-close'],
 ];
 
+/** Those with a descriptor of their own, for another loop to wait for. */
+const NESTABLE: ReadonlySet<BackendName> = new Set(['evport', 'kqueue', 'epoll', 'io_uring']);
+
 export const BACKEND_NAMES: readonly BackendName[] = ALL.map((one) => one.name);
 const FEATURE_NAMES: readonly Feature[] = FEATURES.map(([, name]) => name);
 
@@ -50,7 +53,20 @@ function probe(): BackendReport[] {
 
 function reasonNotBuilt(name: BackendName, kernels: string): string {
   if (name === 'io_uring') return 'not in this version of multiloop';
+  const isThisKernels = process.platform === 'linux' && kernels === 'Linux';
+  if (native.portable() && isThisKernels) return 'left out of this build (ML_PORTABLE)';
   return `for ${kernels}; this is ${process.platform}`;
+}
+
+/** The error of a base that can neither drive its thread nor nest in the one that does. */
+export function driveTaken(backend: BackendName): MultiloopError {
+  const second = backendReports().find(({ name, available }) => available && NESTABLE.has(name));
+  const advice = second === undefined ? '' : `use ${second.name} for the second base, or `;
+  return new MultiloopError(
+    'ERR_DRIVE_TAKEN',
+    `Another base drives this thread, and ${backend} has no descriptor to nest by; ` +
+      `${advice}close the first`,
+  );
 }
 
 export interface BackendChoice {

@@ -31,6 +31,8 @@ export type BackendName =
   | 'select';
 export type Feature = 'et' | 'o1' | 'fds' | 'early-close';
 export type WakerName = 'eventfd' | 'pipe';
+/** Preferred first. Which of them this machine has is wakers.ts's to say. */
+export const WAKER_NAMES: readonly WakerName[] = ['eventfd', 'pipe'];
 
 export interface BackendReport {
   name: BackendName;

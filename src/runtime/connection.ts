@@ -5,6 +5,7 @@
 //   write() ─► output chunks ─end of pass─► sendmsg    one gathered write a pass; WRITE is waited
 //                                                      for only after the kernel took less
 
+import { constants } from 'node:os';
 import { MultiloopError, systemError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
 import type { EventHandle } from '../event/event_handle.js';
@@ -20,7 +21,7 @@ const OUTPUT_HIGH_WATERMARK = 64 * 1024;
 /** A chunk that fills the scratch memory this far is large enough for memory of its own. */
 const POOLED_CHUNK_MAX = 2_048;
 
-const EAGAIN = 11;
+const { EAGAIN } = constants.errno;
 
 /** What the connection needs of the loop that holds it. */
 export interface ConnectionHost {

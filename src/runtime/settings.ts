@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os';
 import type { ResourceLimits } from 'node:worker_threads';
 import { BACKEND_NAMES, chooseBackend } from '../event/backends.js';
 import type { BackendName, WakerName } from '../event/ev.js';
-import { WAKER_NAMES } from '../event/wakers.js';
+import { chooseWaker } from '../event/wakers.js';
 import { resolveHost } from '../stream/address.js';
 import { checkListenOptions, type ListenOptions } from '../stream/listening_socket.js';
 import { checkInteger, checkOneOf, invalidType } from '../validate.js';
@@ -75,8 +75,7 @@ export async function settle(options: ServeOptions): Promise<Settings> {
   );
   checkOneOf('options.policy', options.policy ?? 'round-robin', POLICY_NAMES);
   const backends = backendList(options.backend);
-  const wakers = listOf<WakerName>(options.waker, ['eventfd']);
-  for (const waker of wakers) checkOneOf('options.waker', waker, WAKER_NAMES);
+  const wakers = listOf<WakerName | undefined>(options.waker, [undefined]).map(chooseWaker);
   const integer = (key: keyof ServeOptions, fallback: number, min: number, max: number) =>
     checkInteger(`options.${key}`, (options[key] as number | undefined) ?? fallback, min, max);
   const restart = options.restart ?? {};

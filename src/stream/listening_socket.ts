@@ -2,6 +2,7 @@
 // the process is out of descriptors. What happens to an accepted descriptor is the subclass's.
 
 import { rmSync } from 'node:fs';
+import { constants } from 'node:os';
 import { resolve } from 'node:path';
 import { systemError } from '../errors.js';
 import { Ev } from '../event/ev.js';
@@ -34,9 +35,8 @@ const BACKLOG = 511;
 /** Out of descriptors: how long accepting pauses before it is tried again. */
 const EXHAUSTED_PAUSE_MS = 100;
 
-const EAGAIN = 11;
-const ECONNABORTED = 103;
-const EXHAUSTED = new Set([24, 23, 105, 12]); // EMFILE, ENFILE, ENOBUFS, ENOMEM
+const { EAGAIN, ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM } = constants.errno;
+const EXHAUSTED = new Set([EMFILE, ENFILE, ENOBUFS, ENOMEM]);
 
 export abstract class ListeningSocket implements Disposable {
   readonly fd: number;

@@ -220,8 +220,7 @@ bool add_for_each_base(const char* file, const std::string& name, void (*body)(R
   // They stay where they are for as long as the process.
   static std::deque<RigTest> tests;
   for (const BackendType& type : backend_types()) {
-    for (const Waker::Kind waker : {Waker::Kind::kEventfd, Waker::Kind::kPipe}) {
-      const char* waker_name = waker == Waker::Kind::kEventfd ? "eventfd" : "pipe";
+    for (const auto& [waker_name, waker] : waker_types()) {
       tests.push_back({&type, waker, body});
       const std::string full = name + " [" + type.name + ", " + waker_name + "]";
       check::add(file, full, RigTest::run, &tests.back());

@@ -134,7 +134,7 @@ std::unique_ptr<Backend> make_backend(const BackendType& type);
 class Rig {
  public:
   Rig(const BackendType& type, std::unique_ptr<Backend> backend,
-      Waker::Kind waker = Waker::Kind::kEventfd);
+      Waker::Kind waker = Waker::preferred());
   ~Rig();
 
   bool has(std::uint8_t feature) const;

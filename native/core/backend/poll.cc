@@ -2,22 +2,22 @@
 // regular files (always ready) included.
 #include <poll.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <climits>
 #include <vector>
 
 #include "../backend.h"
 #include "../check.h"
+#include "../platform.h"
 #include "../sys.h"
 
 namespace multiloop {
 
 namespace {
 
-#ifdef POLLRDHUP
+#if ML_HAVE_POLLRDHUP
 constexpr short kHangup = POLLRDHUP;
 #else
+// Nobody can ask for CLOSED, since the feature is not claimed.
 constexpr short kHangup = 0;
 #endif
 
@@ -62,25 +62,13 @@ class Poll final : public Backend {
   }
 
   int wait(Micros timeout, std::span<Ready> out) override {
-    const int ready = wait_kernel(timeout);
-    if (ready < 0) return errno == EINTR ? 0 : -errno;
+    const int ready = sys::poll(set_.data(), set_.size(), timeout);
+    if (ready < 0) return ready == -EINTR ? 0 : ready;
     return collect(static_cast<std::size_t>(ready), out);
   }
 
  private:
   static constexpr std::size_t kNowhere = SIZE_MAX;
-
-  int wait_kernel(Micros timeout) {
-#ifdef __linux__
-    // ppoll(2) counts in nanoseconds, poll(2) in milliseconds.
-    const timespec limit{timeout / 1'000'000, (timeout % 1'000'000) * 1'000};
-    return ::ppoll(set_.data(), set_.size(), timeout < 0 ? nullptr : &limit, nullptr);
-#else
-    // Rounded up: waking a moment late is allowed, waking early would spin.
-    const Micros millis = timeout < 0 ? -1 : std::min<Micros>((timeout + 999) / 1'000, INT_MAX);
-    return ::poll(set_.data(), set_.size(), static_cast<int>(millis));
-#endif
-  }
 
   // The scan starts where the last one stopped, so that descriptors in front cannot starve the
   // ones behind them when `out` is smaller than what is ready.

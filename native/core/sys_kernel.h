@@ -1,0 +1,56 @@
+// What kernels differ in, for sys*.cc alone: each of these has one form for Linux (sys_linux.cc)
+// and one that needs no more than POSIX.1-2008 (sys_portable.cc). ML_PORTABLE takes the second on
+// Linux too, so that a machine with Linux can test what runs elsewhere.
+//
+// Both files also define sys::pipe, socket_pair, eventfd, accept, set_pipe_size and poll of sys.h.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <cerrno>
+
+#include "platform.h"
+#include "sys.h"
+
+namespace multiloop::sys {
+
+// Runs `call` until it is not interrupted, and turns -1 into -errno.
+template <typename Call>
+auto retried(Call call) -> decltype(call()) {
+  for (;;) {
+    const auto result = call();
+    if (result >= 0) return result;
+    if (errno != EINTR) return static_cast<decltype(call())>(-errno);
+  }
+}
+
+inline int set_option(int fd, int level, int name, int value) {
+  return retried([=] { return ::setsockopt(fd, level, name, &value, sizeof value); });
+}
+
+namespace kernel {
+
+#if ML_LINUX
+// A descriptor from elsewhere may be in blocking mode; these calls do not wait all the same.
+constexpr int kReceiveFlags = MSG_DONTWAIT;
+constexpr int kSendFlags = MSG_DONTWAIT | MSG_NOSIGNAL;
+constexpr bool kAbstractNames = true;
+#else
+constexpr int kReceiveFlags = 0;
+// Where this POSIX flag is missing, as on macOS, sockets carry SO_NOSIGPIPE instead.
+#ifdef MSG_NOSIGNAL
+constexpr int kSendFlags = MSG_NOSIGNAL;
+#else
+constexpr int kSendFlags = 0;
+#endif
+constexpr bool kAbstractNames = false;
+#endif
+
+[[nodiscard]] int open_socket(int family, int type);
+[[nodiscard]] int share_port(int fd);
+[[nodiscard]] int defer_accept(int fd);
+[[nodiscard]] int set_keep_idle(int fd, int seconds);
+
+}  // namespace kernel
+
+}  // namespace multiloop::sys
