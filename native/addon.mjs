@@ -149,7 +149,7 @@ export function builtFrom() {
 // ── how it is compiled ──────────────────────────────────────────────────────────────────────────
 
 /** Node's own headers, if they were installed with it: then node-gyp has nothing to download. */
-function findHeaders() {
+export function findHeaders() {
   const beside = dirname(dirname(process.execPath));
   try {
     const header = fs.readFileSync(join(beside, 'include/node/node_version.h'), 'utf8');

@@ -3,7 +3,7 @@
 
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { MultiloopError } from './errors.js';
 
@@ -50,7 +50,7 @@ export interface Native {
   eventPending(base: number, event: number): number;
   eventRemaining(base: number, event: number): number;
   fdForget(base: number, fd: number): void;
-  backends(): [name: string, features: number, status: number][];
+  backends(): [name: string, features: number, status: number, emulated: boolean][];
   wakers(): [name: string, status: number][];
   portable(): boolean;
   layout(): Record<string, number>;
@@ -118,7 +118,10 @@ function isMusl(): boolean {
   return report?.header?.glibcVersionRuntime === undefined;
 }
 
+/** MULTILOOP_ADDON is the path of another binary, in place of those: for tests and packagers. */
 function candidates(): string[] {
+  const instead = process.env.MULTILOOP_ADDON;
+  if (instead !== undefined) return [resolve(instead)];
   const platform = `${process.platform}-${process.arch}${isMusl() ? '-musl' : ''}`;
   return [
     join(root, 'build', 'Release', 'multiloop.node'),

@@ -1,6 +1,7 @@
 // The core without Node: test/core/*.cc and native/core are compiled to one program, plain, under
 // ASan with UBSan, and under TSan, and each is run. Objects are kept in build/core-tests, so that
-// only what has changed is compiled again.
+// only what has changed is compiled again. The interfaces of other kernels are those of
+// test/emulation, so the backends on them are tested like the others.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -26,8 +27,9 @@ const tailLines = 60;
 
 const warnings = ['-Wall', '-Wextra', '-Wshadow', '-Wconversion', '-Werror'];
 const language = ['-std=c++20', '-fno-exceptions', '-fno-rtti', '-pthread'];
+const emulation = ['-DML_EMULATE', '-Itest/emulation/include'];
 // A report needs files and lines; all that a debugger likes would take half as long again.
-const common = [...language, ...warnings, '-O1', '-g1'];
+const common = [...language, ...emulation, ...warnings, '-O1', '-g1'];
 const linker = ['-pthread'];
 
 interface Variant {
@@ -105,7 +107,7 @@ const tail = (text: string) => text.trimEnd().split('\n').slice(-tailLines).join
 // ── compiling ───────────────────────────────────────────────────────────────────────────────────
 
 function sources(): string[] {
-  const folders = ['test/core', 'native/core', 'native/core/backend'];
+  const folders = ['test/core', 'test/emulation', 'native/core', 'native/core/backend'];
   return folders.flatMap((folder) =>
     readdirSync(join(root, folder))
       .filter((name) => name.endsWith('.cc'))

@@ -6,12 +6,16 @@
 // ML_TEST_JOBS is how many run at a time (2), ML_TEST_TIMEOUT how many seconds one may take (240).
 // A file named *.serial.test.ts runs alone, after the others. uvu prints a summary but neither ends
 // a process that still has handles open nor fails when a file has no summary; both are done here.
+//
+// The files of test/event that go over every backend run once more, marked [emulated], over those of
+// other kernels, with an addon that has emulations of these (test/emulation).
 
 import { spawn } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
+import { buildEmulated } from './emulation/build.mjs';
 
 const top = fileURLToPath(new URL('../dist/test/', import.meta.url));
 const jobs = numberFrom('ML_TEST_JOBS', 2);
@@ -50,12 +54,13 @@ function parseSummary(output) {
   return { passed, failed: total - passed, skipped };
 }
 
-function runFile(file) {
+function runFile({ file, label = '', env = {} }) {
   return new Promise((resolve) => {
     const begin = performance.now();
     const child = spawn(process.execPath, [join(top, file)], {
       stdio: ['ignore', 'pipe', 'pipe'],
       detached: true,
+      env: { ...process.env, ...env },
     });
     running.add(child);
     const chunks = [];
@@ -86,7 +91,7 @@ function runFile(file) {
       const output = Buffer.concat(chunks).toString();
       const counts = parseSummary(output);
       resolve({
-        file,
+        name: file.replace(/\.test\.js$/, label),
         output,
         ms: performance.now() - begin,
         counts: counts ?? { passed: 0, failed: 0, skipped: 0 },
@@ -108,7 +113,7 @@ function findProblem(counts, code, signal) {
 
 const totals = { passed: 0, failed: 0, skipped: 0 };
 
-function report({ file, output, ms, counts, problem }) {
+function report({ name, output, ms, counts, problem }) {
   const failed = counts.failed + (problem ? 1 : 0);
   totals.passed += counts.passed;
   totals.failed += failed;
@@ -116,7 +121,6 @@ function report({ file, output, ms, counts, problem }) {
   const parts = [`${counts.passed} passed`];
   if (counts.failed > 0) parts.push(`${counts.failed} failed`);
   if (counts.skipped > 0) parts.push(`${counts.skipped} skipped`);
-  const name = file.replace(/\.test\.js$/, '');
   const head = `${failed > 0 ? 'FAIL' : 'ok  '}  ${name}`.padEnd(46);
   console.log(`${head}  ${parts.join(', ')}  ${(ms / 1000).toFixed(1)} s`);
   if (problem) console.log(`      ${problem}`);
@@ -127,8 +131,8 @@ function report({ file, output, ms, counts, problem }) {
 async function runAll(files, width) {
   const queue = [...files];
   const lane = async () => {
-    for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
-      report(await runFile(file));
+    for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+      report(await runFile(next));
     }
   };
   await Promise.all(Array.from({ length: width }, lane));
@@ -143,6 +147,23 @@ function findFiles() {
   return all.filter(isAsked).sort();
 }
 
+/** Once more, over the backends that have to be emulated here. */
+async function emulatedRuns(files) {
+  const goesOverBackends = ({ file }) =>
+    file.startsWith('event/') && /\bbehaviour\(/.test(readFileSync(join(top, file), 'utf8'));
+  const again = files.filter(goesOverBackends);
+  if (again.length === 0) return [];
+  const { addon, backends, missing } = await buildEmulated().catch(({ message }) => {
+    totals.failed += 1;
+    console.log(`FAIL  the addon of the files marked [emulated]: ${message}`);
+    return {};
+  });
+  if (missing !== undefined) console.log(`Skipped: the files marked [emulated]: ${missing}`);
+  if (addon === undefined || backends.length === 0) return [];
+  const env = { MULTILOOP_ADDON: addon, ML_TEST_BACKENDS: backends.join(',') };
+  return again.map(({ file }) => ({ file, env, label: ' [emulated]' }));
+}
+
 for (const [signal, code] of [
   ['SIGINT', 130],
   ['SIGTERM', 143],
@@ -154,12 +175,13 @@ for (const [signal, code] of [
   });
 }
 
-const files = findFiles();
-const isSerial = (file) => file.endsWith('.serial.test.js');
+const files = findFiles().map((file) => ({ file }));
+const isSerial = ({ file }) => file.endsWith('.serial.test.js');
 await runAll(
   files.filter((file) => !isSerial(file)),
   jobs,
 );
+await runAll(await emulatedRuns(files), jobs);
 await runAll(files.filter(isSerial), 1);
 
 const { passed, failed, skipped } = totals;

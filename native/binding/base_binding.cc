@@ -221,7 +221,7 @@ napi_value fd_forget(napi_env env, napi_callback_info info) {
   return js_undefined(env);
 }
 
-// backends() -> [name, features, status][]: 0 when one can be made here, else -errno.
+// backends() -> [name, features, status, emulated][]: 0 when one can be made here, else -errno.
 napi_value backends(napi_env env, napi_callback_info) {
   napi_value list = nullptr;
   napi_create_array(env, &list);
@@ -230,10 +230,13 @@ napi_value backends(napi_env env, napi_callback_info) {
     int error = 0;
     const std::unique_ptr<Backend> made = type.create(&error);
     napi_value row = nullptr;
-    napi_create_array_with_length(env, 3, &row);
+    napi_value emulated = nullptr;
+    napi_get_boolean(env, type.emulated, &emulated);
+    napi_create_array_with_length(env, 4, &row);
     napi_set_element(env, row, 0, js(env, type.name));
     napi_set_element(env, row, 1, js(env, static_cast<std::uint32_t>(type.features)));
     napi_set_element(env, row, 2, js(env, made == nullptr ? error : 0));
+    napi_set_element(env, row, 3, emulated);
     napi_set_element(env, list, at++, row);
   }
   return list;

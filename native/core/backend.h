@@ -52,14 +52,21 @@ struct BackendType {
   std::uint8_t features;
   // Creates one, or answers null with -errno in `error`.
   std::unique_ptr<Backend> (*create)(int* error);
+  // Another kernel's (platform.h, ML_EMULATE): never chosen, only asked for by name.
+  bool emulated = false;
 };
 
 // Every backend of this build, preferred first.
 std::span<const BackendType> backend_types();
 const BackendType* find_backend(const char* name);
 
+// Which of them there are is up to platform.h.
+std::unique_ptr<Backend> create_evport(int* error);
+std::unique_ptr<Backend> create_kqueue(int* error);
 std::unique_ptr<Backend> create_epoll(int* error);
+std::unique_ptr<Backend> create_devpoll(int* error);
 std::unique_ptr<Backend> create_poll(int* error);
 std::unique_ptr<Backend> create_select(int* error);
+std::unique_ptr<Backend> create_io_uring(int* error);
 
 }  // namespace multiloop

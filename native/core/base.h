@@ -51,7 +51,7 @@ struct EventCounts {
 
 struct BaseOptions {
   Waker::Kind waker = Waker::preferred();  // of its signals
-  SignalSource* signals = nullptr;            // without one, signals are refused with -ENOTSUP
+  SignalSource* signals = nullptr;         // without one, signals are refused with -ENOTSUP
 };
 
 class Base {

@@ -30,7 +30,7 @@ inline int set_option(int fd, int level, int name, int value) {
 
 namespace kernel {
 
-#if ML_LINUX
+#ifdef ML_LINUX
 // A descriptor from elsewhere may be in blocking mode; these calls do not wait all the same.
 constexpr int kReceiveFlags = MSG_DONTWAIT;
 constexpr int kSendFlags = MSG_DONTWAIT | MSG_NOSIGNAL;

@@ -1,8 +1,8 @@
 // Linux's forms of what kernels differ in: flags in the call that makes a descriptor, so that no
 // child process inherits one that was made a moment before its fork.
-#include "sys_kernel.h"
+#include "platform.h"
 
-#if ML_LINUX
+#ifdef ML_LINUX
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -10,6 +10,8 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include "sys_kernel.h"
 
 namespace multiloop::sys {
 

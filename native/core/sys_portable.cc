@@ -1,9 +1,9 @@
 // The forms for every POSIX system, of what kernels differ in. A descriptor is made first and gets
 // its flags then; a child process that is forked in between inherits it, which POSIX could not
 // prevent before 2024 (accept4 and pipe2 are of POSIX.1-2024).
-#include "sys_kernel.h"
+#include "platform.h"
 
-#if !ML_LINUX
+#ifndef ML_LINUX
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -14,6 +14,7 @@
 #include <climits>
 
 #include "check.h"
+#include "sys_kernel.h"
 
 namespace multiloop::sys {
 

@@ -16,7 +16,7 @@ constexpr std::size_t kDrainBytes = 1'024;
 constexpr int kDrainReadsMax = 128;
 
 constexpr WakerType kTypes[] = {
-#if ML_HAVE_EVENTFD
+#ifdef ML_HAVE_EVENTFD
     {"eventfd", Waker::Kind::kEventfd},
 #endif
     {"pipe", Waker::Kind::kPipe},

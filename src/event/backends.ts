@@ -31,6 +31,8 @@ export const BACKEND_NAMES: readonly BackendName[] = ALL.map((one) => one.name);
 const FEATURE_NAMES: readonly Feature[] = FEATURES.map(([, name]) => name);
 
 let reports: BackendReport[] | undefined;
+/** Of an addon that was built for tests: other kernels' backends, taken when asked for by name. */
+const emulated = new Set<string>();
 
 /** Preferred first. Probed once a process thread: kernels do not change under it. */
 export function backendReports(): BackendReport[] {
@@ -40,6 +42,7 @@ export function backendReports(): BackendReport[] {
 
 function probe(): BackendReport[] {
   const built = new Map(native.backends().map((row) => [row[0], row]));
+  for (const row of built.values()) if (row[3]) emulated.add(row[0]);
   return ALL.map(({ name, kernels }) => {
     const row = built.get(name);
     if (row === undefined)
@@ -100,6 +103,7 @@ export function chooseBackend(choice: BackendChoice): BackendReport {
 
 function refusal(report: BackendReport, choice: BackendChoice): string | undefined {
   if (!report.available) return report.reason;
+  if (choice.backend === undefined && emulated.has(report.name)) return 'emulated: by name only';
   if (choice.avoid?.includes(report.name)) return 'in options.avoid';
   const missing = choice.require?.filter((feature) => !report.features.includes(feature)) ?? [];
   if (missing.length > 0) return `lacks ${missing.join(', ')}`;

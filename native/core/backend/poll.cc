@@ -14,7 +14,7 @@ namespace multiloop {
 
 namespace {
 
-#if ML_HAVE_POLLRDHUP
+#ifdef ML_HAVE_POLLRDHUP
 constexpr short kHangup = POLLRDHUP;
 #else
 // Nobody can ask for CLOSED, since the feature is not claimed.
