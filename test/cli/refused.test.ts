@@ -64,7 +64,7 @@ test('an unknown backend: what there is, and why not the others', async () => {
 });
 
 test('a backend that is not available here: the reason', async () => {
-  const foreign = process.platform === 'linux' ? 'kqueue' : 'epoll';
+  const foreign = process.platform === 'linux' ? 'kqueue' : 'devpoll';
   const said = line(await run('serve', '--backend', `poll,${foreign}`), 2);
   assert.match(said, new RegExp(`^--backend: ${foreign} is not available: for .*; available here`));
 });

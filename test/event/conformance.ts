@@ -14,10 +14,12 @@ import {
   type BackendName,
   EventBase,
   type EventBaseOptions,
+  type Feature,
   type LoopResult,
   sys,
   type WakerName,
 } from '../../src/index.js';
+import { allBackends, nestable, wakersHere } from '../machine.js';
 import { assertNoneLeft, openDescriptors, PATIENCE_MS, within } from './support.js';
 
 export type Way = 'loopSync' | 'base drive' | 'libuv drive';
@@ -25,20 +27,15 @@ export type Way = 'loopSync' | 'base drive' | 'libuv drive';
 /** Set by test/run.mjs for the backends that run on an emulation of their kernel. */
 const asked = process.env.ML_TEST_BACKENDS?.split(',');
 
-export const backendsHere: readonly BackendName[] = EventBase.backends()
-  .filter((report) => report.available && (asked?.includes(report.name) ?? true))
-  .map((report) => report.name);
-
-/** The backends whose descriptor libuv can wait for. */
-export const nestable: readonly BackendName[] = ['epoll', 'kqueue', 'io_uring', 'evport'];
+export const backendsHere: readonly BackendName[] = allBackends.filter(
+  (name) => asked?.includes(name) ?? true,
+);
 
 export function waysOf(backend: BackendName): Way[] {
   return nestable.includes(backend)
     ? ['loopSync', 'base drive', 'libuv drive']
     : ['loopSync', 'base drive'];
 }
-
-export const wakersHere: readonly WakerName[] = ['eventfd', 'pipe'];
 
 /** What one test gets: bases of its backend and waker, a way to run them, and descriptors. */
 export class Trial {
@@ -115,6 +112,10 @@ export class Trial {
 export interface Limits {
   /** Only these backends; all of the machine by default. */
   backends?: readonly BackendName[];
+  /** Only backends with these features. */
+  has?: readonly Feature[];
+  /** Only backends without any of these. */
+  lacks?: readonly Feature[];
   ways?: readonly Way[];
 }
 
@@ -145,6 +146,9 @@ export function behaviour(
 function* cases(limits: Limits): Iterable<{ backend: BackendName; waker: WakerName; way: Way }> {
   for (const backend of backendsHere) {
     if (limits.backends !== undefined && !limits.backends.includes(backend)) continue;
+    const features = featuresOf(backend);
+    if (limits.has?.some((feature) => !features.includes(feature))) continue;
+    if (limits.lacks?.some((feature) => features.includes(feature))) continue;
     for (const waker of wakersHere) {
       for (const way of waysOf(backend)) {
         if (limits.ways !== undefined && !limits.ways.includes(way)) continue;
@@ -152,6 +156,10 @@ function* cases(limits: Limits): Iterable<{ backend: BackendName; waker: WakerNa
       }
     }
   }
+}
+
+function featuresOf(backend: BackendName): Feature[] {
+  return EventBase.backends().find(({ name }) => name === backend)?.features ?? [];
 }
 
 let opened = false;
