@@ -95,9 +95,9 @@ function addonSources() {
 }
 
 /**
- * Whether ML_PORTABLE asks for the addon without what only this machine's kernel has. The two builds
- * have one place, and one replaces the other: all threads and children of a process must load the
- * same, whatever their environment says by then.
+ * Whether ML_PORTABLE asks for the addon without what only this machine's kernel has. The two
+ * builds have one place, and one replaces the other: all threads of a process must load the same,
+ * whatever their environment says by then.
  */
 export function wantsPortable() {
   const value = process.env.ML_PORTABLE ?? '';
@@ -250,7 +250,8 @@ export async function compile({ clean = false } = {}) {
   const commands = canContinue && !clean ? ['configure', 'build'] : ['rebuild'];
   const args = [...gyp.slice(1), ...commands, '-j', 'max'];
   if (headers) args.push(`--nodedir=${headers}`);
-  if (wantsPortable()) args.push('--', '-Dportable=1');
+  // Not after a --, since what is there goes to make as well.
+  if (wantsPortable()) args.push('--portable=1');
 
   // binding.gyp asks `node` where things are, and it should be this one.
   const path = dirname(process.execPath) + delimiter + (process.env.PATH ?? '');
