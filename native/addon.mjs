@@ -106,7 +106,7 @@ export function wantsPortable() {
   return value === '1';
 }
 
-/** The headers that the addon is compiled against and that are not ours, and what is compiled. */
+/** The headers that the addon is compiled against and that are not ours. */
 function toolchain() {
   const { modules, uv } = process.versions;
   const require = createRequire(join(root, 'package.json'));
@@ -117,13 +117,13 @@ function toolchain() {
     // The compiler will say so.
   }
   const target = `${process.platform}-${process.arch}`;
-  const headers = `modules-${modules} uv-${uv.split('.')[0]} node-addon-api-${api}`;
-  return `${target} ${headers}${wantsPortable() ? ' portable' : ''}`;
+  return `${target} modules-${modules} uv-${uv.split('.')[0]} node-addon-api-${api}`;
 }
 
 function stateOfBuild() {
   return {
     toolchain: toolchain(),
+    portable: wantsPortable(),
     sources: fingerprint(addonSources()),
     output: fingerprint([relative(root, builtAddon)]),
   };
@@ -235,6 +235,15 @@ ${tail(output, 15)}
     pnpm approve-builds && pnpm rebuild multiloop`;
 }
 
+/** What node-gyp has made. Its own `rebuild` would remove what others keep in the folder as well. */
+function removeBuild() {
+  const build = join(root, 'build');
+  if (!fs.existsSync(build)) return;
+  const its = /^(Release|Debug|Makefile|binding\.Makefile|config\.gypi|.*\.target\.mk)$/;
+  for (const name of fs.readdirSync(build))
+    if (its.test(name)) fs.rmSync(join(build, name), { recursive: true });
+}
+
 /** Compiles the addon, only what has changed where that is safe, and proves that it loads. */
 export async function compile({ clean = false } = {}) {
   const gyp = findNodeGyp();
@@ -247,8 +256,9 @@ export async function compile({ clean = false } = {}) {
   const isKept = (file) => file in before.sources;
   const canContinue =
     stamp?.toolchain === before.toolchain && Object.keys(stamp.sources).every(isKept);
-  const commands = canContinue && !clean ? ['configure', 'build'] : ['rebuild'];
-  const args = [...gyp.slice(1), ...commands, '-j', 'max'];
+  // It does notice other flags, and so ML_PORTABLE.
+  if (!canContinue || clean) removeBuild();
+  const args = [...gyp.slice(1), 'configure', 'build', '-j', 'max'];
   if (headers) args.push(`--nodedir=${headers}`);
   // Not after a --, since what is there goes to make as well.
   if (wantsPortable()) args.push('--portable=1');
