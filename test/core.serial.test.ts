@@ -32,7 +32,8 @@ const isPortable = process.env.ML_PORTABLE === '1';
 const kernels = isPortable ? ['-DML_PORTABLE'] : ['-DML_EMULATE', '-Itest/emulation/include'];
 // A report needs files and lines; all that a debugger likes would take half as long again.
 const common = [...language, ...kernels, ...warnings, '-O1', '-g1'];
-const linker = ['-pthread'];
+const wraps = isPortable ? [] : ['-Wl,--wrap=close,--wrap=dup2,--wrap=dup3'];
+const linker = ['-pthread', ...wraps];
 
 interface Variant {
   name: string;

@@ -5,7 +5,6 @@ import { connect, createServer } from 'node:net';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { systemError } from '../src/errors.js';
-import { chooseWaker } from '../src/event/wakers.js';
 import { Ev, EventBase, type EventHandle, Listener, MultiloopError, sys } from '../src/index.js';
 import { native } from '../src/native.js';
 import { codeOf, openDescriptors, rejectionOf, thrownBy } from './event/support.js';
@@ -332,7 +331,7 @@ test('an error of multiloop has a name, a code and a cause', () => {
 
 test('sys.close refuses a descriptor that belongs to a connection', async () => {
   const base = new EventBase();
-  const inbox = native.inboxNew(8, chooseWaker() === 'pipe', 0);
+  const inbox = native.inboxNew(8, 'pipe', 0);
   assert.is(native.inboxAttach(base._id, inbox), 0);
   const listener = native.sockListen(0, '127.0.0.1', 0, 5, false, false, false) as number;
   const socket = connect(native.sockLocal(listener)?.port as number, '127.0.0.1');

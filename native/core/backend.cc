@@ -19,6 +19,10 @@ constexpr std::uint8_t kPollFeatures = kFeatureAnyFd;
 // then what it does not have. One guarded line for each.
 // clang-format off
 constexpr BackendType kTypes[] = {
+#ifdef ML_HAVE_KQUEUE
+    {"kqueue", kFeatureEdge | kFeatureConstant | kFeatureAnyFd | kFeatureEarlyClose, create_kqueue,
+     kEmulated},
+#endif
 #ifdef ML_HAVE_EPOLL
     {"epoll", kFeatureEdge | kFeatureConstant | kFeatureEarlyClose, create_epoll},
 #endif
