@@ -175,7 +175,7 @@ function findNodeGyp() {
   return onPath ? [onPath] : undefined;
 }
 
-function findOnPath(name) {
+export function findOnPath(name) {
   const folders = (process.env.PATH ?? '').split(delimiter);
   return folders
     .map((folder) => join(folder, name))
@@ -187,8 +187,9 @@ function findOnPath(name) {
 /**
  * Runs a command in a process group of its own and collects its output. If this process is told to
  * end, the whole group is, so that no compiler goes on writing behind the next set-up's back.
+ * Without `timeoutMs` it may take as long as it likes.
  */
-export function run(command, args, env = process.env) {
+export function run(command, args, env = process.env, timeoutMs = 0) {
   return new Promise((resolve) => {
     const stdio = ['ignore', 'pipe', 'pipe'];
     const child = spawn(command, args, { cwd: root, env, stdio, detached: true });
@@ -201,7 +202,10 @@ export function run(command, args, env = process.env) {
       process.exit(codes[signal]);
     };
     for (const signal of Object.keys(codes)) process.on(signal, stop);
+    const end = () => child.pid && process.kill(-child.pid, 'SIGKILL');
+    const timer = timeoutMs > 0 ? setTimeout(end, timeoutMs) : undefined;
     const done = (ok, note = '') => {
+      clearTimeout(timer);
       for (const signal of Object.keys(codes)) process.off(signal, stop);
       resolve({ ok, output: Buffer.concat(chunks).toString() + note });
     };
