@@ -27,7 +27,9 @@ constexpr BackendType kTypes[] = {
     {"epoll", kFeatureEdge | kFeatureConstant | kFeatureEarlyClose, create_epoll},
 #endif
     {"poll", kPollFeatures, create_poll},
+#ifdef ML_HAVE_SELECT
     {"select", kFeatureAnyFd, create_select},
+#endif
 };
 // clang-format on
 

@@ -1,14 +1,13 @@
 // What every POSIX system has in the same form (POSIX.1-2008).
-#include "sys.h"
+#ifndef _WIN32
 
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <unistd.h>
 
 #include <cerrno>
 
 #include "check.h"
+#include "sys.h"
 #include "sys_kernel.h"
 
 namespace multiloop::sys {
@@ -133,3 +132,5 @@ int listen(const ListenOptions& options, const char** failed) {
 }
 
 }  // namespace multiloop::sys
+
+#endif

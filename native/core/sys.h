@@ -3,18 +3,14 @@
 // non-blocking. Any thread may call them. Nothing else in the core but the backends reads errno.
 //
 // sys.cc has what POSIX has; what kernels differ in is declared in sys_kernel.h, with one file for
-// Linux and one for all others.
+// Linux and one for all others. Windows has a file of its own for all of it.
 #pragma once
-
-#include <sys/socket.h>
-#include <sys/uio.h>
 
 #include <cstddef>
 #include <cstdint>
 
 #include "clock.h"
-
-struct pollfd;
+#include "sockets.h"
 
 namespace multiloop::sys {
 

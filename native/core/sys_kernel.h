@@ -5,8 +5,6 @@
 // Both files also define sys::pipe, socket_pair, eventfd, accept, set_pipe_size and poll of sys.h.
 #pragma once
 
-#include <sys/socket.h>
-
 #include <cerrno>
 
 #include "platform.h"
@@ -14,6 +12,7 @@
 
 namespace multiloop::sys {
 
+#ifndef _WIN32
 // Runs `call` until it is not interrupted, and turns -1 into -errno.
 template <typename Call>
 auto retried(Call call) -> decltype(call()) {
@@ -27,6 +26,7 @@ auto retried(Call call) -> decltype(call()) {
 inline int set_option(int fd, int level, int name, int value) {
   return retried([=] { return ::setsockopt(fd, level, name, &value, sizeof value); });
 }
+#endif
 
 namespace kernel {
 

@@ -5,9 +5,6 @@
 #ifdef ML_LINUX
 
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 

@@ -3,11 +3,8 @@
 // prevent before 2024 (accept4 and pipe2 are of POSIX.1-2024).
 #include "platform.h"
 
-#ifndef ML_LINUX
+#if !defined(ML_LINUX) && !defined(_WIN32)
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
