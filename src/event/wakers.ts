@@ -45,10 +45,10 @@ export function chooseWaker(waker: WakerName | undefined, backend: BackendName):
   const chosen = asked.find(fits);
   if (chosen !== undefined) return chosen.name;
   const refusals = asked.map((report) => `${report.name} (${refusalOf(report, backend)})`);
-  const here = wakerReports().filter(fits);
+  const here = wakerReports().filter(fits).map(({ name }) => name);
   throw new MultiloopError(
     'ERR_WAKER_UNAVAILABLE',
-    `No usable waker: ${refusals.join('; ')}. Available for ${backend}: ${here.map(({ name }) => name).join(', ')}`,
+    `No usable waker: ${refusals.join('; ')}. Available for ${backend}: ${here.join(', ')}`,
   );
 }
 
