@@ -1,13 +1,12 @@
 // kqueue where it has to be emulated: nobody gets it who has not asked for it, its waker is its own,
 // and a group of loops serves over it. The behaviour of its events is the suite's (conformance.ts).
 
-import { once } from 'node:events';
-import { connect } from 'node:net';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EventBase, type EventBaseOptions, serve } from '../../src/index.js';
 import { native } from '../../src/native.js';
 import { testedBackends, wakersOf } from '../machine.js';
+import { ask, connect, workerFile } from '../runtime/clients.js';
 import { testWhere } from '../where.js';
 import { PATIENCE_MS, thrownBy, within } from './support.js';
 
@@ -48,20 +47,16 @@ testWhere(withoutEmulation, 'its waker is for it alone', () => {
 });
 
 testWhere(withoutEmulation, 'loops serve over it, woken by it', async () => {
-  const worker = new URL('../runtime/workers/report.js', import.meta.url);
   const group = await serve({
-    worker,
-    workerData: { greeting: 'hello' },
+    worker: workerFile('report'),
     loops: 3,
     backend: 'kqueue',
     waker: 'evfilt_user',
   });
   try {
-    const [{ port }] = group.addresses as { port: number }[];
     for (let i = 0; i < 9; i++) {
-      const socket = connect(port, '127.0.0.1');
-      const [data] = await within(PATIENCE_MS, once(socket, 'data'), 'the answer');
-      const who = JSON.parse(String(data));
+      const socket = await connect(group);
+      const who = JSON.parse(await within(PATIENCE_MS, ask(socket, 'who'), 'the answer'));
       assert.equal([who.backend, who.waker], ['kqueue', 'evfilt_user']);
       socket.destroy();
     }
