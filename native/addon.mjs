@@ -239,7 +239,7 @@ ${tail(output, 15)}
     pnpm approve-builds && pnpm rebuild multiloop`;
 }
 
-/** What node-gyp has made. Its own `rebuild` would remove what others keep in the folder as well. */
+/** What node-gyp has made. Its own `rebuild` would remove what others keep in the folder too. */
 function removeBuild() {
   const build = join(root, 'build');
   if (!fs.existsSync(build)) return;

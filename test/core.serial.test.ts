@@ -23,7 +23,7 @@ import * as assert from 'uvu/assert';
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const compiler = 'g++';
 const compileJobs = 2;
-const runSeconds = 60;
+const runSeconds = 150;
 const tailLines = 60;
 
 const warnings = ['-Wall', '-Wextra', '-Wshadow', '-Wconversion', '-Werror'];

@@ -18,6 +18,7 @@ export const imports = `
   import { EventBase } from '${source('event/event_base')}';
   import { sys } from '${source('event/sys')}';
   import { Listener } from '${source('stream/listener')}';
+  import { BufferEvent } from '${source('stream/kinds')}';
 `.replaceAll('\n', ' ');
 
 /** Runs a few lines as a process of their own, after `imports` if not `bare`. */
