@@ -56,6 +56,7 @@ const names = {
   'macos-arm64': ['macos-arm64'],
   'linux-arm64': ['linux-arm64'],
   windows: ['windows-x64'],
+  'windows-x64': ['windows-x64'],
 };
 
 const help = `Usage: npm run cross -- TARGET ...

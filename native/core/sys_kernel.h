@@ -2,7 +2,8 @@
 // and one that needs no more than POSIX.1-2008 (sys_portable.cc). ML_PORTABLE takes the second on
 // Linux too, so that a machine with Linux can test what runs elsewhere.
 //
-// Both files also define sys::pipe, socket_pair, eventfd, accept, set_pipe_size and poll of sys.h.
+// Both files also define sys::pipe, socket_pair, eventfd, accept, set_pipe_size and poll of sys.h,
+// and send_file of net.h.
 #pragma once
 
 #include <cerrno>

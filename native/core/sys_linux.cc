@@ -6,8 +6,10 @@
 
 #include <fcntl.h>
 #include <sys/eventfd.h>
+#include <sys/sendfile.h>
 #include <unistd.h>
 
+#include "net.h"
 #include "sys_kernel.h"
 
 namespace multiloop::sys {
@@ -40,6 +42,11 @@ int poll(pollfd* set, std::size_t count, Micros timeout) {
   const timespec limit{timeout / 1'000'000, (timeout % 1'000'000) * 1'000};
   const int ready = ::ppoll(set, count, timeout < 0 ? nullptr : &limit, nullptr);
   return ready < 0 ? -errno : ready;
+}
+
+long send_file(int to, int file, std::uint64_t position, std::size_t length) {
+  auto offset = static_cast<off_t>(position);
+  return retried([&] { return static_cast<long>(::sendfile(to, file, &offset, length)); });
 }
 
 namespace kernel {
