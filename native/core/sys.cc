@@ -95,11 +95,14 @@ int shutdown_write(int fd) {
 }
 
 int socket_error(int fd) {
-  int error = 0;
-  socklen_t length = sizeof error;
-  const int status =
-      retried([&] { return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length); });
-  return status < 0 ? status : -error;
+  const int error = get_option(fd, SOL_SOCKET, SO_ERROR);
+  return error < 0 ? error : -error;
+}
+
+int is_listening(int fd) { return get_option(fd, SOL_SOCKET, SO_ACCEPTCONN); }
+
+int open_nothing() {
+  return retried([] { return ::open("/", O_RDONLY | O_CLOEXEC | O_DIRECTORY); });
 }
 
 int no_delay(int fd) { return set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
@@ -129,6 +132,10 @@ int listen(const ListenOptions& options, const char** failed) {
   if (status == 0) return fd;
   close(fd);
   return status;
+}
+
+int listen_again(int fd, int backlog) {
+  return retried([=] { return ::listen(fd, backlog); });
 }
 
 }  // namespace multiloop::sys

@@ -9,25 +9,12 @@
 #include <cerrno>
 
 #include "platform.h"
+#ifndef _WIN32
+#include "retried.h"
+#endif
 #include "sys.h"
 
 namespace multiloop::sys {
-
-#ifndef _WIN32
-// Runs `call` until it is not interrupted, and turns -1 into -errno.
-template <typename Call>
-auto retried(Call call) -> decltype(call()) {
-  for (;;) {
-    const auto result = call();
-    if (result >= 0) return result;
-    if (errno != EINTR) return static_cast<decltype(call())>(-errno);
-  }
-}
-
-inline int set_option(int fd, int level, int name, int value) {
-  return retried([=] { return ::setsockopt(fd, level, name, &value, sizeof value); });
-}
-#endif
 
 namespace kernel {
 

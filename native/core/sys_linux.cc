@@ -57,7 +57,11 @@ int open_socket(int family, int type) {
 
 int share_port(int fd) { return set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1); }
 
-int defer_accept(int fd) { return set_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, 1); }
+// It saves a wake-up and changes nothing else, so a kernel without it is no failure.
+int defer_accept(int fd) {
+  const int status = set_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, 1);
+  return status == -ENOPROTOOPT ? 0 : status;
+}
 
 int set_keep_idle(int fd, int seconds) {
   return set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);

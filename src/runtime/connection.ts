@@ -6,14 +6,34 @@
 
 import type { Bytes, EvBuffer } from '../buffer/ev_buffer.js';
 import type { Slab } from '../buffer/slab.js';
+import { MultiloopError } from '../errors.js';
 import { Ev } from '../event/ev.js';
 import { native } from '../native.js';
 import { type Address, toAddress } from '../stream/address.js';
 import { type BevEvent, OUTPUT_HIGH_WATERMARK } from '../stream/bev_options.js';
 import { Hold } from '../stream/hold.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
+import { RateLimit } from '../stream/rate_limit.js';
 import { SocketStream } from '../stream/socket_stream.js';
+import { checkBytes, checkInteger } from '../validate.js';
+import { decodeBaggage, encodeBaggage } from './baggage.js';
 import type { LoopContext, LoopWorker } from './worker.js';
+
+const FD_BITS = 20;
+/** The descriptor in a connection's id (native/core/ledger.h). */
+export const fdOf = (id: number): number => id % 2 ** FD_BITS;
+
+/** With more output than this a connection writes first and moves then. */
+const MOVE_OUTPUT_MAX = 256 * 1024;
+
+interface Departure {
+  loop: number;
+  /** To the loop of the next generation that has this one's number. */
+  evicted: boolean;
+  done: Promise<void>;
+  resolve(): void;
+  reject(error: Error): void;
+}
 
 /** A chunk of more bytes gets memory of its own instead of a part of Node's pool. */
 const POOLED_CHUNK_MAX = 2_048;
@@ -24,9 +44,16 @@ export interface ConnectionHost {
   readonly worker: LoopWorker;
   readonly listeners: ReadonlyMap<number, ListenOptions>;
   readonly counters: LoopCounters;
+  /** Of every connection, by descriptor: whether it is at a boundary. Undefined: none is. */
+  readonly boundaries: Uint8Array | undefined;
+  readonly checkpointMax: number;
   closed(conn: Connection): void;
+  /** Gives the connection to another loop: 0, or why not. */
+  send(conn: Connection, loop: number, bytes: Uint8Array): Delivered;
   hookFailed(conn: Connection, error: unknown): void;
 }
+
+export type Delivered = 'ok' | 'full' | 'gone' | 'no such loop';
 
 /** Counted by the loop, read by any thread. */
 export interface LoopCounters {
@@ -45,6 +72,8 @@ export class Connection<State = unknown> extends SocketStream {
   #holds = 0;
   #needDrain = false;
   #whenIdle: (() => void) | undefined = undefined;
+  #moving: Departure | undefined = undefined;
+  #left = false;
 
   /** @internal */
   constructor(host: ConnectionHost, id: number, fd: number) {
@@ -67,6 +96,8 @@ export class Connection<State = unknown> extends SocketStream {
 
   /** As BufferEvent.write(); after false the `writable` hook follows. */
   override write(data: Bytes | EvBuffer): boolean {
+    this.#here();
+    this.#offBoundary();
     if (super.write(data)) return true;
     this.#needDrain = !this.closed;
     return false;
@@ -74,10 +105,106 @@ export class Connection<State = unknown> extends SocketStream {
 
   /** Stops reading; the kernel's buffer fills and the peer has to wait. */
   pause(): void {
+    this.#here();
     this._holdReading(Hold.PAUSED);
   }
   resume(): void {
+    this.#here();
     this._releaseReading(Hold.PAUSED);
+  }
+  override end(data?: Bytes): void {
+    this.#here();
+    super.end(data);
+  }
+
+  /**
+   * Gives the connection to another loop, with its unread input, unsent output and state: when no
+   * hook of it is running or waiting, and not before its output is below 256 KiB. Resolves when it
+   * has left; it is served there in any case from then on, or by a third loop if that one dies.
+   * This object then answers ERR_CONNECTION_MOVED. Rejects with ERR_NOT_MOVABLE if it was closed
+   * meanwhile or its state cannot be packed, ERR_LOOP_GONE or ERR_INBOX_FULL; it stays here then.
+   */
+  move(loop: number): Promise<void> {
+    this.#here();
+    checkInteger('loop', loop, 0, 2 ** 16);
+    if (this.closed) return Promise.reject(this.#notMovable('it is closed'));
+    if (loop === this.loop.id && this.#moving === undefined) return Promise.resolve();
+    if (this.#moving !== undefined) {
+      // The last word counts; who asked before is served by it too.
+      this.#moving.loop = loop;
+      return this.#moving.done;
+    }
+    return this.#startMoving(loop, false);
+  }
+
+  /** @internal At its next boundary it goes to the next generation's loop of this number. */
+  _evict(): Promise<void> {
+    if (this.#moving !== undefined) return this.#moving.done;
+    return this.#startMoving(this.loop.id, true);
+  }
+  /** @internal */
+  _stopEvicting(): void {
+    const moving = this.#moving;
+    this.#moving = undefined;
+    moving?.reject(this.#notMovable('it reached no boundary in time'));
+  }
+
+  #startMoving(loop: number, evicted: boolean): Promise<void> {
+    const moving = { loop, evicted } as Departure;
+    moving.done = new Promise<void>((resolve, reject) => {
+      moving.resolve = resolve;
+      moving.reject = reject;
+    });
+    // Who does not wait for it does not want the thread to end for it.
+    moving.done.catch(() => undefined);
+    this.#moving = moving;
+    // On the way to a boundary it may need what is still to come.
+    if (!evicted) this._holdReading(Hold.MOVING);
+    // Not below a hook of its own, which may go on to use the connection.
+    queueMicrotask(() => this.#depart());
+    return moving.done;
+  }
+
+  /**
+   * The connection is in the middle of something that is not to be seen in its buffers: it is not
+   * moved and, if the thread dies, not rescued, until what this answers is disposed of.
+   */
+  hold(): Disposable {
+    this.#here();
+    this.#offBoundary();
+    this.#holds++;
+    let held = true;
+    return {
+      [Symbol.dispose]: () => {
+        if (!held) return;
+        held = false;
+        this.#holds--;
+        this.#becameIdle();
+      },
+    };
+  }
+
+  /**
+   * Keeps a few bytes outside this thread, which `rescue` is given on the loop that adopts the
+   * connection if this one dies. Replaces the last; ERR_CHECKPOINT_TOO_LARGE past checkpointMax.
+   */
+  checkpoint(bytes: Uint8Array): void {
+    this.#here();
+    const { checkpointMax } = this.#host;
+    const { length } = checkBytes('bytes', bytes);
+    if (length > checkpointMax)
+      throw new MultiloopError(
+        'ERR_CHECKPOINT_TOO_LARGE',
+        `A checkpoint of ${length} bytes is more than checkpointMax, ${checkpointMax} bytes`,
+      );
+    native.ledgerCheckpoint(this.base._id, this.id, bytes);
+  }
+
+  /** Not at a boundary: it is held or about to move, a hook's promise is open, or a buffer is not empty. */
+  get busy(): boolean {
+    return (
+      this.#moving !== undefined || this.#holds > 0 || this.inputLength > 0 || this.outputLength > 0
+    );
   }
 
   // ── for the loop ──
@@ -88,6 +215,7 @@ export class Connection<State = unknown> extends SocketStream {
       const { open } = this.#host.worker;
       if (open !== undefined) this.#call(open, undefined);
       this.enable(Ev.READ);
+      this.#boundary();
     });
   }
 
@@ -102,9 +230,161 @@ export class Connection<State = unknown> extends SocketStream {
     this.#whenIdle = () => this.close();
   }
 
+  // ── moving ──
+
+  #here(): void {
+    if (this.#left)
+      throw new MultiloopError(
+        'ERR_CONNECTION_MOVED',
+        `Connection ${this.id} has moved to another loop; use the object that its worker has`,
+      );
+  }
+
+  #depart(): void {
+    const moving = this.#moving;
+    if (moving === undefined) return;
+    if (this.closed) {
+      this.#moving = undefined;
+      moving.reject(this.#notMovable('it was closed'));
+      return;
+    }
+    if (this.#holds > 0 || this.outputLength > MOVE_OUTPUT_MAX) return;
+    if (moving.evicted && this.inputLength + this.outputLength > 0) return;
+    this.#moving = undefined;
+    if (moving.loop === this.loop.id && !moving.evicted) {
+      this._releaseReading(Hold.MOVING);
+      moving.resolve();
+      return;
+    }
+    try {
+      this.#send(moving.loop);
+    } catch (error) {
+      this._stay();
+      this._releaseReading(Hold.MOVING);
+      moving.reject(error as Error);
+      return;
+    }
+    const { left } = this.#host.worker;
+    try {
+      left?.call(this.#host.worker, this as Connection);
+    } catch (error) {
+      this.#host.hookFailed(this as Connection, error);
+    }
+    moving.resolve();
+  }
+
+  /** Throws why it stays. */
+  #send(loop: number): void {
+    const bytes = this.#pack();
+    this._unhook();
+    this.#offBoundary();
+    const delivered = this.#host.send(this as Connection, loop, bytes);
+    if (delivered === 'ok') {
+      this.#left = true;
+      this._leave();
+      return;
+    }
+    if (delivered === 'full')
+      throw new MultiloopError('ERR_INBOX_FULL', `The inbox of loop ${loop} is full`);
+    throw new MultiloopError(
+      'ERR_LOOP_GONE',
+      `There is no loop ${loop} to move to${delivered === 'gone' ? ': it died' : ''}`,
+    );
+  }
+
+  #pack(): Buffer {
+    const { pack } = this.#host.worker;
+    const { rateLimit: limit, inputLength, outputLength } = this;
+    try {
+      return encodeBaggage({
+        packed: pack === undefined ? this.state : pack.call(this.#host.worker, this as Connection),
+        byPack: pack !== undefined,
+        input: inputLength === 0 ? undefined : this.input.copyOut(inputLength),
+        output: outputLength === 0 ? undefined : this.output.copyOut(outputLength),
+        enabled: this.enabled,
+        flags: this._state,
+        settings: { ...this._settings },
+        limit: limit === undefined ? undefined : { ...limit },
+        read: this.bytesRead,
+        written: this.bytesWritten,
+        paused: (this._readHeld & Hold.PAUSED) !== 0,
+        needDrain: this.#needDrain,
+      });
+    } catch (cause) {
+      const said = cause instanceof Error ? cause.message : String(cause);
+      throw this.#notMovable(`its state could not be packed: ${said}`, cause);
+    }
+  }
+
+  #notMovable(why: string, cause?: unknown): MultiloopError {
+    const message = `Connection ${this.id} cannot move: ${why}`;
+    return new MultiloopError('ERR_NOT_MOVABLE', message, { cause });
+  }
+
+  /** @internal It comes from another loop. */
+  _arrive(bytes: Buffer): void {
+    const baggage = decodeBaggage(bytes);
+    if ('checkpoint' in baggage) {
+      this.#rescue(baggage.checkpoint);
+      return;
+    }
+    this._settings = baggage.settings;
+    this._state = baggage.flags;
+    this.bytesRead = baggage.read;
+    this.bytesWritten = baggage.written;
+    this.#needDrain = baggage.needDrain;
+    if (baggage.limit !== undefined) this.setRateLimit(new RateLimit(baggage.limit));
+    if (baggage.paused) this._holdReading(Hold.PAUSED);
+    if (baggage.input !== undefined) this.input._add(baggage.input);
+    this.disable(Ev.WRITE);
+    if (baggage.output !== undefined) this.output._add(baggage.output);
+    this.base._runIn(this._reader, () => {
+      const { worker } = this.#host;
+      if (worker.unpack === undefined) this.state = baggage.packed as State;
+      else this.#call((conn) => worker.unpack?.(conn, baggage.packed), undefined);
+      if (this.closed) return;
+      if (baggage.input !== undefined) this.trigger(Ev.READ);
+      this.enable(baggage.enabled);
+      if (this.#needDrain && this.outputLength === 0) this._tellLater(Ev.WRITE);
+      this.#boundary();
+    });
+  }
+
+  /** Its loop's thread died while it was at a boundary. */
+  #rescue(checkpoint: Uint8Array | undefined): void {
+    this.base._runIn(this._reader, () => {
+      const { rescue } = this.#host.worker;
+      // The worker here is another generation's, which has no such hook.
+      if (rescue === undefined) this.destroy(new Error('its loop died'));
+      else this.#call((conn) => rescue.call(this.#host.worker, conn as Connection, checkpoint), 0);
+      this.enable(Ev.READ);
+      this.#boundary();
+    });
+  }
+
+  // ── boundaries ──
+
+  #offBoundary(): void {
+    const { boundaries } = this.#host;
+    if (boundaries !== undefined) boundaries[fdOf(this.id)] = 0;
+  }
+  /** After whatever may have brought it to one. */
+  #boundary(): void {
+    const { boundaries } = this.#host;
+    if (boundaries === undefined) return;
+    const over = this.closed || this.ended || this._peerEnded;
+    boundaries[fdOf(this.id)] = over || this.busy ? 0 : 1;
+  }
+  /** @internal */
+  override _flushNow(): void {
+    super._flushNow();
+    this.#boundary();
+  }
+
   // ── what its stream finds out ──
 
   protected override _came(slab: Slab, count: number): void {
+    this.#offBoundary();
     this.#host.counters.addRead(count);
     const { data } = this.#host.worker;
     if (data === undefined) {
@@ -117,6 +397,7 @@ export class Connection<State = unknown> extends SocketStream {
       count <= POOLED_CHUNK_MAX ? Buffer.allocUnsafe(count) : Buffer.allocUnsafeSlow(count);
     chunk.set(slab.bytes.subarray(slab.used, slab.used + count));
     this.#call(data, chunk);
+    if (!this._flushQueued) this.#boundary();
   }
 
   protected override _sent(count: number): void {
@@ -165,6 +446,7 @@ export class Connection<State = unknown> extends SocketStream {
   }
 
   protected override _closeFd(_fd: number, reset: boolean): void {
+    this.#offBoundary();
     native.ledgerClose(this.base._id, this.id, reset);
   }
 
@@ -175,6 +457,7 @@ export class Connection<State = unknown> extends SocketStream {
   /** @internal */
   override _tellClosed(error: Error | undefined): void {
     this.#host.closed(this as Connection);
+    this.#depart();
     super._tellClosed(error);
     const { close } = this.#host.worker;
     if (close === undefined) return;
@@ -191,6 +474,8 @@ export class Connection<State = unknown> extends SocketStream {
     return this.#holds === 0 && this.outputLength === 0;
   }
   #becameIdle(): void {
+    this.#boundary();
+    if (this.#moving !== undefined) this.#depart();
     if (this.#whenIdle === undefined || !this.#idle()) return;
     const whenIdle = this.#whenIdle;
     this.#whenIdle = undefined;
@@ -212,6 +497,7 @@ export class Connection<State = unknown> extends SocketStream {
 
   /** No further data while a hook's promise is open. */
   #wait(promise: Promise<void>): void {
+    this.#offBoundary();
     this.#holds++;
     this._holdReading(Hold.HOOK);
     const settled = () => {

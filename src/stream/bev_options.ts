@@ -27,6 +27,16 @@ export interface BevEvent {
 
 export type FlushMode = 'normal' | 'flush' | 'finished';
 
+/** A filter's handlers have this besides: what it is on was closed by somebody else. */
+export const CLOSED = Symbol('multiloop.closed');
+export interface HandlersAbove extends BevHandlers {
+  [CLOSED]?(): void;
+}
+
+export function tellAbove(handlers: HandlersAbove): void {
+  handlers[CLOSED]?.();
+}
+
 export interface BevOptions {
   handlers?: BevHandlers;
   /** Every callback waits for the next pass, and several reasons for one are one call. */

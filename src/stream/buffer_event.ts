@@ -22,10 +22,12 @@ import {
   checkOrder,
   defaultSettings,
   type Settings,
+  tellAbove,
 } from './bev_options.js';
 import { Hold } from './hold.js';
 import { Notices } from './notices.js';
-import { RateLimit, StreamLimit } from './rate_limit.js';
+import type { RateLimit } from './rate_limit.js';
+import { limitOf, type StreamLimit } from './stream_limit.js';
 
 /** Data of at least this size is not copied by write(). */
 const REFERENCE_BYTES = 4 * 1024;
@@ -264,13 +266,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
 
   /** Undefined for none. A filter has that of the stream under it; see also RateLimitGroup. */
   setRateLimit(limit: RateLimit | undefined): this {
-    if (limit !== undefined && !(limit instanceof RateLimit))
-      throw invalidType('limit', 'an instance of RateLimit', limit);
-    if (this._flags & Flag.CLOSED) return this;
-    if (limit === undefined && this._limit === undefined) return this;
-    this._limit ??= new StreamLimit(this);
-    this._limit.set(limit);
-    if (this._limit.useless) this._limit = undefined;
+    this._limit = limitOf(this, limit);
     return this;
   }
   get rateLimit(): RateLimit | undefined {
@@ -344,6 +340,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     return (this._flags & Flag.UNREFED) === 0;
   }
 
+  /** Of a socket, while it is connected. */
   get localAddress(): Address | undefined {
     return undefined;
   }
@@ -357,11 +354,9 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   get _name(): string {
     return 'The stream';
   }
-  /** @internal */
   get _peerEnded(): boolean {
     return (this._flags & Flag.PEER_ENDED) !== 0;
   }
-  /** @internal */
   get _endTold(): boolean {
     return (this._flags & Flag.ENDED) !== 0;
   }
@@ -369,11 +364,9 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   protected get _closesUnder(): boolean {
     return (this._flags & Flag.KEEPS) === 0;
   }
-  /** @internal */
+  /** @internal What a subclass does when one of these has changed. */
   protected _timeoutsChanged(): void {}
-  /** @internal */
   protected _priorityChanged(_value: number): void {}
-  /** @internal */
   protected _refChanged(): void {}
 
   /** @internal Whether bytes are wanted now. */
@@ -392,29 +385,24 @@ export abstract class BufferEvent implements Disposable, PassEnd {
       (this._flags & (Flag.CLOSED | Flag.ENDED)) === 0
     );
   }
-  /** @internal */
   _updateReading(): void {
     if (this._mayRead()) this._startReading(this._settings.readTimeout);
     else this._stopReading();
   }
-  /** @internal */
   _holdReading(why: number): void {
     if (this._readHeld & why) return;
     this._readHeld |= why;
     this._updateReading();
   }
-  /** @internal */
   _releaseReading(why: number): void {
     if (!(this._readHeld & why)) return;
     this._readHeld &= ~why;
     this._updateReading();
   }
-  /** @internal */
   _holdWriting(why: number): void {
     this._writeHeld |= why;
     this._stopWriting();
   }
-  /** @internal */
   _releaseWriting(why: number): void {
     if (!(this._writeHeld & why)) return;
     this._writeHeld &= ~why;
@@ -432,18 +420,18 @@ export abstract class BufferEvent implements Disposable, PassEnd {
 
   // ── for subclasses: what leaves ──
 
-  /** @internal */
+  get _flushQueued(): boolean {
+    return (this._flags & Flag.FLUSH_QUEUED) !== 0;
+  }
   _queueFlush(): void {
     if (this._flags & Flag.FLUSH_QUEUED || !this._mayWrite()) return;
     if (this.base._atPassEnd(this)) this._flags |= Flag.FLUSH_QUEUED;
     else this._flushNow();
   }
-  /** @internal */
   passEnd(): void {
     this._flags &= ~Flag.FLUSH_QUEUED;
     this._flushNow();
   }
-  /** @internal */
   _flushNow(): void {
     if (!this._mayWrite()) return;
     if (this.outputLength > 0) this._flush();
@@ -545,11 +533,11 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   }
   /** @internal */
   _tellLater(what: EvMask): void {
-    if (!(this._flags & Flag.CLOSED)) this.#later.tell(what);
+    if (!(this._flags & Flag.CLOSED || this.base._closed)) this.#later.tell(what);
   }
   /** @internal */
   _eventLater(event: BevEvent): void {
-    if (!(this._flags & Flag.CLOSED)) this.#later.tellEvent(event);
+    if (!(this._flags & Flag.CLOSED || this.base._closed)) this.#later.tellEvent(event);
   }
 
   get #later(): Notices {
@@ -571,6 +559,25 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     if (error !== undefined) handlers.event?.call(handlers, this, { error });
   }
 
+  /** @internal It goes on elsewhere: nothing is written, closed or told any more. */
+  _leave(): void {
+    this._flags |= Flag.CLOSED;
+    this._limit?.leave();
+    this._limit = undefined;
+    this.#input?._discard();
+    this.#output?._discard();
+    this.handlers = NO_HANDLERS;
+    this.#notices?.free();
+    this.#notices = undefined;
+  }
+  /** @internal What of its state another stream would have to know. */
+  get _state(): number {
+    return this._flags & (Flag.DEFER | Flag.ENDING | Flag.ENDED | Flag.PEER_ENDED);
+  }
+  set _state(flags: number) {
+    this._flags |= flags;
+  }
+
   #shut(error: Error | undefined): void {
     this._flags |= Flag.CLOSED;
     this._enabled = 0;
@@ -582,6 +589,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     this.#input?._discard();
     this.#output?._discard();
     if (tell) return;
+    tellAbove(this.handlers);
     this.handlers = NO_HANDLERS;
     this.#notices?.free();
     this.#notices = undefined;
