@@ -3,6 +3,8 @@
     # A build under a sanitizer: node-gyp rebuild -- -Dsanitize=address (or undefined, or both with
     # a comma). It is loaded with LD_PRELOAD="$(gcc -print-file-name=libasan.so)" before node.
     'sanitize%': '',
+    # 1: without what only this machine's kernel has. ML_PORTABLE=1 npm run build sets it.
+    'portable%': 0,
   },
   'targets': [
     {
@@ -48,6 +50,9 @@
         ['OS=="linux"', {
           # dlsym lives in a library of its own before glibc 2.34.
           'libraries': ['-ldl', '-pthread'],
+        }],
+        ['portable==1', {
+          'defines': ['ML_PORTABLE'],
         }],
         ['sanitize!=""', {
           'cflags': ['-fsanitize=<(sanitize)', '-fno-omit-frame-pointer', '-g', '-O1'],

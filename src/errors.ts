@@ -7,6 +7,7 @@ import { getSystemErrorMap } from 'node:util';
 export type ErrorCode =
   | 'ERR_ADDON_LOAD'
   | 'ERR_BACKEND_UNAVAILABLE'
+  | 'ERR_WAKER_UNAVAILABLE'
   | 'ERR_BASE_CLOSED'
   | 'ERR_EVENT_FREED'
   | 'ERR_LOOP_REENTERED'

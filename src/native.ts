@@ -3,7 +3,7 @@
 
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { MultiloopError } from './errors.js';
 
@@ -26,7 +26,7 @@ export interface Native {
     page: ArrayBuffer,
     scratch: ArrayBuffer,
     memory: object,
-    pipe: boolean,
+    waker: string,
   ): number;
   baseClose(base: number): void;
   baseRun(base: number, preferBase: boolean, dispatcher: () => void, resource: object): number;
@@ -53,7 +53,9 @@ export interface Native {
   eventPending(base: number, event: number): number;
   eventRemaining(base: number, event: number): number;
   fdForget(base: number, fd: number): void;
-  backends(): [name: string, features: number, status: number][];
+  backends(): [name: string, features: number, status: number, emulated: boolean][];
+  wakers(): [name: string, status: number, backend: string][];
+  portable(): boolean;
   layout(): Record<string, number>;
   sysRead(fd: number, into: Uint8Array, offset: number, length: number): number;
   sysWrite(fd: number, from: Uint8Array, offset: number, length: number): number;
@@ -134,7 +136,7 @@ export interface Native {
   ): number | [errno: number, syscall: string];
   sockType(fd: number): number;
   sockResetOnClose(fd: number): number;
-  inboxNew(capacity: number, pipe: boolean, parent: number): number;
+  inboxNew(capacity: number, waker: string, parent: number): number;
   inboxFree(inbox: number): void;
   inboxAttach(base: number, inbox: number): number;
   inboxDetach(base: number): void;
@@ -171,7 +173,10 @@ function isMusl(): boolean {
   return report?.header?.glibcVersionRuntime === undefined;
 }
 
+/** MULTILOOP_ADDON is the path of another binary, in place of those: for tests and packagers. */
 function candidates(): string[] {
+  const instead = process.env.MULTILOOP_ADDON;
+  if (instead !== undefined) return [resolve(instead)];
   const platform = `${process.platform}-${process.arch}${isMusl() ? '-musl' : ''}`;
   return [
     join(root, 'build', 'Release', 'multiloop.node'),

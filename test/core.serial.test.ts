@@ -1,6 +1,8 @@
 // The core without Node: test/core/*.cc and native/core are compiled to one program, plain, under
 // ASan with UBSan, and under TSan, and each is run. Objects are kept in build/core-tests, so that
-// only what has changed is compiled again.
+// only what has changed is compiled again. The interfaces of other kernels are those of
+// test/emulation, so the backends on them are tested like the others. ML_PORTABLE=1 tests the
+// portable core in their place.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -21,14 +23,19 @@ import * as assert from 'uvu/assert';
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const compiler = 'g++';
 const compileJobs = 2;
-const runSeconds = 60;
+const runSeconds = 150;
 const tailLines = 60;
 
 const warnings = ['-Wall', '-Wextra', '-Wshadow', '-Wconversion', '-Werror'];
 const language = ['-std=c++20', '-fno-exceptions', '-fno-rtti', '-pthread'];
+const isPortable = process.env.ML_PORTABLE === '1';
+const kernels = isPortable ? ['-DML_PORTABLE'] : ['-DML_EMULATE', '-Itest/emulation/include'];
+/** The tests of other kernels' interfaces. */
+const emulated = /^(kqueue|evport|devpoll)\w*_test\.cc$|_emulation_test\.cc$/;
 // A report needs files and lines; all that a debugger likes would take half as long again.
-const common = [...language, ...warnings, '-O1', '-g1'];
-const linker = ['-pthread'];
+const common = [...language, ...kernels, ...warnings, '-O1', '-g1'];
+const wraps = isPortable ? [] : ['-Wl,--wrap=close,--wrap=dup2,--wrap=dup3'];
+const linker = ['-pthread', ...wraps];
 
 interface Variant {
   name: string;
@@ -36,7 +43,7 @@ interface Variant {
   env: Record<string, string>;
 }
 
-const variants: Variant[] = [
+const all: Variant[] = [
   { name: 'plain', flags: [], env: {} },
   {
     name: 'address-undefined',
@@ -54,6 +61,8 @@ const variants: Variant[] = [
     env: { TSAN_OPTIONS: 'halt_on_error=1' },
   },
 ];
+// What threads share is the same in both.
+const variants = isPortable ? all.filter(({ name }) => name !== 'thread') : all;
 
 // ── processes ───────────────────────────────────────────────────────────────────────────────────
 
@@ -106,14 +115,16 @@ const tail = (text: string) => text.trimEnd().split('\n').slice(-tailLines).join
 
 function sources(): string[] {
   const folders = ['test/core', 'native/core', 'native/core/backend'];
+  if (!isPortable) folders.push('test/emulation');
   return folders.flatMap((folder) =>
     readdirSync(join(root, folder))
-      .filter((name) => name.endsWith('.cc'))
+      .filter((name) => name.endsWith('.cc') && !(isPortable && emulated.test(name)))
       .map((name) => `${folder}/${name}`),
   );
 }
 
-const folderOf = (variant: Variant) => join(root, 'build/core-tests', variant.name);
+const folderOf = (variant: Variant) =>
+  join(root, 'build/core-tests', `${isPortable ? 'portable-' : ''}${variant.name}`);
 
 /** Identifies an object: the command that makes it and the contents of all it was made from. */
 function keyOf(command: string[], dependencies: string[]): string {

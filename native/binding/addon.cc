@@ -54,6 +54,8 @@ constexpr Export kExports[] = {
     {"eventRemaining", event_remaining},
     {"fdForget", fd_forget},
     {"backends", backends},
+    {"wakers", wakers},
+    {"portable", portable},
     {"layout", layout},
     {"sysRead", sys_read},
     {"sysWrite", sys_write},

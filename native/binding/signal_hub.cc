@@ -1,6 +1,5 @@
 #include "signal_hub.h"
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <uv.h>
 
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "../core/check.h"
+#include "../core/sys.h"
 
 namespace multiloop {
 
@@ -70,7 +70,7 @@ class SignalHub final : public SignalSource {
       wake_.data = turn_end_.data = this;
       // libuv's handler drops what its pipe has no room for; 64 KiB are 4,096 signals. The kernel
       // may refuse, and then it is those.
-      static_cast<void>(fcntl(loop_.signal_pipefd[1], F_SETPIPE_SZ, kSignalPipeBytes));
+      sys::set_pipe_size(loop_.signal_pipefd[1], kSignalPipeBytes);
       opened_ = true;
     }
     // No signal is handled on the hub's thread: it inherits the mask in which all are blocked.

@@ -3,7 +3,6 @@
 #include <arpa/inet.h>
 #include <net/if.h>
 #include <netinet/in.h>
-#include <sys/un.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -28,15 +27,9 @@ napi_value js_address(napi_env env, const sys::SockAddr& address) {
   char text[INET6_ADDRSTRLEN + IF_NAMESIZE + 1] = "";
   napi_create_object(env, &out);
   if (address.storage.ss_family == AF_UNIX) {
-    const auto* name = reinterpret_cast<const sockaddr_un*>(&address.storage);
-    const std::size_t header = offsetof(sockaddr_un, sun_path);
-    if (address.length <= header) return js_undefined(env);
-    std::size_t length = address.length - header;
-    const bool abstract_name = name->sun_path[0] == '\0';
-    if (!abstract_name) length = strnlen(name->sun_path, length);
-    char path[sizeof name->sun_path];
-    std::memcpy(path, name->sun_path, length);
-    if (abstract_name) path[0] = '@';
+    char path[sys::kUnixPathMax];
+    const std::size_t length = sys::unix_path(address, path);
+    if (length == 0) return js_undefined(env);
     napi_value value = nullptr;
     napi_create_string_utf8(env, path, length, &value);
     set(env, out, "path", value);

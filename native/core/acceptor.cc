@@ -1,6 +1,6 @@
-#include "acceptor.h"
+#ifndef _WIN32
 
-#include <netinet/in.h>
+#include "acceptor.h"
 
 #include <cerrno>
 
@@ -107,3 +107,5 @@ Adopted adopt(int fd, int backlog, int* status, const char** failed) {
 }
 
 }  // namespace multiloop::acceptor
+
+#endif

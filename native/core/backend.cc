@@ -2,16 +2,36 @@
 
 #include <cstring>
 
+#include "platform.h"
+
 namespace multiloop {
 
 namespace {
 
-// libevent's order of preference (event.c, eventops).
+// poll(2) of POSIX cannot tell an end of stream from data.
+#ifdef ML_HAVE_POLLRDHUP
+constexpr std::uint8_t kPollFeatures = kFeatureAnyFd | kFeatureEarlyClose;
+#else
+constexpr std::uint8_t kPollFeatures = kFeatureAnyFd;
+#endif
+
+// libevent's order of preference (event.c, eventops): evport, kqueue, epoll, devpoll, poll, select;
+// then what it does not have. One guarded line for each.
+// clang-format off
 constexpr BackendType kTypes[] = {
+#ifdef ML_HAVE_KQUEUE
+    {"kqueue", kFeatureEdge | kFeatureConstant | kFeatureAnyFd | kFeatureEarlyClose, create_kqueue,
+     kEmulated},
+#endif
+#ifdef ML_HAVE_EPOLL
     {"epoll", kFeatureEdge | kFeatureConstant | kFeatureEarlyClose, create_epoll},
-    {"poll", kFeatureAnyFd | kFeatureEarlyClose, create_poll},
+#endif
+    {"poll", kPollFeatures, create_poll},
+#ifdef ML_HAVE_SELECT
     {"select", kFeatureAnyFd, create_select},
+#endif
 };
+// clang-format on
 
 }  // namespace
 

@@ -9,6 +9,7 @@
 
 #include "clock.h"
 #include "mask.h"
+#include "waker.h"
 
 namespace multiloop {
 
@@ -37,11 +38,24 @@ class Backend {
   // the descriptor was closed or duplicated meanwhile: the backend repairs that.
   [[nodiscard]] virtual int change(int fd, Mask before, Mask after) = 0;
 
+  // As change(), where the number certainly is the file that the kernel was told of, or was before.
+  // It may be told together with the coming wait, or by flush(), and is answered 0 then; what the
+  // kernel refuses is out of its set, and take_refused() names it, each once, or answers -1.
+  [[nodiscard]] virtual int change_later(int fd, Mask before, Mask after) {
+    return change(fd, before, after);
+  }
+  virtual void flush() {}
+  [[nodiscard]] virtual int take_refused() { return -1; }
+
   // Waits for at most `timeout` (kForever: no limit) and fills `out`; answers how many, 0 on a
   // timeout or an interruption, or -errno. What did not fit is reported by the next call.
   [[nodiscard]] virtual int wait(Micros timeout, std::span<Ready> out) = 0;
 
-  // A descriptor that is readable exactly when wait(0) would answer more than 0, or -1.
+  // What ends a wait from any thread without a descriptor; or null, if that takes one here.
+  [[nodiscard]] virtual std::shared_ptr<const WakeTarget> wake_target() { return nullptr; }
+
+  // A descriptor that is readable exactly when wait(0) would answer more than 0, or was woken; or
+  // -1. Changes that wait to be told do not count.
   [[nodiscard]] virtual int pollable_fd() const { return -1; }
   // How often that number has become another file: whoever waits for it registers it anew.
   [[nodiscard]] virtual std::uint32_t renewals() const { return 0; }
@@ -52,14 +66,21 @@ struct BackendType {
   std::uint8_t features;
   // Creates one, or answers null with -errno in `error`.
   std::unique_ptr<Backend> (*create)(int* error);
+  // Another kernel's (platform.h, ML_EMULATE): never chosen, only asked for by name.
+  bool emulated = false;
 };
 
 // Every backend of this build, preferred first.
 std::span<const BackendType> backend_types();
 const BackendType* find_backend(const char* name);
 
+// Which of them there are is up to platform.h.
+std::unique_ptr<Backend> create_evport(int* error);
+std::unique_ptr<Backend> create_kqueue(int* error);
 std::unique_ptr<Backend> create_epoll(int* error);
+std::unique_ptr<Backend> create_devpoll(int* error);
 std::unique_ptr<Backend> create_poll(int* error);
 std::unique_ptr<Backend> create_select(int* error);
+std::unique_ptr<Backend> create_io_uring(int* error);
 
 }  // namespace multiloop

@@ -50,8 +50,8 @@ struct EventCounts {
 };
 
 struct BaseOptions {
-  Waker::Kind waker = Waker::Kind::kEventfd;  // of its signals
-  SignalSource* signals = nullptr;            // without one, signals are refused with -ENOTSUP
+  Waker::Kind waker = Waker::preferred();  // of its signals
+  SignalSource* signals = nullptr;         // without one, signals are refused with -ENOTSUP
 };
 
 class Base {
@@ -182,6 +182,10 @@ class Base {
   void unwatch(int fd);
   Mask waker_mask(const Waker& waker) const;
 
+  int listen(Waker* waker, Special special);
+  void stop_listening(const Waker& waker);
+
+  void note_changes();
   bool told_all() const { return ready_at_ == ready_count_; }
   void wait(Micros timeout, std::uint32_t* found);
   void count_turn(Micros end);

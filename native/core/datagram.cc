@@ -1,13 +1,13 @@
-#include "datagram.h"
+#ifndef _WIN32
 
-#include <netinet/in.h>
+#include "datagram.h"
 
 #include <cerrno>
 #include <cstring>
 
 #include "check.h"
 #include "net.h"
-#include "retried.h"
+#include "sys_kernel.h"
 
 namespace multiloop::datagram {
 
@@ -20,7 +20,7 @@ int set_up(int fd, const Open& options, const char** failed) {
   int status = 0;
   *failed = "setsockopt";
   if (options.reuse_address) status = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-  if (status == 0 && options.reuse_port) status = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+  if (status == 0 && options.reuse_port) status = sys::kernel::share_port(fd);
   if (status == 0 && options.family == AF_INET6 && options.ipv6_only >= 0)
     status = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, options.ipv6_only);
   if (status != 0) return status;
@@ -67,8 +67,7 @@ void received(Message* message, const msghdr& header, std::size_t length) {
 
 int open(const Open& options, const char** failed) {
   *failed = "socket";
-  const int fd = retried(
-      [&] { return ::socket(options.family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); });
+  const int fd = sys::kernel::open_socket(options.family, SOCK_DGRAM);
   if (fd < 0) return fd;
   const int status = set_up(fd, options, failed);
   if (status == 0) return fd;
@@ -127,7 +126,8 @@ int receive_each(int fd, Message* messages, int count) {
     msghdr header;
     iovec vector;
     fill(&header, &vector, messages[i], messages[i].capacity);
-    const ssize_t length = retried([&] { return ::recvmsg(fd, &header, MSG_DONTWAIT); });
+    const ssize_t length =
+        retried([&] { return ::recvmsg(fd, &header, sys::kernel::kReceiveFlags); });
     // The kernel tells a pending error before it gives out messages, so it nearly always comes
     // first. recvmmsg keeps one that comes between two messages; here it is lost.
     if (length < 0) return i > 0 ? i : static_cast<int>(length);
@@ -142,14 +142,13 @@ int send_each(int fd, const Message* messages, int count) {
     msghdr header;
     iovec vector;
     fill(&header, &vector, messages[i], messages[i].length);
-    const ssize_t status =
-        retried([&] { return ::sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL); });
+    const ssize_t status = retried([&] { return ::sendmsg(fd, &header, sys::kernel::kSendFlags); });
     if (status < 0) return i > 0 ? i : static_cast<int>(status);
   }
   return count;
 }
 
-#ifdef ML_HAVE_MMSG
+#ifdef ML_LINUX
 
 int receive(int fd, Message* messages, int count) {
   ML_CHECK(count > 0 && count <= kBatchMax);
@@ -157,8 +156,10 @@ int receive(int fd, Message* messages, int count) {
   iovec vectors[kBatchMax];
   for (int i = 0; i < count; ++i)
     fill(&headers[i].msg_hdr, &vectors[i], messages[i], messages[i].capacity);
-  const int got = retried(
-      [&] { return ::recvmmsg(fd, headers, static_cast<unsigned>(count), MSG_DONTWAIT, nullptr); });
+  const int got = retried([&] {
+    return ::recvmmsg(fd, headers, static_cast<unsigned>(count), sys::kernel::kReceiveFlags,
+                      nullptr);
+  });
   for (int i = 0; i < got; ++i) received(&messages[i], headers[i].msg_hdr, headers[i].msg_len);
   return got;
 }
@@ -172,7 +173,7 @@ int send(int fd, const Message* messages, int count) {
   for (int i = 0; i < count; ++i)
     fill(&headers[i].msg_hdr, &vectors[i], messages[i], messages[i].length);
   return retried([&] {
-    return ::sendmmsg(fd, headers, static_cast<unsigned>(count), MSG_DONTWAIT | MSG_NOSIGNAL);
+    return ::sendmmsg(fd, headers, static_cast<unsigned>(count), sys::kernel::kSendFlags);
   });
 }
 
@@ -184,3 +185,5 @@ int send(int fd, const Message* messages, int count) { return send_each(fd, mess
 #endif
 
 }  // namespace multiloop::datagram
+
+#endif

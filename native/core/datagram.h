@@ -5,17 +5,10 @@
 // Everything answers a result >= 0 or -errno. Any thread may call; a socket has one user.
 #pragma once
 
-#include <sys/socket.h>
-#include <sys/uio.h>
-
 #include <cstddef>
 #include <cstdint>
 
 #include "sys.h"
-
-#if defined(__linux__) && !defined(ML_PORTABLE)
-#define ML_HAVE_MMSG 1
-#endif
 
 namespace multiloop::datagram {
 

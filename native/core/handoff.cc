@@ -1,9 +1,8 @@
 #include "handoff.h"
 
-#include <sched.h>
-
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "check.h"
 
@@ -134,7 +133,7 @@ void release_loop(Inbox* inbox, bool redistribute) {
     Message message;
     if (!inbox->pop(&message)) {
       // Claimed before the close, published in a moment by a thread that is running.
-      sched_yield();
+      std::this_thread::yield();
       continue;
     }
     if (message.id != kNoConnection) return_descriptor(&message, inbox, redistribute);

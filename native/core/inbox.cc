@@ -1,13 +1,12 @@
 #include "inbox.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstdlib>
 #include <mutex>
 #include <new>
+#include <thread>
 
 #include "check.h"
 #include "ledger.h"
@@ -113,7 +112,7 @@ void Inbox::unref() {
   tail_.fetch_or(kClosedBit);
   generation_.store((generation_.load() + 1) & kGenerationMask, std::memory_order_seq_cst);
   // A producer that pinned before the line above is a few instructions from letting go.
-  while (pins_.load(std::memory_order_seq_cst) != 0) sched_yield();
+  while (pins_.load(std::memory_order_seq_cst) != 0) std::this_thread::yield();
   Message left;
   while (pop(&left)) discard(left, handle_);
   waker_.close();

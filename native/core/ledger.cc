@@ -1,13 +1,12 @@
 #include "ledger.h"
 
-#include <netinet/in.h>
-
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 
 #include "check.h"
 #include "clock.h"
+#include "sockets.h"
 
 namespace multiloop {
 
@@ -118,7 +117,7 @@ int Ledger::adopt(int fd, InboxHandle owner, std::uint32_t listener, const sys::
   if (generation == 0) generation = 1;
   entry->listener.store(listener, std::memory_order_release);
   const bool internet = peer.storage.ss_family == AF_INET || peer.storage.ss_family == AF_INET6;
-  const std::uint32_t length = internet ? peer.length : 0;
+  const std::uint32_t length = internet ? static_cast<std::uint32_t>(peer.length) : 0;
   std::uint64_t words[kPeerWords] = {};
   ML_CHECK(length <= sizeof words);
   std::memcpy(words, &peer.storage, length);
@@ -241,7 +240,7 @@ bool Ledger::peer(ConnectionId id, sys::SockAddr* out) {
   if (length == 0 || fd(id) < 0) return false;
   *out = sys::SockAddr{};
   std::memcpy(&out->storage, words, length);
-  out->length = length;
+  out->length = static_cast<socklen_t>(length);
   return true;
 }
 

@@ -1,13 +1,17 @@
-// The place where the core enters the kernel, beside the backends and datagram.h. Every function
-// answers a result >= 0 or -errno, retries EINTR where the call may be repeated, and makes
-// descriptors close-on-exec and non-blocking. Any thread may call them.
+// The one place where the core enters the kernel. Every function answers a result >= 0 or -errno,
+// retries EINTR where the call may be repeated, and makes descriptors close-on-exec and
+// non-blocking. Any thread may call them. Only they, the
+// backends and datagram.h enter it.
+//
+// sys.cc has what POSIX has; what kernels differ in is declared in sys_kernel.h, with one file for
+// Linux and one for all others. Windows has a file of its own for all of it.
 #pragma once
-
-#include <sys/socket.h>
-#include <sys/uio.h>
 
 #include <cstddef>
 #include <cstdint>
+
+#include "clock.h"
+#include "sockets.h"
 
 namespace multiloop::sys {
 
@@ -30,7 +34,13 @@ int close(int fd);
 [[nodiscard]] int dup(int fd);
 [[nodiscard]] int pipe(int ends[2]);
 [[nodiscard]] int socket_pair(int ends[2]);
+// -ENOSYS where the kernel, or this build, has none.
 [[nodiscard]] int eventfd();
+// Gives a pipe room for `bytes`, where a kernel lets itself be asked. It may refuse.
+void set_pipe_size(int fd, int bytes);
+// poll(2) for at most `timeout` (kForever: no limit), as exactly as the kernel counts; longer than
+// asked, never shorter. An interruption is -EINTR.
+[[nodiscard]] int poll(pollfd* set, std::size_t count, Micros timeout);
 // Whether `fd` names an open descriptor: 0 or -EBADF.
 [[nodiscard]] int check_open(int fd);
 
@@ -38,6 +48,7 @@ int close(int fd);
 [[nodiscard]] int set_non_blocking(int fd);
 [[nodiscard]] int set_close_on_exec(int fd);
 // The first probe after `seconds` without traffic; 0 switches it off (socket(7), tcp(7)).
+// -ENOPROTOOPT where a kernel has one time for all sockets.
 [[nodiscard]] int set_keep_alive(int fd, int seconds);
 [[nodiscard]] int accept(int listener, SockAddr* peer);
 [[nodiscard]] int shutdown_write(int fd);
@@ -55,8 +66,11 @@ int reset_on_close(int fd);
 struct ListenOptions {
   SockAddr address;
   int backlog;
+  // Connections are shared out between the sockets of one port. -ENOTSUP where a kernel only lets
+  // them bind, and gives all connections to one of them.
   bool reuse_port;
   bool ipv6_only;
+  // A hint: kernels that cannot defer accept at once.
   bool defer_accept;
 };
 // A bound, listening, non-blocking socket, or -errno; `failed` names the call that said no.
@@ -66,7 +80,12 @@ struct ListenOptions {
 
 // Parses a numeric host ("127.0.0.1", "::1", "fe80::1%eth0"); -EINVAL when it is not one.
 [[nodiscard]] int parse_ip(const char* host, std::uint16_t port, SockAddr* out);
-// A unix path; a leading '@' or NUL means Linux's abstract namespace (unix(7)).
+// A unix path; a leading '@' or NUL means Linux's abstract namespace (unix(7)), and is -ENOTSUP
+// elsewhere: a file of that name is not what was asked for.
 [[nodiscard]] int parse_unix(const char* path, std::size_t length, SockAddr* out);
+// The other way: fills `out` (kUnixPathMax bytes, no NUL at the end), answers how many; an abstract
+// name begins with '@'. 0 for a socket without a name.
+constexpr std::size_t kUnixPathMax = 108;
+[[nodiscard]] std::size_t unix_path(const SockAddr& address, char* out);
 
 }  // namespace multiloop::sys

@@ -1,6 +1,6 @@
 // The commands, their flags and their help: all that can be said without loading the addon.
 
-import { WAKER_NAMES } from '../event/wakers.js';
+import { WAKER_NAMES } from '../event/ev.js';
 import { POLICY_NAMES } from '../runtime/policy.js';
 import {
   type Command,
@@ -31,7 +31,7 @@ const serveFlags = {
   },
   waker: {
     value: 'LIST',
-    help: 'wakers, dealt out to the loops: eventfd,pipe (eventfd)',
+    help: 'wakers, dealt out to the loops: eventfd,pipe (the best there is)',
     read: listOf(oneOf(WAKER_NAMES)),
   },
   policy: {

@@ -3,18 +3,12 @@
 
 import { readFileSync } from 'node:fs';
 import { availableParallelism, release, type } from 'node:os';
-import type { BackendReport, WakerName } from '../event/ev.js';
-import { WAKER_NAMES } from '../event/wakers.js';
+import type { BackendReport } from '../event/ev.js';
+import type { WakerReport } from '../event/wakers.js';
 import type { Parsed } from './args.js';
 import type { DoctorFlags } from './commands.js';
 import { describe } from './failure.js';
 import { complain, print, styled } from './terminal.js';
-
-interface WakerReport {
-  name: WakerName;
-  available: boolean;
-  reason?: string;
-}
 
 interface Report {
   version: string;
@@ -24,12 +18,14 @@ interface Report {
   arch: string;
   /** The file that was loaded, or null. */
   addon: string | null;
+  /** Whether it was built with ML_PORTABLE: without what only this kernel has. */
+  portable: boolean;
   /** Why the addon was not loaded. */
   error?: string;
   /** The backend that a loop gets if nobody chooses. */
   backend: string | null;
   backends: BackendReport[];
-  wakers: WakerReport[];
+  wakers: readonly WakerReport[];
   limits: {
     cores: number;
     /** Null where the system does not tell, or where there is no limit. */
@@ -51,6 +47,7 @@ export async function doctorCommand(
     kernel: `${type()} ${release()}`,
     arch: process.arch,
     addon: null,
+    portable: false,
     backend: null,
     backends: [],
     wakers: [],
@@ -69,16 +66,15 @@ export async function doctorCommand(
 async function fromAddon(): Promise<Partial<Report>> {
   const { addonPath, native } = await import('../native.js');
   const { backendReports, chooseBackend } = await import('../event/backends.js');
-  const { errnoName } = await import('../errors.js');
-  const wakers = WAKER_NAMES.map((name): WakerReport => {
-    const inbox = native.inboxNew(1, name === 'pipe', 0);
-    if (inbox < 0)
-      return { name, available: false, reason: `the kernel refuses it: ${errnoName(inbox)}` };
-    native.inboxFree(inbox);
-    return { name, available: true };
-  });
+  const { wakerReports } = await import('../event/wakers.js');
   const backends = backendReports();
-  return { addon: addonPath, backends, backend: chooseBackend({}).name, wakers };
+  return {
+    addon: addonPath,
+    portable: native.portable(),
+    backends,
+    backend: chooseBackend({}).name,
+    wakers: wakerReports(),
+  };
 }
 
 // ── limits ──
@@ -111,7 +107,7 @@ function table(report: Report): string {
       [
         ['node', `${report.node}, libuv ${report.libuv}`],
         ['kernel', `${report.kernel}, ${report.arch}`],
-        ['addon', report.addon ?? styled('red', 'not loaded')],
+        ['addon', addonText(report)],
       ],
     ],
     ['backends', report.backends.map((one) => [one.name, backendText(one, report.backend)])],
@@ -133,6 +129,11 @@ function table(report: Report): string {
       return [styled('bold', title), ...lines].join('\n');
     })
     .join('\n\n');
+}
+
+function addonText({ addon, portable }: Report): string {
+  if (addon === null) return styled('red', 'not loaded');
+  return portable ? `${addon}, portable (ML_PORTABLE)` : addon;
 }
 
 function yesOrNo({ available, reason }: { available: boolean; reason?: string }): string {

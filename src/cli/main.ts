@@ -44,7 +44,8 @@ async function run(args: string[]): Promise<number> {
 function fail(error: unknown): number {
   complain(describe(error));
   if (process.env.MULTILOOP_DEBUG === '1' && error instanceof Error) note(error.stack ?? '');
-  const isMisuse = error instanceof UsageError || codeOf(error) === 'ERR_BACKEND_UNAVAILABLE';
+  const isMisuse =
+    error instanceof UsageError || /^ERR_(BACKEND|WAKER)_UNAVAILABLE$/.test(codeOf(error) ?? '');
   return isMisuse ? MISUSED : FAILED;
 }
 

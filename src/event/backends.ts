@@ -24,10 +24,15 @@ const FEATURES: readonly [bit: number, name: Feature][] = [
   [8, 'early-close'],
 ];
 
+/** Those with a descriptor of their own, for another loop to wait for. */
+const NESTABLE: ReadonlySet<BackendName> = new Set(['evport', 'kqueue', 'epoll', 'io_uring']);
+
 export const BACKEND_NAMES: readonly BackendName[] = ALL.map((one) => one.name);
 const FEATURE_NAMES: readonly Feature[] = FEATURES.map(([, name]) => name);
 
 let reports: BackendReport[] | undefined;
+/** Of an addon that was built for tests: other kernels' backends, taken when asked for by name. */
+const emulated = new Set<string>();
 
 /** Preferred first. Probed once a process thread: kernels do not change under it. */
 export function backendReports(): BackendReport[] {
@@ -37,6 +42,7 @@ export function backendReports(): BackendReport[] {
 
 function probe(): BackendReport[] {
   const built = new Map(native.backends().map((row) => [row[0], row]));
+  for (const row of built.values()) if (row[3]) emulated.add(row[0]);
   return ALL.map(({ name, kernels }) => {
     const row = built.get(name);
     if (row === undefined)
@@ -50,7 +56,20 @@ function probe(): BackendReport[] {
 
 function reasonNotBuilt(name: BackendName, kernels: string): string {
   if (name === 'io_uring') return 'not in this version of multiloop';
+  const isThisKernels = process.platform === 'linux' && kernels === 'Linux';
+  if (native.portable() && isThisKernels) return 'left out of this build (ML_PORTABLE)';
   return `for ${kernels}; this is ${process.platform}`;
+}
+
+/** The error of a base that can neither drive its thread nor nest in the one that does. */
+export function driveTaken(backend: BackendName): MultiloopError {
+  const second = backendReports().find(({ name, available }) => available && NESTABLE.has(name));
+  const advice = second === undefined ? '' : `use ${second.name} for the second base, or `;
+  return new MultiloopError(
+    'ERR_DRIVE_TAKEN',
+    `Another base drives this thread, and ${backend} has no descriptor to nest by; ` +
+      `${advice}close the first`,
+  );
 }
 
 export interface BackendChoice {
@@ -84,6 +103,7 @@ export function chooseBackend(choice: BackendChoice): BackendReport {
 
 function refusal(report: BackendReport, choice: BackendChoice): string | undefined {
   if (!report.available) return report.reason;
+  if (choice.backend === undefined && emulated.has(report.name)) return 'emulated: by name only';
   if (choice.avoid?.includes(report.name)) return 'in options.avoid';
   const missing = choice.require?.filter((feature) => !report.features.includes(feature)) ?? [];
   if (missing.length > 0) return `lacks ${missing.join(', ')}`;

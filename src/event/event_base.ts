@@ -2,11 +2,12 @@
 // the page; the dispatcher owns which events are active; this class is what a user has of both, and
 // decides when a loop begins and ends. The rules of the loop are libevent's.
 
+import { constants } from 'node:os';
 import { isMainThread } from 'node:worker_threads';
 import { MultiloopError, systemError } from '../errors.js';
 import { native } from '../native.js';
 import { checkInteger, checkMillis, checkObject, checkOneOf, checkSignal } from '../validate.js';
-import { backendReports, chooseBackend } from './backends.js';
+import { backendReports, chooseBackend, driveTaken } from './backends.js';
 import { type CommonQueue, type CommonTimeout, commonTimeout } from './common_timeout.js';
 import { readCounts, readMaxCounts } from './counts.js';
 import { Dispatcher, dispatchLimits } from './dispatcher.js';
@@ -32,7 +33,7 @@ import {
 import { Found, Num, PAGE_BYTES, Reason, Watching, Word } from './page.js';
 import { signalNumber } from './signals.js';
 import { drainTicks } from './ticks.js';
-import { WAKER_NAMES } from './wakers.js';
+import { chooseWaker } from './wakers.js';
 import { type Watcher, Watchers } from './watchers.js';
 
 /** Bytes that one read takes at most: the memory that the base's streams read into. */
@@ -40,7 +41,7 @@ const SCRATCH_BYTES = 64 * 1024;
 /** How long loopSync stays below JavaScript at most, so that terminate() ends it: 100 ms. */
 const SYNC_WAIT_MICROS = 100_000;
 
-const EBUSY = 16;
+const { EBUSY } = constants.errno;
 
 // A base that nobody closed gives its descriptors back when it is collected. A running one is
 // held by the native side and never gets here.
@@ -101,7 +102,7 @@ export class EventBase implements Disposable {
       1,
       PRIORITIES_MAX,
     );
-    this.waker = checkOneOf('options.waker', options.waker ?? WAKER_NAMES[0], WAKER_NAMES);
+    this.waker = chooseWaker(options.waker, this.backend);
     const drives = ['base', 'libuv'] as const;
     this.#preferBase =
       checkOneOf('options.drive', options.drive ?? defaultDrive(), drives) === 'base';
@@ -112,8 +113,7 @@ export class EventBase implements Disposable {
     this.#words = new Int32Array(page);
     this.#numbers = new Float64Array(page);
     this._scratch = new Uint8Array(scratch);
-    const pipe = this.waker === 'pipe';
-    this._id = native.baseNew(this.backend, page, scratch, [page, scratch], pipe);
+    this._id = native.baseNew(this.backend, page, scratch, [page, scratch], this.waker);
     if (this._id < 0) throw systemError(this._id, 'event_base_new');
     this.#watchers = new Watchers(this.#words);
     this._dispatcher = new Dispatcher(
@@ -307,13 +307,7 @@ export class EventBase implements Disposable {
       const status = native.baseRun(this._id, this.#preferBase, this.#dispatch, this);
       if (status < 0) {
         this.#run = undefined;
-        throw status === -EBUSY
-          ? new MultiloopError(
-              'ERR_DRIVE_TAKEN',
-              `Another base drives this thread, and ${this.backend} has no descriptor ` +
-                'to nest by; use epoll for the second base, or close the first',
-            )
-          : systemError(status, 'event_base_loop');
+        throw status === -EBUSY ? driveTaken(this.backend) : systemError(status, 'event_base_loop');
       }
       signal?.addEventListener('abort', aborted, { once: true });
     });

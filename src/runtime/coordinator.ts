@@ -1,10 +1,13 @@
 // The coordinator: what listens, accepts and hands descriptors to loops. One a thread, shared by
 // the groups of that thread and counted; its base is driven by libuv, beside everything else that
-// the thread does.
+// the thread does. Where only poll and select exist, which libuv cannot wait for, the base drives
+// the thread, and can only if no other base does: ERR_DRIVE_TAKEN otherwise.
 
 import { systemError } from '../errors.js';
+import { driveTaken } from '../event/backends.js';
 import { EventBase } from '../event/event_base.js';
 import { MessageKind } from '../event/page.js';
+import { chooseWaker } from '../event/wakers.js';
 import { native } from '../native.js';
 import { ListeningSocket, type ListenOptions } from '../stream/listening_socket.js';
 import { decode, type ToCoordinator } from './control.js';
@@ -85,18 +88,27 @@ export class Coordinator {
   readonly #loops = new Map<number, Sink>(); // by inbox
 
   private constructor() {
-    this.inbox = native.inboxNew(INBOX_MESSAGES, false, 0);
+    this.inbox = native.inboxNew(INBOX_MESSAGES, chooseWaker(undefined, this.base.backend), 0);
     if (this.inbox < 0) throw systemError(this.inbox, 'inbox_new');
     const status = native.inboxAttach(this.base._id, this.inbox);
     if (status < 0) throw systemError(status, 'inbox_attach');
     this.base._dispatcher.onMessage = (index, numbers, at) => this.#message(index, numbers, at);
     native.inboxRef(this.base._id, false);
-    this.base.dispatch();
+    const loop = this.base.dispatch();
+    if (native.baseDrive(this.base._id) !== 0) return;
+    // It was not started, and the loop's promise says why; serve() has to say it now.
+    loop.catch(() => undefined);
+    this.#close();
+    throw driveTaken(this.base.backend);
   }
 
   release(): void {
     if (--this.#users > 0) return;
     Coordinator.#shared = undefined;
+    this.#close();
+  }
+
+  #close(): void {
     native.inboxDetach(this.base._id);
     this.base.close();
     native.inboxFree(this.inbox);

@@ -92,7 +92,7 @@ export class Generation {
   async #startLoop(slot: LoopSlot, first: boolean): Promise<void> {
     const { coordinator, sink, directory } = this.#host;
     const { settings } = this;
-    const inbox = native.inboxNew(settings.inboxSize, slot.waker === 'pipe', coordinator.inbox);
+    const inbox = native.inboxNew(settings.inboxSize, slot.waker, coordinator.inbox);
     if (inbox < 0) throw systemError(inbox, 'inbox_new');
     slot.inbox = inbox;
     slot.phase = 'starting';

@@ -283,7 +283,7 @@ export default async function runLoop(task: LoopTask): Promise<LoopEnd> {
 
 function startFailure(worker: string, error: unknown): unknown {
   const code = (error as { code?: string } | null)?.code;
-  if (code?.startsWith('ERR_WORKER') || code === 'ERR_BACKEND_UNAVAILABLE') return error;
+  if (code?.startsWith('ERR_WORKER') || code?.endsWith('_UNAVAILABLE')) return error;
   const said = error instanceof Error ? error.message : String(error);
   return new MultiloopError(
     'ERR_WORKER_LOAD',

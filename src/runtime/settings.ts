@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os';
 import type { ResourceLimits } from 'node:worker_threads';
 import { BACKEND_NAMES, chooseBackend } from '../event/backends.js';
 import type { BackendName, WakerName } from '../event/ev.js';
-import { WAKER_NAMES } from '../event/wakers.js';
+import { chooseWaker } from '../event/wakers.js';
 import { resolveHost } from '../stream/address.js';
 import { checkListenOptions, type ListenOptions } from '../stream/listening_socket.js';
 import { checkInteger, checkOneOf, invalidType } from '../validate.js';
@@ -86,8 +86,7 @@ export async function settle(options: ServeOptions): Promise<Settings> {
   );
   const policy = checkPolicy(options.policy ?? 'round-robin');
   const backends = backendList(options.backend);
-  const wakers = listOf<WakerName>(options.waker, ['eventfd']);
-  for (const waker of wakers) checkOneOf('options.waker', waker, WAKER_NAMES);
+  const wakers = listOf<WakerName | undefined>(options.waker, [undefined]);
   const integer = (key: keyof ServeOptions, fallback: number, min: number, max: number) =>
     checkInteger(`options.${key}`, (options[key] as number | undefined) ?? fallback, min, max);
   const restart = options.restart ?? {};
@@ -95,10 +94,10 @@ export async function settle(options: ServeOptions): Promise<Settings> {
   return {
     worker,
     workerData: options.workerData,
-    loops: Array.from({ length: count }, (_, loop) => ({
-      backend: backends[loop % backends.length],
-      waker: wakers[loop % wakers.length],
-    })),
+    loops: Array.from({ length: count }, (_, loop) => {
+      const backend = backends[loop % backends.length];
+      return { backend, waker: chooseWaker(wakers[loop % wakers.length], backend) };
+    }),
     listen: await listenList(options.listen),
     policy,
     maxConnections: integer('maxConnections', 65_536, 1, 2 ** 20),

@@ -2,7 +2,9 @@
 
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { wakerReports } from '../../src/event/wakers.js';
 import { EventBase } from '../../src/index.js';
+import { isPortable } from '../machine.js';
 import { Cli, cleanUp, type Ended, run } from './cli.js';
 
 test.after(cleanUp);
@@ -37,8 +39,12 @@ test('doctor tells what there is and why not more', async () => {
   }
   assert.match(text, process.version);
   assert.match(text, process.versions.uv);
-  assert.match(text, /eventfd +(yes|no)/);
+  for (const { name, available, reason } of wakerReports()) {
+    const row = text.split('\n').find((line) => line.trim().startsWith(`${name} `)) ?? '';
+    assert.match(row, available ? 'yes' : `no    ${reason}`);
+  }
   assert.match(text, /pipe +yes/);
+  assert.is(text.includes('portable (ML_PORTABLE)'), isPortable);
   assert.match(text, /open files +\S/);
   assert.match(text, /cores +\d+\n/);
   assert.is(text.includes('\x1b'), false, 'no colours in a pipe');
@@ -50,10 +56,8 @@ test('doctor --json is one object', async () => {
     assert.is(report.node, process.version);
     assert.is(report.arch, process.arch);
     assert.equal(report.backends, EventBase.backends());
-    assert.equal(
-      report.wakers.map(({ name }: { name: string }) => name),
-      ['eventfd', 'pipe'],
-    );
+    assert.equal(report.wakers, wakerReports());
+    assert.is(report.portable, isPortable);
     assert.match(report.addon, /multiloop|prebuilds/);
     assert.is(report.limits.cores > 0, true);
     if (process.platform === 'linux') {

@@ -31,7 +31,7 @@ const misuses: [args: string[], message: RegExp][] = [
   [['serve', '--port', '99999'], /^--port must be .* from 0 to 65535, not '99999'$/],
   [['serve', '--drain-ms', '1s'], /^--drain-ms must be/],
   [['serve', '--max-connections', '0'], /^--max-connections must be/],
-  [['serve', '--waker', 'bell'], /^--waker must be eventfd or pipe, not 'bell'$/],
+  [['serve', '--waker', 'bell'], /^--waker must be eventfd or evfilt_user or pipe, not 'bell'$/],
   [['serve', '--policy', 'random'], /^--policy must be round-robin or .* or sticky, not 'random'$/],
   [['serve', '--path', 'x', '--port', '1'], /^--path and --port exclude each other$/],
   [['serve', 'htp'], /^'htp' is neither a file .* echo, http and tail; did you mean http\?$/],
@@ -64,7 +64,7 @@ test('an unknown backend: what there is, and why not the others', async () => {
 });
 
 test('a backend that is not available here: the reason', async () => {
-  const foreign = process.platform === 'linux' ? 'kqueue' : 'epoll';
+  const foreign = process.platform === 'linux' ? 'kqueue' : 'devpoll';
   const said = line(await run('serve', '--backend', `poll,${foreign}`), 2);
   assert.match(said, new RegExp(`^--backend: ${foreign} is not available: for .*; available here`));
 });

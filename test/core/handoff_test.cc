@@ -16,7 +16,7 @@ namespace {
 // An inbox whose thread is the test.
 struct Place {
   explicit Place(std::uint32_t capacity, InboxHandle parent = kNoInbox) {
-    EXPECT_EQ(Inbox::create(capacity, Waker::Kind::kEventfd, parent, &handle), 0);
+    EXPECT_EQ(Inbox::create(capacity, Waker::preferred(), parent, &handle), 0);
     inbox = Inbox::attach(handle);
     EXPECT_TRUE(inbox != nullptr);
   }
@@ -324,7 +324,7 @@ struct Group {
   Group(std::size_t count, std::uint32_t capacity) {
     const std::span<const BackendType> types = backend_types();
     for (std::size_t i = 0; i < count; ++i) {
-      const auto waker = i % 2 == 0 ? Waker::Kind::kEventfd : Waker::Kind::kPipe;
+      const Waker::Kind waker = waker_kinds()[i % waker_kinds().size()];
       loops.push_back(
           std::make_unique<Loop>(types[i % types.size()], waker, capacity, coordinator.handle));
     }

@@ -8,7 +8,13 @@ import {
   type EventBaseOptions,
   type Feature,
 } from '../../src/index.js';
+import { isPortable, ofThese, wakersHere } from '../machine.js';
 import { codeOf, thrownBy } from './support.js';
+
+/** The preferred one of Linux, where this build has it. */
+const [first] = ofThese('epoll', 'poll');
+const hasEpoll = first === 'epoll';
+const here = ofThese('epoll', 'poll', 'select').join(', ');
 
 const all: BackendName[] = ['evport', 'kqueue', 'epoll', 'devpoll', 'poll', 'select', 'io_uring'];
 
@@ -45,10 +51,11 @@ test('the features are those that libevent declares', () => {
   const features = Object.fromEntries(
     EventBase.backends().map((report) => [report.name, report.features]),
   );
-  assert.equal(features.epoll, ['et', 'o1', 'early-close']);
-  assert.equal(features.poll, ['fds', 'early-close']);
+  assert.equal(features.epoll, hasEpoll ? ['et', 'o1', 'early-close'] : []);
+  // POLLRDHUP is Linux's own.
+  assert.equal(features.poll, isPortable ? ['fds'] : ['fds', 'early-close']);
   assert.equal(features.select, ['fds']);
-  for (const backend of ['epoll', 'poll', 'select'] as const) {
+  for (const backend of ofThese('epoll', 'poll', 'select')) {
     using base = new EventBase({ backend });
     assert.equal([...base.features], features[backend]);
   }
@@ -60,50 +67,54 @@ test('a report is the caller’s to change', () => {
     report.features.push('et');
     report.reason = 'changed';
   }
-  assert.is(chosen({}), 'epoll');
+  assert.is(chosen({}), first);
   assert.is(EventBase.backends().find((report) => report.name === 'select')?.features.length, 1);
 });
 
 test('the first backend that nothing speaks against is taken', () => {
   const cases: [EventBaseOptions, BackendName][] = [
-    [{}, 'epoll'],
-    [{ avoid: [] }, 'epoll'],
+    [{}, first],
+    [{ avoid: [] }, first],
     [{ avoid: ['epoll'] }, 'poll'],
     [{ avoid: ['poll', 'epoll'] }, 'select'],
-    [{ avoid: ['kqueue', 'select'] }, 'epoll'],
+    [{ avoid: ['kqueue', 'select'] }, first],
     [{ require: ['fds'] }, 'poll'],
-    [{ require: ['et', 'o1'] }, 'epoll'],
-    [{ require: ['early-close'] }, 'epoll'],
-    [{ require: ['early-close'], avoid: ['epoll'] }, 'poll'],
-    [{ require: ['early-close', 'fds'] }, 'poll'],
     [{ backend: 'select' }, 'select'],
     [{ backend: 'poll', require: ['fds'] }, 'poll'],
   ];
+  if (hasEpoll)
+    cases.push(
+      [{ require: ['et', 'o1'] }, 'epoll'],
+      [{ require: ['early-close'] }, 'epoll'],
+      [{ require: ['early-close'], avoid: ['epoll'] }, 'poll'],
+      [{ require: ['early-close', 'fds'] }, 'poll'],
+    );
   for (const [options, name] of cases) assert.is(chosen(options), name, JSON.stringify(options));
 });
 
 test('EVENT_NO<NAME> disables a backend, empty or not, unless ignoreEnv is set', () => {
-  withEnv({ EVENT_NOEPOLL: '' }, () => {
-    assert.is(chosen({}), 'poll');
-    assert.is(chosen({ ignoreEnv: true }), 'epoll');
-    assert.is(chosen({ backend: 'epoll', ignoreEnv: true }), 'epoll');
-    const error = thrownBy(() => chosen({ backend: 'epoll' }));
+  const variable = `EVENT_NO${first.toUpperCase()}`;
+  withEnv({ [variable]: '' }, () => {
+    assert.is(chosen({}), hasEpoll ? 'poll' : 'select');
+    assert.is(chosen({ ignoreEnv: true }), first);
+    assert.is(chosen({ backend: first, ignoreEnv: true }), first);
+    const error = thrownBy(() => chosen({ backend: first }));
     assert.is(error.code, 'ERR_BACKEND_UNAVAILABLE');
-    assert.match(error.message, 'epoll (EVENT_NOEPOLL is set)');
+    assert.match(error.message, `${first} (${variable} is set)`);
   });
   withEnv({ EVENT_NOEPOLL: '1', EVENT_NOPOLL: '0' }, () => assert.is(chosen({}), 'select'));
-  assert.is(chosen({}), 'epoll');
+  assert.is(chosen({}), first);
 });
 
 test('without a usable backend the error has every reason and what there is', () => {
   const error = thrownBy(() => chosen({ avoid: ['epoll'], require: ['et'] }));
   assert.is(error.code, 'ERR_BACKEND_UNAVAILABLE');
   for (const part of [
-    'epoll (in options.avoid)',
+    hasEpoll ? 'epoll (in options.avoid)' : 'epoll (left out of this build (ML_PORTABLE))',
     'poll (lacks et)',
     'select (lacks et)',
     'kqueue (for macOS and the BSDs; this is linux)',
-    'Available here: epoll, poll, select',
+    `Available here: ${here}`,
   ])
     assert.match(error.message, part);
   assert.is(
@@ -124,6 +135,24 @@ test('a backend that is asked for is taken or refused, never replaced', () => {
     assert.is(error.code, 'ERR_BACKEND_UNAVAILABLE');
     assert.match(error.message, `No usable backend: ${reason}. Available`);
   }
+});
+
+test('a waker that is asked for is taken or refused, and without one the best is taken', () => {
+  const wakerOf = (options: EventBaseOptions) => {
+    using base = new EventBase(options);
+    return base.waker;
+  };
+  assert.is(wakerOf({}), wakersHere[0]);
+  for (const waker of wakersHere) assert.is(wakerOf({ waker }), waker);
+  assert.ok(wakersHere.includes('pipe'), 'every build has the pipe');
+  assert.is(wakersHere.includes('eventfd'), !isPortable);
+  if (!isPortable) return;
+  const error = thrownBy(() => wakerOf({ waker: 'eventfd' }));
+  assert.is(error.code, 'ERR_WAKER_UNAVAILABLE');
+  assert.match(
+    error.message,
+    'eventfd (left out of this build (ML_PORTABLE)). Available for poll: pipe',
+  );
 });
 
 test('names that do not exist are mistakes', () => {

@@ -6,6 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Ev, EventBase, type EventHandle, LoopFlag, sys } from '../../src/index.js';
+import { beside, withoutEpoll, withoutNesting } from '../machine.js';
+import { testWhere } from '../where.js';
 import { asynchronous, behaviour, type Trial } from './conformance.js';
 import { callsBetween, runTraced, withStrace } from './strace.js';
 import { assertNoneLeft, codeOf, openDescriptors, PATIENCE_MS, within } from './support.js';
@@ -69,20 +71,24 @@ const counting = (drive: string) => `
   process.exit();`;
 
 for (const drive of ['loopSync', 'base', 'libuv']) {
-  withStrace(`${drive}: changes of a turn that cancel out cost no system call`, async () => {
-    const traced = await runTraced(counting(drive), '-e trace=epoll_ctl,write');
-    assert.is(traced.code, 0, traced.stderr);
-    assert.match(traced.stdout, /^true$/m);
-    const counted = (name: string) => callsBetween(traced, name, 'epoll_ctl');
-    assert.equal(counted('added and deleted'), []);
-    assert.equal(counted('added and deleted often'), []);
-    assert.equal(counted('one-shot'), [], 'added again in its callback');
-    assert.equal(counted('widened and narrowed'), []);
-    assert.match(counted('widened').join(), /EPOLL_CTL_MOD.*EPOLLIN\|EPOLLOUT/);
-    assert.is(counted('widened').length, 1, 'READ becomes READ|WRITE');
-    assert.match(counted('narrowed').join(), 'EPOLL_CTL_MOD');
-    assert.is(counted('narrowed').length, 1);
-  });
+  withStrace(
+    `${drive}: changes of a turn that cancel out cost no system call`,
+    async () => {
+      const traced = await runTraced(counting(drive), '-e trace=epoll_ctl,write');
+      assert.is(traced.code, 0, traced.stderr);
+      assert.match(traced.stdout, /^true$/m);
+      const counted = (name: string) => callsBetween(traced, name, 'epoll_ctl');
+      assert.equal(counted('added and deleted'), []);
+      assert.equal(counted('added and deleted often'), []);
+      assert.equal(counted('one-shot'), [], 'added again in its callback');
+      assert.equal(counted('widened and narrowed'), []);
+      assert.match(counted('widened').join(), /EPOLL_CTL_MOD.*EPOLLIN\|EPOLLOUT/);
+      assert.is(counted('widened').length, 1, 'READ becomes READ|WRITE');
+      assert.match(counted('narrowed').join(), 'EPOLL_CTL_MOD');
+      assert.is(counted('narrowed').length, 1);
+    },
+    withoutEpoll,
+  );
 }
 
 // ── when it is told ─────────────────────────────────────────────────────────────────────────────
@@ -137,7 +143,7 @@ behaviour(
 
 /** `event`, whose base the kernel does not know to wait for it, with its descriptor readable. */
 async function knownBeside(drive: 'base' | 'libuv', bases: EventBase[]) {
-  const base = new EventBase({ backend: 'epoll', drive, debug: true });
+  const base = new EventBase({ backend: beside, drive, debug: true });
   bases.push(base);
   const [a, b] = sys.socketPair();
   let called = () => {};
@@ -163,7 +169,7 @@ async function knownBeside(drive: 'base' | 'libuv', bases: EventBase[]) {
 }
 
 function besideTest(name: string, body: (bases: EventBase[]) => Promise<() => void>): void {
-  test(name, async () => {
+  testWhere(withoutNesting, name, async () => {
     const before = openDescriptors();
     const bases: EventBase[] = [];
     const end = await within(PATIENCE_MS, body(bases)).finally(() => {

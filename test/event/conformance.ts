@@ -14,28 +14,24 @@ import {
   type BackendName,
   EventBase,
   type EventBaseOptions,
+  type Feature,
   type LoopResult,
   sys,
   type WakerName,
 } from '../../src/index.js';
+import { nestable, testedBackends, wakersOf } from '../machine.js';
 import { assertNoneLeft, openDescriptors, PATIENCE_MS, within } from './support.js';
 
+/** Those that a behaviour is tested over. */
+export const backendsHere = testedBackends;
+
 export type Way = 'loopSync' | 'base drive' | 'libuv drive';
-
-export const backendsHere: readonly BackendName[] = EventBase.backends()
-  .filter((report) => report.available)
-  .map((report) => report.name);
-
-/** The backends whose descriptor libuv can wait for. */
-export const nestable: readonly BackendName[] = ['epoll', 'kqueue', 'io_uring', 'evport'];
 
 export function waysOf(backend: BackendName): Way[] {
   return nestable.includes(backend)
     ? ['loopSync', 'base drive', 'libuv drive']
     : ['loopSync', 'base drive'];
 }
-
-export const wakersHere: readonly WakerName[] = ['eventfd', 'pipe'];
 
 /** What one test gets: bases of its backend and waker, a way to run them, and descriptors. */
 export class Trial {
@@ -117,6 +113,10 @@ export class Trial {
 export interface Limits {
   /** Only these backends; all of the machine by default. */
   backends?: readonly BackendName[];
+  /** Only backends with these features. */
+  has?: readonly Feature[];
+  /** Only backends without any of these. */
+  lacks?: readonly Feature[];
   ways?: readonly Way[];
 }
 
@@ -145,15 +145,22 @@ export function behaviour(
 }
 
 function* cases(limits: Limits): Iterable<{ backend: BackendName; waker: WakerName; way: Way }> {
-  for (const backend of backendsHere) {
+  for (const backend of testedBackends) {
     if (limits.backends !== undefined && !limits.backends.includes(backend)) continue;
-    for (const waker of wakersHere) {
+    const features = featuresOf(backend);
+    if (limits.has?.some((feature) => !features.includes(feature))) continue;
+    if (limits.lacks?.some((feature) => features.includes(feature))) continue;
+    for (const waker of wakersOf(backend)) {
       for (const way of waysOf(backend)) {
         if (limits.ways !== undefined && !limits.ways.includes(way)) continue;
         yield { backend, waker, way };
       }
     }
   }
+}
+
+function featuresOf(backend: BackendName): Feature[] {
+  return EventBase.backends().find(({ name }) => name === backend)?.features ?? [];
 }
 
 let opened = false;

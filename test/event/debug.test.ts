@@ -110,7 +110,7 @@ for (const debug of [true, false]) {
         base.close();
       }
     },
-    { backends: ['epoll'] },
+    { has: ['et'] },
   );
 }
 

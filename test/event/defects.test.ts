@@ -9,6 +9,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Ev, EventBase, type EventHandle, LoopFlag, sys } from '../../src/index.js';
+import { withoutEpoll } from '../machine.js';
 import { behaviour, type Trial } from './conformance.js';
 import { runTraced, withStrace } from './strace.js';
 import { codeOf, spin } from './support.js';
@@ -249,15 +250,19 @@ const waiting = `
 
 // Kernels before 5.11 lack it, and some sandboxes forbid it; libevent decides when it is compiled.
 for (const error of ['ENOSYS', 'EPERM']) {
-  withStrace(`epoll_pwait2: timers are right where the kernel answers ${error}`, async () => {
-    const flags = `-e trace=epoll_pwait2 -e inject=epoll_pwait2:error=${error}`;
-    const { code, stdout, stderr, log } = await runTraced(waiting, flags);
-    assert.equal([code, stderr], [0, '']);
-    assert.is(stdout, '2.5,1.5,read,0.3,end,empty\n'.repeat(2));
-    const asked = log.filter((line) => line.includes('epoll_pwait2('));
-    assert.is(asked.length, 2, 'each base has asked once');
-    assert.ok(asked.every((line) => line.includes(error) && line.includes('INJECTED')));
-  });
+  withStrace(
+    `epoll_pwait2: timers are right where the kernel answers ${error}`,
+    async () => {
+      const flags = `-e trace=epoll_pwait2 -e inject=epoll_pwait2:error=${error}`;
+      const { code, stdout, stderr, log } = await runTraced(waiting, flags);
+      assert.equal([code, stderr], [0, '']);
+      assert.is(stdout, '2.5,1.5,read,0.3,end,empty\n'.repeat(2));
+      const asked = log.filter((line) => line.includes('epoll_pwait2('));
+      assert.is(asked.length, 2, 'each base has asked once');
+      assert.ok(asked.every((line) => line.includes(error) && line.includes('INJECTED')));
+    },
+    withoutEpoll,
+  );
 }
 
 test.run();

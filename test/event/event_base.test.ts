@@ -153,7 +153,7 @@ behaviour(
     assert.is(seen[0] & CLOSED, CLOSED);
     assert.is(t.read(a), 'last words');
   },
-  { backends: ['epoll', 'poll'] },
+  { has: ['early-close'] },
 );
 
 behaviour(
@@ -167,7 +167,7 @@ behaviour(
     await t.run(base);
     assert.equal(seen, [TIMEOUT]);
   },
-  { backends: ['epoll', 'poll'] },
+  { has: ['early-close'] },
 );
 
 behaviour(
@@ -181,7 +181,7 @@ behaviour(
     );
     assert.is(event.pending(0xff), 0);
   },
-  { backends: ['select'] },
+  { lacks: ['early-close'] },
 );
 
 behaviour(
@@ -202,7 +202,7 @@ behaviour(
     assert.equal(seen, [READ | ET, READ | ET]);
     assert.is(event.pending(READ), READ);
   },
-  { backends: ['epoll'] },
+  { has: ['et'] },
 );
 
 behaviour(
@@ -222,7 +222,7 @@ behaviour(
     await pass();
     assert.equal(seen, [READ | ET]);
   },
-  { backends: ['epoll'] },
+  { has: ['et'] },
 );
 
 behaviour(
@@ -235,7 +235,7 @@ behaviour(
       'ERR_BAD_MASK',
     );
   },
-  { backends: ['poll', 'select'] },
+  { lacks: ['et'] },
 );
 
 behaviour(
@@ -249,7 +249,7 @@ behaviour(
     await t.run(base);
     assert.equal(seen, [READ]);
   },
-  { backends: ['poll', 'select'] },
+  { has: ['fds'] },
 );
 
 behaviour(

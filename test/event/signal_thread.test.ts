@@ -6,8 +6,9 @@ import { Worker } from 'node:worker_threads';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EventBase, LoopFlag } from '../../src/index.js';
+import { wakersHere, wakersOf } from '../machine.js';
 import { imports, runChild } from './child.js';
-import { openOnce, wakersHere } from './conformance.js';
+import { openOnce } from './conformance.js';
 import { nameOf, settings } from './setting.js';
 import type { Order } from './signal_worker.js';
 import { HARMLESS, OTHER_REAL, REAL, raise } from './signals.js';
@@ -18,7 +19,7 @@ const STOP = 60;
 
 /** Every backend with every waker, under the drives and in loopSync. */
 const places = settings.flatMap((setting) =>
-  wakersHere.flatMap((waker) =>
+  wakersOf(setting.backend).flatMap((waker) =>
     (setting.drive === 'base' ? [true, false] : [false]).map((sync) => ({ setting, waker, sync })),
   ),
 );
@@ -36,7 +37,7 @@ async function start(order: Partial<Order>): Promise<Started> {
   const whole: Order = {
     job: 'count',
     setting: settings[0],
-    waker: 'eventfd',
+    waker: wakersHere[0],
     sync: false,
     signals: [REAL],
     stop: STOP,

@@ -17,7 +17,7 @@ export const OTHER_REAL = 41;
  * The callbacks of this thread's other bases do not run meanwhile.
  */
 export function raise(signal: number, times = 1): void {
-  const witness = new EventBase({ backend: 'epoll' });
+  const witness = new EventBase();
   let heard = 0;
   // Whoever asked last is told last.
   witness.signal(signal, () => heard++).add();

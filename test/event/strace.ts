@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'uvu';
+import { testWhere } from '../where.js';
 import { type Ended, runChild } from './child.js';
 
 function whyNot(): string | undefined {
@@ -19,10 +19,13 @@ function whyNot(): string | undefined {
 }
 const reason = whyNot();
 
-/** A test that needs strace; without it, it is skipped by name. */
-export function withStrace(name: string, body: () => Promise<void>): void {
-  if (reason === undefined) test(`strace: ${name}`, body);
-  else test.skip(`${reason}: ${name}`, body);
+/** A test that needs strace, and perhaps more; without it, it is skipped by name. */
+export function withStrace(
+  name: string,
+  body: () => Promise<void>,
+  lacking: string | undefined = undefined,
+): void {
+  testWhere(lacking ?? reason, `strace: ${name}`, body);
 }
 
 export interface Traced extends Ended {

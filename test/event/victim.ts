@@ -5,6 +5,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 // Not the whole of multiloop: workers are started by the hundred here.
 import { Ev, LoopFlag } from '../../src/event/ev.js';
 import { EventBase } from '../../src/event/event_base.js';
+import { beside } from '../machine.js';
 import type { Setting } from './setting.js';
 import { spin } from './support.js';
 
@@ -50,7 +51,7 @@ const states = {
   },
   'in a callback beside other bases'(base: EventBase) {
     for (let i = 0; i < 3; i++) {
-      const other = new EventBase({ backend: 'epoll', drive: 'libuv' });
+      const other = new EventBase({ backend: beside, drive: 'libuv' });
       other.timer(never, { persist: true }).add(1);
       void other.dispatch();
     }

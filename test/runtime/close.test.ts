@@ -9,6 +9,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { serve } from '../../src/index.js';
 import { native } from '../../src/native.js';
+import { wakersHere } from '../machine.js';
 import { answer, ask, connect, descriptors, gone, portOf, until, workerFile } from './clients.js';
 
 const echo = new URL('../../workers/echo.js', import.meta.url);
@@ -26,7 +27,7 @@ test.before(async () => {
 test('no thread, descriptor or timer is left', async () => {
   const before = descriptors().length;
   for (let i = 0; i < 5; i++) {
-    const group = await serve({ worker: echo, loops: 3, waker: ['eventfd', 'pipe'] });
+    const group = await serve({ worker: echo, loops: 3, waker: wakersHere });
     const sockets = await Promise.all(Array.from({ length: 6 }, () => connect(group)));
     for (const socket of sockets) await ask(socket, 'hi');
     await group.close();

@@ -5,6 +5,10 @@
 // closed while a duplicate is alive stays in the set, goes on being reported under a number that
 // may be another file's by now, and cannot be taken out. Every registration therefore carries a
 // generation, and a report of one that is over makes the set be built anew. libev does the same.
+#include "../platform.h"
+
+#ifdef ML_HAVE_EPOLL
+
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
@@ -180,3 +184,5 @@ std::unique_ptr<Backend> create_epoll(int* error) {
 }
 
 }  // namespace multiloop
+
+#endif  // ML_HAVE_EPOLL

@@ -1,25 +1,26 @@
 // poll(2): the whole interest set goes to the kernel at every wait. Any descriptor is accepted,
 // regular files (always ready) included.
-#include <poll.h>
-
-#include <algorithm>
 #include <cerrno>
-#include <climits>
 #include <vector>
 
 #include "../backend.h"
 #include "../check.h"
+#include "../platform.h"
 #include "../sys.h"
 
 namespace multiloop {
 
 namespace {
 
-#ifdef POLLRDHUP
+#ifdef ML_HAVE_POLLRDHUP
 constexpr short kHangup = POLLRDHUP;
 #else
+// Nobody can ask for CLOSED, since the feature is not claimed.
 constexpr short kHangup = 0;
 #endif
+
+// A SOCKET on Windows (sockets.h).
+int number_of(const pollfd& entry) { return static_cast<int>(entry.fd); }
 
 short to_kernel(Mask mask) {
   int events = 0;
@@ -57,30 +58,21 @@ class Poll final : public Backend {
     if (const int status = sys::check_open(fd); status < 0) return status;
     if (number >= places_.size()) places_.resize(number + number / 2 + 16, kNowhere);
     places_[number] = set_.size();
-    set_.push_back({fd, to_kernel(after), 0});
+    pollfd entry{};
+    entry.fd = static_cast<decltype(entry.fd)>(fd);
+    entry.events = to_kernel(after);
+    set_.push_back(entry);
     return 0;
   }
 
   int wait(Micros timeout, std::span<Ready> out) override {
-    const int ready = wait_kernel(timeout);
-    if (ready < 0) return errno == EINTR ? 0 : -errno;
+    const int ready = sys::poll(set_.data(), set_.size(), timeout);
+    if (ready < 0) return ready == -EINTR ? 0 : ready;
     return collect(static_cast<std::size_t>(ready), out);
   }
 
  private:
   static constexpr std::size_t kNowhere = SIZE_MAX;
-
-  int wait_kernel(Micros timeout) {
-#ifdef __linux__
-    // ppoll(2) counts in nanoseconds, poll(2) in milliseconds.
-    const timespec limit{timeout / 1'000'000, (timeout % 1'000'000) * 1'000};
-    return ::ppoll(set_.data(), set_.size(), timeout < 0 ? nullptr : &limit, nullptr);
-#else
-    // Rounded up: waking a moment late is allowed, waking early would spin.
-    const Micros millis = timeout < 0 ? -1 : std::min<Micros>((timeout + 999) / 1'000, INT_MAX);
-    return ::poll(set_.data(), set_.size(), static_cast<int>(millis));
-#endif
-  }
 
   // The scan starts where the last one stopped, so that descriptors in front cannot starve the
   // ones behind them when `out` is smaller than what is ready.
@@ -91,7 +83,7 @@ class Poll final : public Backend {
     std::size_t at = scan_;
     for (std::size_t seen = 0; seen < size && count < ready && count < out.size(); ++seen) {
       const pollfd& entry = set_[at];
-      if (entry.revents != 0) out[count++] = {entry.fd, from_kernel(entry.revents)};
+      if (entry.revents != 0) out[count++] = {number_of(entry), from_kernel(entry.revents)};
       if (++at == size) at = 0;
     }
     scan_ = at;
@@ -102,7 +94,7 @@ class Poll final : public Backend {
     const std::size_t place = places_[number];
     ML_CHECK(place < set_.size());
     set_[place] = set_.back();
-    places_[static_cast<std::size_t>(set_[place].fd)] = place;
+    places_[static_cast<std::size_t>(number_of(set_[place]))] = place;
     places_[number] = kNowhere;
     set_.pop_back();
   }

@@ -1,8 +1,16 @@
 // select(2), the oldest. Its sets are allocated here and grow with the highest descriptor: the
 // kernel takes any size, only the C library's fd_set stops at 1,024 (select(2), BUGS), and loops
 // that start late get higher numbers than that.
+
+#include "../platform.h"
+
+#ifdef ML_HAVE_SELECT
+
+// macOS refuses more than FD_SETSIZE otherwise (select(2), "Limits and compatibility").
+#define _DARWIN_UNLIMITED_SELECT 1
 #include <sys/select.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <vector>
 
@@ -17,6 +25,17 @@ namespace {
 // Descriptors past this are refused with EMFILE: three such sets copied at every wait are no
 // longer a sensible way to wait.
 constexpr int kDescriptorsMax = 65'536;
+// A wait that is over early is another wait. Systems need not take more than 31 days (POSIX,
+// select), and macOS refuses what is above a hundred million seconds.
+constexpr Micros kWaitMax = Micros{31} * 24 * 3'600 * 1'000'000;
+
+timeval limit_of(Micros timeout) {
+  const Micros limit = std::min(timeout, kWaitMax);
+  timeval out{};
+  out.tv_sec = static_cast<decltype(out.tv_sec)>(limit / 1'000'000);
+  out.tv_usec = static_cast<decltype(out.tv_usec)>(limit % 1'000'000);
+  return out;
+}
 
 class BitSet {
  public:
@@ -59,7 +78,7 @@ class Select final : public Backend {
   int wait(Micros timeout, std::span<Ready> out) override {
     ready_read_ = read_;
     ready_write_ = write_;
-    timeval limit{timeout / 1'000'000, timeout % 1'000'000};
+    timeval limit = limit_of(timeout);
     const int ready = ::select(limit_, ready_read_.kernel(), ready_write_.kernel(), nullptr,
                                timeout < 0 ? nullptr : &limit);
     if (ready == -1 && errno == EBADF) return look_around_closed(out);
@@ -124,3 +143,5 @@ std::unique_ptr<Backend> create_select(int* error) {
 }
 
 }  // namespace multiloop
+
+#endif  // ML_HAVE_SELECT

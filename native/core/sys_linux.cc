@@ -1,0 +1,74 @@
+// Linux's forms of what kernels differ in: flags in the call that makes a descriptor, so that no
+// child process inherits one that was made a moment before its fork.
+#include "platform.h"
+
+#ifdef ML_LINUX
+
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/sendfile.h>
+#include <unistd.h>
+
+#include "net.h"
+#include "sys_kernel.h"
+
+namespace multiloop::sys {
+
+int pipe(int ends[2]) {
+  return retried([=] { return ::pipe2(ends, O_CLOEXEC | O_NONBLOCK); });
+}
+
+int socket_pair(int ends[2]) {
+  return retried(
+      [=] { return ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends); });
+}
+
+int eventfd() {
+  return retried([] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); });
+}
+
+int accept(int listener, SockAddr* peer) {
+  peer->length = sizeof peer->storage;
+  return retried([=] {
+    return ::accept4(listener, reinterpret_cast<sockaddr*>(&peer->storage), &peer->length,
+                     SOCK_CLOEXEC | SOCK_NONBLOCK);
+  });
+}
+
+void set_pipe_size(int fd, int bytes) { static_cast<void>(::fcntl(fd, F_SETPIPE_SZ, bytes)); }
+
+int poll(pollfd* set, std::size_t count, Micros timeout) {
+  // ppoll(2) counts in nanoseconds, poll(2) in milliseconds.
+  const timespec limit{timeout / 1'000'000, (timeout % 1'000'000) * 1'000};
+  const int ready = ::ppoll(set, count, timeout < 0 ? nullptr : &limit, nullptr);
+  return ready < 0 ? -errno : ready;
+}
+
+long send_file(int to, int file, std::uint64_t position, std::size_t length) {
+  auto offset = static_cast<off_t>(position);
+  return retried([&] { return static_cast<long>(::sendfile(to, file, &offset, length)); });
+}
+
+namespace kernel {
+
+int open_socket(int family, int type) {
+  return retried([=] { return ::socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); });
+}
+
+int share_port(int fd) { return set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1); }
+
+// It saves a wake-up and changes nothing else, so a kernel without it is no failure.
+int defer_accept(int fd) {
+  const int status = set_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, 1);
+  return status == -ENOPROTOOPT ? 0 : status;
+}
+
+int set_keep_idle(int fd, int seconds) {
+  return set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+}
+
+}  // namespace kernel
+
+}  // namespace multiloop::sys
+
+#endif
