@@ -21,6 +21,11 @@ void Base::apply_changes() {
   reaped_.clear();
 }
 
+void Base::prepare_to_be_awaited() {
+  apply_changes();
+  if (const int status = changes_.backend().prepare(); status < 0) failure_ = status;
+}
+
 Micros Base::next_timeout() {
   if (page_->active > 0 || page_->nonblock != 0 || !told_all()) return 0;
   if (!refused_.empty() || failure_ != 0) return 0;

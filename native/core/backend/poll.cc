@@ -7,37 +7,12 @@
 
 #include "../backend.h"
 #include "../check.h"
-#include "../platform.h"
 #include "../sys.h"
+#include "poll_mask.h"
 
 namespace multiloop {
 
 namespace {
-
-#ifdef ML_HAVE_POLLRDHUP
-constexpr short kHangup = POLLRDHUP;
-#else
-// Nobody can ask for CLOSED, since the feature is not claimed.
-constexpr short kHangup = 0;
-#endif
-
-short to_kernel(Mask mask) {
-  int events = 0;
-  if (mask & kRead) events |= POLLIN;
-  if (mask & kWrite) events |= POLLOUT;
-  if (mask & kClosed) events |= kHangup;
-  return static_cast<short>(events);
-}
-
-Mask from_kernel(short events) {
-  if (events & (POLLERR | POLLNVAL)) return kRead | kWrite;
-  Mask what = 0;
-  if (events & POLLIN) what |= kRead;
-  if (events & POLLOUT) what |= kWrite;
-  if (events & kHangup) what |= kClosed;
-  if (events & POLLHUP) what |= kRead | kWrite;
-  return what;
-}
 
 class Poll final : public Backend {
  public:
@@ -50,14 +25,14 @@ class Poll final : public Backend {
       return 0;
     }
     if (known) {
-      set_[places_[number]].events = to_kernel(after);
+      set_[places_[number]].events = to_poll(after);
       return 0;
     }
     // poll(2) answers POLLNVAL only later; the caller is told now, as epoll would tell it.
     if (const int status = sys::check_open(fd); status < 0) return status;
     if (number >= places_.size()) places_.resize(number + number / 2 + 16, kNowhere);
     places_[number] = set_.size();
-    set_.push_back({fd, to_kernel(after), 0});
+    set_.push_back({fd, to_poll(after), 0});
     return 0;
   }
 
@@ -79,7 +54,7 @@ class Poll final : public Backend {
     std::size_t at = scan_;
     for (std::size_t seen = 0; seen < size && count < ready && count < out.size(); ++seen) {
       const pollfd& entry = set_[at];
-      if (entry.revents != 0) out[count++] = {entry.fd, from_kernel(entry.revents)};
+      if (entry.revents != 0) out[count++] = {entry.fd, from_poll(entry.revents)};
       if (++at == size) at = 0;
     }
     scan_ = at;
