@@ -250,7 +250,7 @@ void EnvState::prepare_nested(BaseHost* host) {
 bool EnvState::prepare_turn(BaseHost* host) {
   NestedDrive& drive = *host->nested;
   Base& base = *host->base;
-  base.prepare_to_be_awaited();
+  base.apply_changes();
   const bool finished = base.empty() && host->page->no_exit == 0;
   if (!(host->page->watching & kWatchPrepare) || drive.prepared || finished) return true;
   if (javascript_refused()) {
@@ -265,7 +265,7 @@ bool EnvState::prepare_turn(BaseHost* host) {
   if (this->host(id) == nullptr || host->nested != &drive) return false;
   drive.waiting_since += monotonic_now() - began;
   // What they have changed counts for the wait that comes.
-  base.prepare_to_be_awaited();
+  base.apply_changes();
   return true;
 }
 

@@ -41,11 +41,11 @@ class Backend {
   // timeout or an interruption, or -errno. What did not fit is reported by the next call.
   [[nodiscard]] virtual int wait(Micros timeout, std::span<Ready> out) = 0;
 
-  // A descriptor that somebody else may wait for after prepare(), or -1. It is readable when wait(0)
-  // would answer more than 0; one wait(0) that answers 0 makes it quiet again if it need not be.
+  // A descriptor that somebody else may wait for after flush(), or -1. It is readable when wait(0)
+  // would answer more than 0; if it is without need, one wait(0) that answers 0 makes it quiet.
   [[nodiscard]] virtual int pollable_fd() const { return -1; }
-  // Tells the kernel what this backend otherwise tells it in its own wait. 0 or -errno.
-  [[nodiscard]] virtual int prepare() { return 0; }
+  // Tells the kernel what this backend otherwise tells it in its own wait.
+  virtual void flush() {}
   // How often that number has become another file: whoever waits for it registers it anew.
   [[nodiscard]] virtual std::uint32_t renewals() const { return 0; }
 };

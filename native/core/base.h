@@ -93,8 +93,6 @@ class Base {
   void forget(int fd);
   // Tells the kernel what was changed since the last wait: for a base that may not wait again.
   void apply_changes();
-  // The same, for somebody else who is about to wait for the backend's descriptor.
-  void prepare_to_be_awaited();
   bool has_changes() const { return changes_.has_changes(); }
 
   // The inbox whose messages this base receives, or null. The base does not own it.

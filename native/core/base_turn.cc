@@ -14,16 +14,12 @@ namespace multiloop {
 void Base::apply_changes() {
   page_->unsettled = 0;
   if (const int status = changes_.apply(&refused_); status < 0) failure_ = status;
+  changes_.backend().flush();
   for (const EventId id : begun_)
     if (const Event* event = find(id)) release_signal(slot_of(event));
   begun_.clear();
   free_.insert(free_.end(), reaped_.begin(), reaped_.end());
   reaped_.clear();
-}
-
-void Base::prepare_to_be_awaited() {
-  apply_changes();
-  if (const int status = changes_.backend().prepare(); status < 0) failure_ = status;
 }
 
 Micros Base::next_timeout() {

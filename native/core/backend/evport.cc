@@ -55,7 +55,7 @@ class EventPort final : public Backend {
     const Micros deadline = timeout > 0 ? monotonic_now() + timeout : 0;
     for (;;) {
       ++round_;
-      const int failure = prepare();
+      const int failure = associate_spent();
       const int taken = take(failure < 0 ? 0 : timeout, room);
       if (taken < 0) return taken;
       if (const int told = tell(static_cast<std::size_t>(taken), out); told > 0) return told;
@@ -70,26 +70,8 @@ class EventPort final : public Backend {
   // port_poll), so a port can be waited for, in another port too.
   int pollable_fd() const override { return port_; }
 
-  // What could not be associated for want of memory is tried again next time.
-  int prepare() override {
-    int failure = 0;
-    std::size_t kept = 0;
-    for (const int fd : spent_) {
-      Registration& known = registration(fd);
-      if (known.state != State::kSpent) continue;
-      const int status = associate(fd, known.mask, &known);
-      if (status == 0) continue;
-      if (status == -EBADF) {
-        // It was closed since it was told: one that is associated leaves by that, too.
-        known.state = State::kOut;
-        continue;
-      }
-      failure = status;
-      spent_[kept++] = fd;
-    }
-    spent_.resize(kept);
-    return failure;
-  }
+  // Should something fail, the next wait says so.
+  void flush() override { associate_spent(); }
 
  private:
   enum class State : std::uint8_t {
@@ -119,6 +101,27 @@ class EventPort final : public Backend {
     }
     *known = {mask, State::kAssociated, round_};
     return 0;
+  }
+
+  // What could not be associated is tried again next time.
+  int associate_spent() {
+    int failure = 0;
+    std::size_t kept = 0;
+    for (const int fd : spent_) {
+      Registration& known = registration(fd);
+      if (known.state != State::kSpent) continue;
+      const int status = associate(fd, known.mask, &known);
+      if (status == 0) continue;
+      if (status == -EBADF) {
+        // It was closed since it was told: one that is associated leaves by that, too.
+        known.state = State::kOut;
+        continue;
+      }
+      failure = status;
+      spent_[kept++] = fd;
+    }
+    spent_.resize(kept);
+    return failure;
   }
 
   int remove(int fd, Registration* known) {
