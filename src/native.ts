@@ -23,7 +23,7 @@ export interface Native {
     page: ArrayBuffer,
     scratch: ArrayBuffer,
     memory: object,
-    pipe: boolean,
+    waker: string,
   ): number;
   baseClose(base: number): void;
   baseRun(base: number, preferBase: boolean, dispatcher: () => void, resource: object): number;
@@ -51,7 +51,7 @@ export interface Native {
   eventRemaining(base: number, event: number): number;
   fdForget(base: number, fd: number): void;
   backends(): [name: string, features: number, status: number, emulated: boolean][];
-  wakers(): [name: string, status: number][];
+  wakers(): [name: string, status: number, backend: string][];
   portable(): boolean;
   layout(): Record<string, number>;
   sysRead(fd: number, into: Uint8Array, offset: number, length: number): number;
@@ -85,7 +85,7 @@ export interface Native {
   sockAccept(listener: number): number;
   lastPeer(): RawAddress | undefined;
   isIp(text: string): 0 | 4 | 6;
-  inboxNew(capacity: number, pipe: boolean, parent: number): number;
+  inboxNew(capacity: number, waker: string, parent: number): number;
   inboxFree(inbox: number): void;
   inboxAttach(base: number, inbox: number): number;
   inboxDetach(base: number): void;

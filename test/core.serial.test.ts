@@ -30,7 +30,7 @@ const language = ['-std=c++20', '-fno-exceptions', '-fno-rtti', '-pthread'];
 const emulation = ['-DML_EMULATE', '-Itest/emulation/include'];
 // A report needs files and lines; all that a debugger likes would take half as long again.
 const common = [...language, ...emulation, ...warnings, '-O1', '-g1'];
-const linker = ['-pthread'];
+const linker = ['-pthread', '-Wl,--wrap=close,--wrap=dup2,--wrap=dup3'];
 
 interface Variant {
   name: string;

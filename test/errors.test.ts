@@ -331,7 +331,7 @@ test('an error of multiloop has a name, a code and a cause', () => {
 
 test('sys.close refuses a descriptor that belongs to a connection', async () => {
   const base = new EventBase();
-  const inbox = native.inboxNew(8, false, 0);
+  const inbox = native.inboxNew(8, 'pipe', 0);
   assert.is(native.inboxAttach(base._id, inbox), 0);
   const listener = native.sockListen(0, '127.0.0.1', 0, 5, false, false, false) as number;
   const socket = connect(native.sockLocal(listener)?.port as number, '127.0.0.1');

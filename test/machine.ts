@@ -10,9 +10,17 @@ export const allBackends: readonly BackendName[] = EventBase.backends()
   .filter(({ available }) => available)
   .map(({ name }) => name);
 
-export const wakersHere = native
-  .wakers()
-  .filter(([, status]) => status === 0)
+const wakers = native.wakers().filter(([, status]) => status === 0);
+
+/** The wakers that a backend can be woken by. */
+export function wakersOf(backend: BackendName): WakerName[] {
+  const fits = wakers.filter(([, , only]) => only === '' || only === backend);
+  return fits.map(([name]) => name as WakerName);
+}
+
+/** Those that are for any backend. */
+export const wakersHere = wakers
+  .filter(([, , only]) => only === '')
   .map(([name]) => name as WakerName);
 
 export const isPortable = native.portable();

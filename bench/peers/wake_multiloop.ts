@@ -107,7 +107,7 @@ function otherThread(side: Side): void {
 }
 
 if (isMainThread) {
-  const [near, far] = [0, 1].map(() => native.inboxNew(INBOX_MESSAGES, waker === 'pipe', 0));
+  const [near, far] = [0, 1].map(() => native.inboxNew(INBOX_MESSAGES, waker, 0));
   const side = open(near, far);
   // Both inboxes are there from the start, so that nothing is sent before it can be received.
   const worker = new Worker(new URL(import.meta.url), {

@@ -13,13 +13,15 @@ namespace {
 
 constexpr std::int32_t kStale = -ESTALE;
 
-// baseNew(backend, page: ArrayBuffer, scratch: ArrayBuffer, memory: object, pipe: boolean)
-//   -> id | -errno. `pipe` is the waker of its signals.
+// baseNew(backend, page: ArrayBuffer, scratch: ArrayBuffer, memory: object, waker)
+//   -> id | -errno. The waker, by name, is that of its signals.
 napi_value base_new(napi_env env, napi_callback_info info) {
   const Args<5> args(env, info);
   const ShortString<16> name(env, args[0]);
   const BackendType* type = find_backend(name.text);
-  if (type == nullptr) return js(env, -EINVAL);
+  const ShortString<16> waker_name(env, args[4]);
+  const WakerType* waker = find_waker(waker_name.text);
+  if (type == nullptr || waker == nullptr) return js(env, -EINVAL);
   void* page = nullptr;
   std::size_t page_length = 0;
   void* scratch = nullptr;
@@ -34,8 +36,7 @@ napi_value base_new(napi_env env, napi_callback_info info) {
   if (host == nullptr) return js(env, -EMFILE);
   host->page = static_cast<Page*>(page);
   host->scratch = {static_cast<std::byte*>(scratch), scratch_length};
-  const BaseOptions options{args.boolean(4) ? Waker::Kind::kPipe : Waker::Kind::kEventfd,
-                            signal_hub()};
+  const BaseOptions options{waker->kind, signal_hub()};
   host->base = std::make_unique<Base>(*type, std::move(backend), host->page, options);
   ML_CHECK(napi_create_reference(env, args[3], 1, &host->memory) == napi_ok);
   return js(env, static_cast<std::int32_t>(host->id));
@@ -242,19 +243,31 @@ napi_value backends(napi_env env, napi_callback_info) {
   return list;
 }
 
-// wakers() -> [name, status][], of this build: 0 when one can be opened here, else -errno.
+// Whether the kernel lets one be opened, and the only backend that it is for be woken by it.
+int try_waker(const WakerType& type) {
+  Waker waker;
+  const int status = waker.open(type.kind);
+  waker.close();
+  if (status < 0 || type.backend == nullptr) return status;
+  const BackendType* backend = find_backend(type.backend);
+  int error = 0;
+  const std::unique_ptr<Backend> made = backend == nullptr ? nullptr : backend->create(&error);
+  if (made == nullptr) return error == 0 ? -ENOSYS : error;
+  return made->wake_target() == nullptr ? -ENOSYS : 0;
+}
+
+// wakers() -> [name, status, backend][], of this build: 0 when one can be opened here, else -errno;
+// and the only backend that it is for, or ''.
 napi_value wakers(napi_env env, napi_callback_info) {
   napi_value list = nullptr;
   napi_create_array(env, &list);
   std::uint32_t at = 0;
-  for (const auto& [name, kind] : waker_types()) {
-    Waker waker;
-    const int status = waker.open(kind);
-    waker.close();
+  for (const WakerType& type : waker_types()) {
     napi_value row = nullptr;
-    napi_create_array_with_length(env, 2, &row);
-    napi_set_element(env, row, 0, js(env, name));
-    napi_set_element(env, row, 1, js(env, status));
+    napi_create_array_with_length(env, 3, &row);
+    napi_set_element(env, row, 0, js(env, type.name));
+    napi_set_element(env, row, 1, js(env, try_waker(type)));
+    napi_set_element(env, row, 2, js(env, type.backend == nullptr ? "" : type.backend));
     napi_set_element(env, list, at++, row);
   }
   return list;

@@ -12,12 +12,14 @@ namespace multiloop {
 
 namespace {
 
-// inboxNew(capacity, pipe: boolean, parent) -> handle | -errno
+// inboxNew(capacity, waker, parent) -> handle | -errno
 napi_value inbox_new(napi_env env, napi_callback_info info) {
   const Args<3> args(env, info);
   InboxHandle handle = kNoInbox;
-  const Waker::Kind kind = args.boolean(1) ? Waker::Kind::kPipe : Waker::Kind::kEventfd;
-  const int status = Inbox::create(args.u32(0), kind, args.u32(2), &handle);
+  const ShortString<16> name(env, args[1]);
+  const WakerType* waker = find_waker(name.text);
+  if (waker == nullptr) return js(env, -EINVAL);
+  const int status = Inbox::create(args.u32(0), waker->kind, args.u32(2), &handle);
   if (status < 0) return js(env, status);
   args.state().created_inboxes.push_back(handle);
   return js(env, static_cast<std::int32_t>(handle));

@@ -22,6 +22,10 @@ constexpr BackendType kTypes[] = {
 #ifdef ML_HAVE_EVPORT
     {"evport", kFeatureConstant | kPollFeatures, create_evport, kEmulated},
 #endif
+#ifdef ML_HAVE_KQUEUE
+    {"kqueue", kFeatureEdge | kFeatureConstant | kFeatureAnyFd | kFeatureEarlyClose, create_kqueue,
+     kEmulated},
+#endif
 #ifdef ML_HAVE_EPOLL
     {"epoll", kFeatureEdge | kFeatureConstant | kFeatureEarlyClose, create_epoll},
 #endif

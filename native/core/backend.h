@@ -9,6 +9,7 @@
 
 #include "clock.h"
 #include "mask.h"
+#include "waker.h"
 
 namespace multiloop {
 
@@ -37,15 +38,26 @@ class Backend {
   // the descriptor was closed or duplicated meanwhile: the backend repairs that.
   [[nodiscard]] virtual int change(int fd, Mask before, Mask after) = 0;
 
+  // As change(), where the number certainly is the file that the kernel was told of, or was before.
+  // It may be told together with the coming wait, or by flush(), and is answered 0 then; what the
+  // kernel refuses is out of its set, and take_refused() names it, each once, or answers -1.
+  [[nodiscard]] virtual int change_later(int fd, Mask before, Mask after) {
+    return change(fd, before, after);
+  }
+  // Tells the kernel what this backend otherwise tells it in its own wait.
+  virtual void flush() {}
+  [[nodiscard]] virtual int take_refused() { return -1; }
+
   // Waits for at most `timeout` (kForever: no limit) and fills `out`; answers how many, 0 on a
   // timeout or an interruption, or -errno. What did not fit is reported by the next call.
   [[nodiscard]] virtual int wait(Micros timeout, std::span<Ready> out) = 0;
 
+  // What ends a wait from any thread without a descriptor; or null, if that takes one here.
+  [[nodiscard]] virtual std::shared_ptr<const WakeTarget> wake_target() { return nullptr; }
+
   // A descriptor that somebody else may wait for after flush(), or -1. It is readable when wait(0)
-  // would answer more than 0; if it is without need, one wait(0) that answers 0 makes it quiet.
+  // would answer more than 0, or was woken; if it is without need, one wait(0) makes it quiet.
   [[nodiscard]] virtual int pollable_fd() const { return -1; }
-  // Tells the kernel what this backend otherwise tells it in its own wait.
-  virtual void flush() {}
   // How often that number has become another file: whoever waits for it registers it anew.
   [[nodiscard]] virtual std::uint32_t renewals() const { return 0; }
 };

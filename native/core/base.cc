@@ -319,9 +319,7 @@ int Base::open_signal_box() {
   if (signal_box_ != nullptr) return 0;
   auto box = std::make_unique<SignalBox>();
   if (const int status = box->open(options_.waker); status < 0) return status;
-  const Waker& waker = box->waker();
-  if (const int status = watch(waker.fd(), Special::kSignals, waker_mask(waker)); status < 0)
-    return status;
+  if (const int status = listen(&box->waker(), Special::kSignals); status < 0) return status;
   signal_box_ = std::move(box);
   return 0;
 }
@@ -386,11 +384,22 @@ Mask Base::waker_mask(const Waker& waker) const {
   return edge ? kRead | kEdge : kRead;
 }
 
+// One without a descriptor ends the wait and is nowhere reported: whoever is woken looks anyway.
+int Base::listen(Waker* waker, Special special) {
+  if (waker->kind() != Waker::Kind::kUser) return watch(waker->fd(), special, waker_mask(*waker));
+  std::shared_ptr<const WakeTarget> target = changes_.backend().wake_target();
+  if (target == nullptr) return -EOPNOTSUPP;
+  waker->bind(std::move(target));
+  return 0;
+}
+
+void Base::stop_listening(const Waker& waker) {
+  if (waker.fd() >= 0) unwatch(waker.fd());
+}
+
 int Base::attach(Inbox* inbox) {
   ML_CHECK(inbox_ == nullptr && inbox != nullptr);
-  const Waker& waker = inbox->waker();
-  if (const int status = watch(waker.fd(), Special::kWaker, waker_mask(waker)); status < 0)
-    return status;
+  if (const int status = listen(&inbox->waker(), Special::kWaker); status < 0) return status;
   inbox_ = inbox;
   page_->virtual_now = page_->virtual_max = 1;
   return 0;
@@ -398,7 +407,7 @@ int Base::attach(Inbox* inbox) {
 
 void Base::detach() {
   if (inbox_ == nullptr) return;
-  unwatch(inbox_->waker().fd());
+  stop_listening(inbox_->waker());
   inbox_->awake();
   inbox_ = nullptr;
   page_->virtual_now = 0;

@@ -181,6 +181,10 @@ class Base {
   void unwatch(int fd);
   Mask waker_mask(const Waker& waker) const;
 
+  int listen(Waker* waker, Special special);
+  void stop_listening(const Waker& waker);
+
+  void note_changes();
   bool told_all() const { return ready_at_ == ready_count_; }
   void wait(Micros timeout, std::uint32_t* found);
   void report_refused();

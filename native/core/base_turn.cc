@@ -12,9 +12,15 @@
 namespace multiloop {
 
 void Base::apply_changes() {
+  note_changes();
+  changes_.backend().flush();
+  changes_.take_refused(&refused_);
+}
+
+// What the backend may tell with the wait is left to it.
+void Base::note_changes() {
   page_->unsettled = 0;
   if (const int status = changes_.apply(&refused_); status < 0) failure_ = status;
-  changes_.backend().flush();
   for (const EventId id : begun_)
     if (const Event* event = find(id)) release_signal(slot_of(event));
   begun_.clear();
@@ -32,7 +38,7 @@ Micros Base::next_timeout() {
 }
 
 std::uint32_t Base::poll(Micros timeout) {
-  apply_changes();
+  note_changes();
   page_->ready = 0;
   page_->messages = 0;
   std::uint32_t found = 0;
@@ -57,6 +63,7 @@ void Base::wait(Micros timeout, std::uint32_t* found) {
   if (inbox_ != nullptr && timeout != 0 && !inbox_->prepare_to_sleep()) timeout = 0;
   const Micros before = timeout == 0 ? 0 : monotonic_now();
   const int count = changes_.backend().wait(timeout, ready_);
+  changes_.take_refused(&refused_);
   update_time();
   if (timeout != 0) page_->idle += static_cast<double>(now_ - before);
   if (inbox_ != nullptr) inbox_->awake();

@@ -79,11 +79,13 @@ int ChangeList::apply(std::vector<int>* refused) {
     Interest& interest = at(fd);
     interest.dirty = false;
     const Mask mask = interest.want;
-    if (mask == interest.kernel && !interest.suspect) continue;
+    const bool suspect = interest.suspect;
+    if (mask == interest.kernel && !suspect) continue;
     interest.suspect = false;
     // Nothing is left to take out of a set that does not have it.
     if (mask == 0 && interest.kernel == 0) continue;
-    const int status = backend_->change(fd, interest.kernel, mask);
+    const int status = suspect ? backend_->change(fd, interest.kernel, mask)
+                               : backend_->change_later(fd, interest.kernel, mask);
     if (status == 0) {
       interest.kernel = mask;
       continue;
@@ -103,6 +105,15 @@ int ChangeList::apply(std::vector<int>* refused) {
   }
   dirty_.resize(kept);
   return failure;
+}
+
+void ChangeList::take_refused(std::vector<int>* refused) {
+  for (int fd = backend_->take_refused(); fd >= 0; fd = backend_->take_refused()) {
+    Interest& interest = at(fd);
+    interest.kernel = 0;
+    interest.known = false;
+    if (interest.want != 0) refused->push_back(fd);
+  }
 }
 
 bool ChangeList::valid() const {

@@ -12,6 +12,8 @@
 //     would stay in epoll's set otherwise, and nothing could name it any more; the epoll backend
 //     recognises and repairs that too, but dearly.
 //
+// What certainly goes to the same file the backend may tell with the wait itself (change_later).
+//
 // libevent's own change list (its EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST) has neither the second nor
 // the third rule and is off by default for it. Belongs to its base's thread.
 #pragma once
@@ -51,6 +53,8 @@ class ChangeList {
   // once. Answers 0, or the -errno of a kernel out of memory or watches: what it refused is then
   // told again the next time.
   [[nodiscard]] int apply(std::vector<int>* refused);
+  // The same of what the backend has told the kernel since, with the wait or in flush().
+  void take_refused(std::vector<int>* refused);
   // Every structure, walked; for tests and debug mode.
   bool valid() const;
 

@@ -71,7 +71,7 @@ class Inbox {
 
   InboxHandle handle() const { return handle_; }
   InboxHandle parent() const { return parent_; }
-  const Waker& waker() const { return waker_; }
+  Waker& waker() { return waker_; }
   InboxCounters& counters() { return counters_; }
   std::uint32_t depth() const;
   std::uint32_t capacity() const { return mask_ + 1; }

@@ -23,6 +23,7 @@ class SignalBox {
   void raise(int signal);
 
   // The base's thread.
+  Waker& waker() { return waker_; }
   const Waker& waker() const { return waker_; }
   std::uint64_t pending() const { return pending_.load(std::memory_order_acquire); }
   // How often `signal` has come since it was last taken.

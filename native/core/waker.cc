@@ -2,6 +2,8 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <cstring>
+#include <utility>
 
 #include "check.h"
 #include "platform.h"
@@ -17,20 +19,38 @@ constexpr int kDrainReadsMax = 128;
 
 constexpr WakerType kTypes[] = {
 #ifdef ML_HAVE_EVENTFD
-    {"eventfd", Waker::Kind::kEventfd},
+    {"eventfd", Waker::Kind::kEventfd, nullptr},
 #endif
-    {"pipe", Waker::Kind::kPipe},
+#ifdef ML_HAVE_KQUEUE
+    {"evfilt_user", Waker::Kind::kUser, "kqueue"},
+#endif
+    {"pipe", Waker::Kind::kPipe, nullptr},
 };
 
 }  // namespace
 
 std::span<const WakerType> waker_types() { return kTypes; }
 
-Waker::Kind Waker::preferred() { return kTypes[0].kind; }
+const WakerType* find_waker(const char* name) {
+  for (const WakerType& type : kTypes)
+    if (std::strcmp(type.name, name) == 0) return &type;
+  return nullptr;
+}
+
+bool WakerType::fits(const char* backend_name) const {
+  return backend == nullptr || std::strcmp(backend, backend_name) == 0;
+}
+
+Waker::Kind Waker::preferred() {
+  for (const WakerType& type : kTypes)
+    if (type.backend == nullptr) return type.kind;
+  return Kind::kPipe;
+}
 
 int Waker::open(Kind kind) {
   ML_CHECK(read_end_ == -1);
   kind_ = kind;
+  if (kind == Kind::kUser) return 0;
   if (kind == Kind::kEventfd) {
     const int fd = sys::eventfd();
     if (fd < 0) return fd;
@@ -45,7 +65,15 @@ int Waker::open(Kind kind) {
   return 0;
 }
 
+void Waker::bind(std::shared_ptr<const WakeTarget> target) {
+  ML_CHECK(kind_ == Kind::kUser && target != nullptr && (bound_ == nullptr || bound_ == target));
+  bound_ = std::move(target);
+  target_.store(bound_.get(), std::memory_order_release);
+}
+
 void Waker::close() {
+  target_.store(nullptr, std::memory_order_relaxed);
+  bound_.reset();
   if (read_end_ < 0) return;
   sys::close(read_end_);
   if (write_end_ != read_end_) sys::close(write_end_);
@@ -53,6 +81,11 @@ void Waker::close() {
 }
 
 void Waker::wake() const {
+  if (kind_ == Kind::kUser) {
+    // A loop binds before it sleeps for the first time.
+    if (const WakeTarget* target = target_.load(std::memory_order_acquire)) target->wake();
+    return;
+  }
   // EAGAIN means that the counter or the pipe is full of wake-ups that nobody has taken yet: the
   // sleeper is awake already.
   const std::uint64_t one = 1;

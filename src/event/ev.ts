@@ -30,9 +30,10 @@ export type BackendName =
   | 'poll'
   | 'select';
 export type Feature = 'et' | 'o1' | 'fds' | 'early-close';
-export type WakerName = 'eventfd' | 'pipe';
+/** evfilt_user is kqueue's own and wakes a base on kqueue only. */
+export type WakerName = 'eventfd' | 'evfilt_user' | 'pipe';
 /** Preferred first. Which of them this machine has is wakers.ts's to say. */
-export const WAKER_NAMES: readonly WakerName[] = ['eventfd', 'pipe'];
+export const WAKER_NAMES: readonly WakerName[] = ['eventfd', 'evfilt_user', 'pipe'];
 
 export interface BackendReport {
   name: BackendName;

@@ -102,7 +102,7 @@ export class EventBase implements Disposable {
       1,
       PRIORITIES_MAX,
     );
-    this.waker = chooseWaker(options.waker);
+    this.waker = chooseWaker(options.waker, this.backend);
     const drives = ['base', 'libuv'] as const;
     this.#preferBase =
       checkOneOf('options.drive', options.drive ?? defaultDrive(), drives) === 'base';
@@ -113,8 +113,7 @@ export class EventBase implements Disposable {
     this.#words = new Int32Array(page);
     this.#numbers = new Float64Array(page);
     this._scratch = new Uint8Array(scratch);
-    const pipe = this.waker === 'pipe';
-    this._id = native.baseNew(this.backend, page, scratch, [page, scratch], pipe);
+    this._id = native.baseNew(this.backend, page, scratch, [page, scratch], this.waker);
     if (this._id < 0) throw systemError(this._id, 'event_base_new');
     this.#watchers = new Watchers(this.#words);
     this._dispatcher = new Dispatcher(

@@ -4,13 +4,15 @@ import { constants } from 'node:os';
 import { errnoName, MultiloopError } from '../errors.js';
 import { native } from '../native.js';
 import { checkOneOf } from '../validate.js';
-import { WAKER_NAMES, type WakerName } from './ev.js';
+import { type BackendName, WAKER_NAMES, type WakerName } from './ev.js';
 
 const { ENOSYS } = constants.errno;
 
 export interface WakerReport {
   name: WakerName;
   available: boolean;
+  /** The only backend that it is for. */
+  backend?: BackendName;
   /** Why it is not available. */
   reason?: string;
 }
@@ -20,10 +22,11 @@ let reports: WakerReport[] | undefined;
 /** Preferred first. Probed once a process thread. */
 export function wakerReports(): readonly WakerReport[] {
   reports ??= WAKER_NAMES.map((name) => {
-    const status = native.wakers().find((row) => row[0] === name)?.[1] ?? -ENOSYS;
+    const [, status, only] = native.wakers().find((row) => row[0] === name) ?? [name, -ENOSYS, ''];
+    const backend = only === '' ? {} : { backend: only as BackendName };
     return status === 0
-      ? { name, available: true }
-      : { name, available: false, reason: reasonFor(status) };
+      ? { name, available: true, ...backend }
+      : { name, available: false, ...backend, reason: reasonFor(status) };
   });
   return reports;
 }
@@ -35,16 +38,22 @@ function reasonFor(status: number): string {
 }
 
 /** The one that is asked for, else the first that there is; or ERR_WAKER_UNAVAILABLE. */
-export function chooseWaker(waker?: WakerName): WakerName {
+export function chooseWaker(waker: WakerName | undefined, backend: BackendName): WakerName {
   if (waker !== undefined) checkOneOf('options.waker', waker, WAKER_NAMES);
-  const all = wakerReports();
-  const fits = all.find(({ name, available }) => available && (waker ?? name) === name);
-  if (fits !== undefined) return fits.name;
-  const refused = all.filter(({ name, available }) => !available && (waker ?? name) === name);
-  const here = all.filter(({ available }) => available).map(({ name }) => name);
+  const asked = wakerReports().filter(({ name }) => (waker ?? name) === name);
+  const fits = (report: WakerReport) => refusalOf(report, backend) === undefined;
+  const chosen = asked.find(fits);
+  if (chosen !== undefined) return chosen.name;
+  const refusals = asked.map((report) => `${report.name} (${refusalOf(report, backend)})`);
+  const here = wakerReports().filter(fits);
   throw new MultiloopError(
     'ERR_WAKER_UNAVAILABLE',
-    `No usable waker: ${refused.map(({ name, reason }) => `${name} (${reason})`).join('; ')}. ` +
-      `Available here: ${here.join(', ')}`,
+    `No usable waker: ${refusals.join('; ')}. Available for ${backend}: ${here.map(({ name }) => name).join(', ')}`,
   );
+}
+
+function refusalOf(report: WakerReport, backend: BackendName): string | undefined {
+  if (!report.available) return report.reason;
+  if (report.backend === undefined || report.backend === backend) return undefined;
+  return `for ${report.backend} only; this base has ${backend}`;
 }

@@ -80,7 +80,7 @@ export class Coordinator {
   readonly #loops = new Map<number, Sink>(); // by inbox
 
   private constructor() {
-    this.inbox = native.inboxNew(INBOX_MESSAGES, chooseWaker() === 'pipe', 0);
+    this.inbox = native.inboxNew(INBOX_MESSAGES, chooseWaker(undefined, this.base.backend), 0);
     if (this.inbox < 0) throw systemError(this.inbox, 'inbox_new');
     const status = native.inboxAttach(this.base._id, this.inbox);
     if (status < 0) throw systemError(status, 'inbox_attach');

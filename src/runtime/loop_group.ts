@@ -196,8 +196,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
 
   async #startLoop(slot: LoopSlot): Promise<void> {
     const settings = this.#settings;
-    const pipe = slot.waker === 'pipe';
-    const inbox = native.inboxNew(settings.inboxSize, pipe, this.#coordinator.inbox);
+    const inbox = native.inboxNew(settings.inboxSize, slot.waker, this.#coordinator.inbox);
     if (inbox < 0) throw systemError(inbox, 'inbox_new');
     slot.inbox = inbox;
     slot.state = 'starting';

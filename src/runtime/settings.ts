@@ -75,7 +75,7 @@ export async function settle(options: ServeOptions): Promise<Settings> {
   );
   checkOneOf('options.policy', options.policy ?? 'round-robin', POLICY_NAMES);
   const backends = backendList(options.backend);
-  const wakers = listOf<WakerName | undefined>(options.waker, [undefined]).map(chooseWaker);
+  const wakers = listOf<WakerName | undefined>(options.waker, [undefined]);
   const integer = (key: keyof ServeOptions, fallback: number, min: number, max: number) =>
     checkInteger(`options.${key}`, (options[key] as number | undefined) ?? fallback, min, max);
   const restart = options.restart ?? {};
@@ -83,10 +83,10 @@ export async function settle(options: ServeOptions): Promise<Settings> {
   return {
     worker,
     workerData: options.workerData,
-    loops: Array.from({ length: count }, (_, loop) => ({
-      backend: backends[loop % backends.length],
-      waker: wakers[loop % wakers.length],
-    })),
+    loops: Array.from({ length: count }, (_, loop) => {
+      const backend = backends[loop % backends.length];
+      return { backend, waker: chooseWaker(wakers[loop % wakers.length], backend) };
+    }),
     listen: await listenList(options.listen),
     maxConnections: integer('maxConnections', 65_536, 1, 2 ** 20),
     inboxSize: integer('inboxSize', 1_024, 1, INBOX_MAX),

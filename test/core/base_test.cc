@@ -694,9 +694,11 @@ TEST_EACH_BASE(a_descriptor_that_an_event_has_is_not_taken_for_anything_else) {
   InboxHandle handle = kNoInbox;
   EXPECT_EQ(Inbox::create(4, rig.waker, kNoInbox, &handle), 0);
   Inbox* inbox = Inbox::attach(handle);
-  rig.add(inbox->waker().fd(), kRead | kPersist);
-  EXPECT_EQ(rig.base->attach(inbox), -EBUSY);
-  EXPECT_TRUE(rig.base->inbox() == nullptr);
+  if (inbox->waker().fd() >= 0) {
+    rig.add(inbox->waker().fd(), kRead | kPersist);
+    EXPECT_EQ(rig.base->attach(inbox), -EBUSY);
+    EXPECT_TRUE(rig.base->inbox() == nullptr);
+  }
   Inbox::release_creator(handle);
   inbox->unref();
 }

@@ -184,6 +184,13 @@ std::uint32_t Rig::calls(EventId id) const {
 
 Micros Rig::now() const { return static_cast<Micros>(page->now); }
 
+std::vector<Waker::Kind> waker_kinds() {
+  std::vector<Waker::Kind> kinds;
+  for (const WakerType& type : waker_types())
+    if (type.backend == nullptr) kinds.push_back(type.kind);
+  return kinds;
+}
+
 Inbox* Rig::attach(std::uint32_t capacity) {
   InboxHandle handle = kNoInbox;
   EXPECT_EQ(Inbox::create(capacity, waker, kNoInbox, &handle), 0);
@@ -229,9 +236,10 @@ bool add_for_each_base(const char* file, const std::string& name, void (*body)(R
   // They stay where they are for as long as the process.
   static std::deque<RigTest> tests;
   for (const BackendType& type : backend_types()) {
-    for (const auto& [waker_name, waker] : waker_types()) {
-      tests.push_back({&type, waker, body});
-      const std::string full = name + " [" + type.name + ", " + waker_name + "]";
+    for (const WakerType& waker : waker_types()) {
+      if (!waker.fits(type.name)) continue;
+      tests.push_back({&type, waker.kind, body});
+      const std::string full = name + " [" + type.name + ", " + waker.name + "]";
       check::add(file, full, RigTest::run, &tests.back());
     }
   }

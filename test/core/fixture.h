@@ -141,6 +141,9 @@ int count_fds();
 // this answers null.
 std::unique_ptr<Backend> make_backend(const BackendType& type);
 
+// The wakers that are for any backend: those with a descriptor.
+std::vector<Waker::Kind> waker_kinds();
+
 // A base as the binding drives it. After every poll() all structures are walked.
 class Rig {
  public:

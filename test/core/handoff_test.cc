@@ -324,7 +324,7 @@ struct Group {
   Group(std::size_t count, std::uint32_t capacity) {
     const std::span<const BackendType> types = backend_types();
     for (std::size_t i = 0; i < count; ++i) {
-      const Waker::Kind waker = waker_types()[i % waker_types().size()].kind;
+      const Waker::Kind waker = waker_kinds()[i % waker_kinds().size()];
       loops.push_back(
           std::make_unique<Loop>(types[i % types.size()], waker, capacity, coordinator.handle));
     }

@@ -116,7 +116,7 @@ TEST(it_counts_what_happened) {
 }
 
 TEST(a_sleeper_is_woken_once_and_never_lies_down_beside_a_message) {
-  for (const auto& [name, kind] : waker_types()) {
+  for (const Waker::Kind kind : waker_kinds()) {
     const Owned inbox(8, kind);
     const auto woken = [&] {
       pollfd one{inbox->waker().fd(), POLLIN, 0};
@@ -148,7 +148,7 @@ TEST(a_sleeper_is_woken_once_and_never_lies_down_beside_a_message) {
 TEST(no_message_and_no_wake_up_is_lost_between_producers_and_a_sleeping_consumer) {
   constexpr std::uint32_t kProducers = 4;
   constexpr std::uint64_t kEach = 6'000;
-  for (const auto& [name, kind] : waker_types()) {
+  for (const Waker::Kind kind : waker_kinds()) {
     // Small, so that the producers meet a full inbox too.
     const Owned inbox(64, kind);
     std::vector<std::thread> producers;
@@ -343,7 +343,7 @@ TEST(table_slots_are_used_again_while_others_push) {
   std::uint64_t taken = 0;
   Rounds rounds(600);
   while (rounds.next()) {
-    const InboxHandle handle = make(16, waker_types()[rounds.round() % waker_types().size()].kind);
+    const InboxHandle handle = make(16, waker_kinds()[rounds.round() % waker_kinds().size()]);
     Inbox* inbox = Inbox::attach(handle);
     if (!EXPECT_TRUE(inbox != nullptr)) break;
     const auto take = [&] {
@@ -408,7 +408,7 @@ TEST(creating_fails_when_there_is_no_room_and_leaves_nothing_behind) {
   probe.close();
   EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
   InboxHandle handle = kNoInbox;
-  for (const auto& [name, kind] : waker_types())
+  for (const Waker::Kind kind : waker_kinds())
     EXPECT_EQ(Inbox::create(4, kind, kNoInbox, &handle), -EMFILE);
   EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
   const int fds = count_fds();

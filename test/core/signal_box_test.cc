@@ -20,7 +20,7 @@ constexpr int kPatienceMs = static_cast<int>(kPatience / 1'000);
 }  // namespace
 
 TEST(signals_are_counted_each_for_itself) {
-  for (const auto& [name, kind] : waker_types()) {
+  for (const Waker::Kind kind : waker_kinds()) {
     SignalBox box;
     EXPECT_EQ(box.open(kind), 0);
     EXPECT_EQ(box.pending(), 0);
@@ -38,7 +38,7 @@ TEST(signals_are_counted_each_for_itself) {
 }
 
 TEST(its_owner_is_woken_for_the_first_of_each_signal) {
-  for (const auto& [name, kind] : waker_types()) {
+  for (const Waker::Kind kind : waker_kinds()) {
     SignalBox box;
     EXPECT_EQ(box.open(kind), 0);
     for (int round = 0; round < 3; ++round) {
@@ -58,7 +58,7 @@ TEST(its_owner_is_woken_for_the_first_of_each_signal) {
 
 TEST(a_closed_box_gives_its_descriptors_back) {
   const int before = count_fds();
-  for (const auto& [name, kind] : waker_types()) {
+  for (const Waker::Kind kind : waker_kinds()) {
     SignalBox box;
     EXPECT_EQ(box.open(kind), 0);
     EXPECT_EQ(count_fds(), before + (kind == Waker::Kind::kPipe ? 2 : 1));
@@ -73,7 +73,7 @@ TEST(nothing_is_lost_while_threads_raise_and_the_owner_takes) {
   constexpr std::uint32_t kEach = 20'000;
   // Two threads share one signal, the third has one of its own.
   constexpr int kSignals[kThreads] = {10, 10, 12};
-  for (const auto& [name, kind] : waker_types()) {
+  for (const Waker::Kind kind : waker_kinds()) {
     SignalBox box;
     EXPECT_EQ(box.open(kind), 0);
     Gate gate(kThreads + 1);
@@ -108,7 +108,7 @@ TEST(nothing_is_lost_while_threads_raise_and_the_owner_takes) {
 }
 
 TEST(its_owner_is_woken_for_every_signal_that_finds_it_asleep) {
-  for (const auto& [name, kind] : waker_types()) {
+  for (const Waker::Kind kind : waker_kinds()) {
     SignalBox box;
     EXPECT_EQ(box.open(kind), 0);
     std::atomic<std::uint32_t> taken{0};

@@ -49,7 +49,10 @@ const bindingFlags = [
   '-DNODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS',
   '-DNODE_GYP_MODULE_NAME=multiloop',
 ];
-const linker = ['-shared', '-pthread', '-Wl,-z,nodelete', '-static-libstdc++', '-static-libgcc'];
+const linker = [
+  ...['-shared', '-pthread', '-Wl,-z,nodelete', '-static-libstdc++', '-static-libgcc'],
+  '-Wl,--wrap=close,--wrap=dup2,--wrap=dup3',
+];
 
 /** The folder of node_api.h and uv.h: installed with Node, or fetched by node-gyp once. */
 function headerFolder() {

@@ -19,7 +19,7 @@ import {
   sys,
   type WakerName,
 } from '../../src/index.js';
-import { allBackends, nestable, wakersHere } from '../machine.js';
+import { allBackends, nestable, wakersOf } from '../machine.js';
 import { assertNoneLeft, openDescriptors, PATIENCE_MS, within } from './support.js';
 
 export type Way = 'loopSync' | 'base drive' | 'libuv drive';
@@ -149,7 +149,7 @@ function* cases(limits: Limits): Iterable<{ backend: BackendName; waker: WakerNa
     const features = featuresOf(backend);
     if (limits.has?.some((feature) => !features.includes(feature))) continue;
     if (limits.lacks?.some((feature) => features.includes(feature))) continue;
-    for (const waker of wakersHere) {
+    for (const waker of wakersOf(backend)) {
       for (const way of waysOf(backend)) {
         if (limits.ways !== undefined && !limits.ways.includes(way)) continue;
         yield { backend, waker, way };

@@ -229,7 +229,7 @@ behaviour('event_base_get_max_events: the most there has been, until cleared', a
 
 behaviour('event_base_get_num_events: an inbox counts as virtual and keeps a loop', async (t) => {
   const base = t.base();
-  const inbox = native.inboxNew(8, false, 0);
+  const inbox = native.inboxNew(8, 'pipe', 0);
   assert.is(native.inboxAttach(base._id, inbox), 0);
   assert.equal(base.counts(), { added: 0, active: 0, virtual: 1 });
   assert.is(await t.run(base, NONBLOCK), 'passed');

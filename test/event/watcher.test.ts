@@ -480,7 +480,7 @@ for (const kind of kinds) {
 
 behaviour('an exception of a check watcher loses no message of the turn', async (t) => {
   const base = t.base();
-  const inbox = native.inboxNew(8, false, 0);
+  const inbox = native.inboxNew(8, 'pipe', 0);
   assert.is(native.inboxAttach(base._id, inbox), 0);
   const seen: string[] = [];
   base._onMessage = (index) => {
