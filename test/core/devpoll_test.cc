@@ -20,7 +20,7 @@ int error_of(long result) { return result < 0 ? errno : 0; }
 struct Subject {
   const int device = emulated_devpoll::open("/dev/poll", O_RDWR | O_CLOEXEC);
   pollfd told[16] = {};
-  ~Subject() { EXPECT_EQ(emulated_devpoll::close(device), 0); }
+  ~Subject() { EXPECT_EQ(sys::close(device), 0); }
 
   int write(std::vector<pollfd> records) {
     const std::size_t bytes = records.size() * sizeof(pollfd);
@@ -59,7 +59,6 @@ TEST(the_device_refuses_what_makes_no_sense) {
   pollfd record{pair.near, POLLIN, 0};
   EXPECT_EQ(error_of(emulated_devpoll::ioctl(pair.near, DP_POLL, &call)), EBADF);
   EXPECT_EQ(error_of(emulated_devpoll::pwrite(pair.near, &record, sizeof record, 0)), EBADF);
-  EXPECT_EQ(error_of(emulated_devpoll::close(pair.near)), EBADF);
   Subject subject;
   EXPECT_EQ(error_of(emulated_devpoll::ioctl(subject.device, 0xD009, &call)), EINVAL);
   EXPECT_EQ(error_of(emulated_devpoll::ioctl(subject.device, DP_POLL, nullptr)), EFAULT);

@@ -247,6 +247,10 @@ TEST(close_ends_an_association_whoever_else_has_the_file) {
     send_byte(next.far);
     EXPECT_EQ(subject.take(), 0);
     EXPECT_EQ(subject.dissociate(number), ENOENT);
+    // Nor is one that comes back from its duplicate.
+    EXPECT_EQ(dup2(copy, number), number);
+    EXPECT_EQ(subject.take(), 0);
+    EXPECT_EQ(dup2(next.near, number), number);
     EXPECT_EQ(subject.associate(number, POLLIN), 0);
     EXPECT_EQ(subject.take(), 1);
   }
@@ -341,6 +345,19 @@ TEST(who_waits_for_more_is_not_content_with_less) {
     if (sent) EXPECT_EQ(error_of(port_send(subject.port, 1, nullptr)), 0);
   }
   EXPECT_EQ(subject.take(), 0);
+}
+
+TEST(who_waits_for_a_port_that_is_closed_is_told) {
+  Subject subject;
+  int waiting = 0;
+  race(
+      [&] {
+        // However long it takes until the other waits: a port that is closed is none either.
+        sched_yield();
+        subject.port.close();
+      },
+      [&] { waiting = error_of(port_get(subject.port, subject.events, nullptr)); });
+  EXPECT_TRUE(waiting == EBADFD || waiting == EBADF);
 }
 
 // ── events of a program's own ───────────────────────────────────────────────────────────────

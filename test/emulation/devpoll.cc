@@ -27,6 +27,8 @@
 #include <mutex>
 #include <set>
 
+#include "descriptors.h"
+
 namespace {
 
 constexpr int kSweep = 64;
@@ -235,6 +237,13 @@ std::shared_ptr<Device> find(int fd) {
   return found == registry().end() ? nullptr : found->second;
 }
 
+void hear_of_close(int fd) {
+  const std::lock_guard lock(registry_mutex);
+  registry().erase(fd);
+}
+// Of the device's own alone: that is the trap of those it watches.
+[[maybe_unused]] const bool hears = emulation::before_close(hear_of_close);
+
 }  // namespace
 
 namespace emulated_devpoll {
@@ -266,12 +275,6 @@ int ioctl(int fd, unsigned long request, void* argument) {
   auto* call = static_cast<dvpoll*>(argument);
   if (call->dp_nfds > 0 && call->dp_fds == nullptr) return fail(EFAULT);
   return device->poll(call);
-}
-
-int close(int fd) {
-  const std::lock_guard lock(registry_mutex);
-  if (registry().erase(fd) == 0) return fail(EBADF);
-  return ::close(fd);
 }
 
 }  // namespace emulated_devpoll

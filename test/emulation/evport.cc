@@ -7,17 +7,13 @@
 // what has fired into the queue first, as if a driver had called pollwakeup() when it happened:
 // what is in the queue stays there when it is no longer true.
 //
-// The descriptor of a port must be closed with close(2), so a port has no other. That its queue is
-// not empty is told by one eventfd of the process, always readable, which is in each set.
-//
-// epoll's key is the number and the file, as a port's is. Only close(2) ends an association of a
-// port and not a registration whose file lives on; EPOLL_CTL_ADD of a number that is in the set
-// with the same file fails with EEXIST, and that tells the two apart. One that is closed and comes
-// back by dup2(2) from its duplicate, with no call on the port in between, passes for one never
-// closed.
+// epoll's key is the number and the file, as a port's is, but only a port's association ends when
+// the number is closed while the file lives on. A close is heard of before it happens
+// (descriptors.h); for those of Node itself, EPOLL_CTL_ADD of a number that is in the set with the
+// same file fails with EEXIST, and that tells one that was opened again from the one before.
 //
 // Not here: PORT_SOURCE_FILE and the other sources, a port's duplicates and its sharing with other
-// processes, close(2) under a waiting thread (EBADFD).
+// processes.
 
 #include <fcntl.h>
 #include <poll.h>
@@ -37,6 +33,8 @@
 #include <mutex>
 #include <vector>
 
+#include "descriptors.h"
+
 namespace {
 
 constexpr long kNanosPerSecond = 1'000'000'000;
@@ -53,9 +51,6 @@ int fail(int error) {
 }
 
 bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
-
-// Opened when the program starts, before any test counts descriptors.
-const int always_readable = ::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
 
 std::atomic<uint_t> max_events{emulated_port::kMaxEvents};
 
@@ -83,11 +78,29 @@ struct Waiter {
 
 class Port {
  public:
-  Port(int fd, uint_t limit) : fd_(fd), limit_(limit) {}
+  // `full` is readable for ever, and of interest while there is something in the queue.
+  Port(int fd, int full, uint_t limit) : fd_(fd), full_(full), limit_(limit) {}
+
+  // The port is about to be closed: who waits is told.
+  void shut() {
+    const std::lock_guard lock(mutex_);
+    shut_ = true;
+    emulation::close_own(full_);
+    for (const Waiter* waiter : waiters_) wake(*waiter);
+  }
+
+  // `fd` is about to be closed, or to become another file.
+  void lose(int fd) {
+    const std::lock_guard lock(mutex_);
+    if (shut_ || !associations_.contains(fd)) return;
+    drop(fd);
+    update_readable();
+  }
 
   // Whether the number is still this port: 0, or what a call on it fails with.
   int check() {
     const std::lock_guard lock(mutex_);
+    if (shut_) return EBADF;
     return update_readable();
   }
 
@@ -167,6 +180,7 @@ class Port {
   // port_get(3C) is this with `one`: it hands out nothing when the time is over.
   int get(port_event_t* list, uint_t max, uint_t* nget, const timespec* timeout, bool one) {
     std::unique_lock lock(mutex_);
+    if (shut_) return fail(EBADFD);
     if (*nget > max && max > 0) return fail(EINVAL);
     sweep();
     if (max == 0) {
@@ -189,7 +203,8 @@ class Port {
       waiters_.push_back(&waiter);
       error = wait(&lock, &waiter, *nget, timeout);
       std::erase(waiters_, &waiter);
-      ::close(waiter.wake);
+      emulation::close_own(waiter.wake);
+      if (error == EBADFD) return fail(error);
       if (waiter.alerted) {
         list[0] = waiter.alert;
         *nget = 1;
@@ -304,7 +319,7 @@ class Port {
       for (const Waiter* waiter : waiters_)
         if (queue_.size() != told_) wake(*waiter);
     told_ = queue_.size();
-    const int status = control(EPOLL_CTL_MOD, always_readable, wanted, kQueueTag);
+    const int status = control(EPOLL_CTL_MOD, full_, wanted, kQueueTag);
     if (status == 0) return 0;
     // Another number, another kind of file, or a set that is no port.
     return status == EBADF ? EBADF : EBADFD;
@@ -331,6 +346,7 @@ class Port {
       const int status = ::ppoll(both, 2, timeout == nullptr ? nullptr : &left, nullptr);
       const int error = errno;
       lock->lock();
+      if (shut_) return EBADFD;
       if (status < 0) return error;
       std::uint64_t count = 0;
       static_cast<void>(::read(waiter->wake, &count, sizeof count) == sizeof count);
@@ -389,6 +405,7 @@ class Port {
   }
 
   const int fd_;
+  const int full_;
   const uint_t limit_;
   std::mutex mutex_;
   std::map<int, Association> associations_;  // by number, those that have fired included
@@ -398,6 +415,7 @@ class Port {
   std::vector<Waiter*> waiters_;
   std::uint32_t generation_ = 0;
   bool ever_associated_ = false;
+  bool shut_ = false;
   bool alerted_ = false;
   port_event_t alert_{};
 };
@@ -407,6 +425,20 @@ std::map<int, std::shared_ptr<Port>>& registry() {
   static auto* all = new std::map<int, std::shared_ptr<Port>>;
   return *all;
 }
+
+void hear_of_close(int fd) {
+  std::vector<std::shared_ptr<Port>> ports;
+  {
+    const std::lock_guard lock(registry_mutex);
+    if (const auto own = registry().find(fd); own != registry().end()) {
+      own->second->shut();
+      registry().erase(own);
+    }
+    for (const auto& [number, port] : registry()) ports.push_back(port);
+  }
+  for (const std::shared_ptr<Port>& port : ports) port->lose(fd);
+}
+[[maybe_unused]] const bool hears = emulation::before_close(hear_of_close);
 
 // Null, with the reason in `error`, for what is not a port.
 std::shared_ptr<Port> find(int fd, int* error) {
@@ -426,17 +458,18 @@ std::shared_ptr<Port> find(int fd, int* error) {
 
 int port_create() {
   const int fd = ::epoll_create1(0);
-  if (fd < 0) return -1;
+  const int full = fd < 0 ? -1 : ::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
   epoll_event event{};
   event.data.u64 = kQueueTag;
-  if (::epoll_ctl(fd, EPOLL_CTL_ADD, always_readable, &event) != 0) {
-    const int error = errno;
-    ::close(fd);
-    return fail(error);
+  if (full >= 0 && ::epoll_ctl(fd, EPOLL_CTL_ADD, full, &event) == 0) {
+    const std::lock_guard lock(registry_mutex);
+    registry()[fd] = std::make_shared<Port>(fd, full, max_events.load());
+    return fd;
   }
-  const std::lock_guard lock(registry_mutex);
-  registry()[fd] = std::make_shared<Port>(fd, max_events.load());
-  return fd;
+  const int error = errno;
+  for (const int one : {fd, full})
+    if (one >= 0) emulation::close_own(one);
+  return fail(error);
 }
 
 int port_associate(int port, int source, uintptr_t object, int events, void* user) {

@@ -32,7 +32,7 @@
 #include "../sys.h"
 #include "poll_mask.h"
 
-// Whose open, pwrite, ioctl and close the device has: the system's. A test's <sys/devpoll.h> names
+// Whose open, pwrite and ioctl the device has: the system's. A test's <sys/devpoll.h> names
 // a namespace of its own.
 #ifndef ML_DEVPOLL
 #define ML_DEVPOLL
@@ -51,7 +51,7 @@ constexpr std::size_t kChangesMax = 1'024;
 class DevPoll final : public Backend {
  public:
   explicit DevPoll(int fd) : device_(fd) {}
-  ~DevPoll() override { ML_DEVPOLL::close(device_); }
+  ~DevPoll() override { sys::close(device_); }
 
   int change(int fd, Mask before, Mask after) override {
     static_cast<void>(before);

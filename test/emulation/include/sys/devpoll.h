@@ -30,6 +30,5 @@ namespace emulated_devpoll {
 int open(const char* path, int flags);
 ssize_t pwrite(int fd, const void* from, size_t length, off_t offset);
 int ioctl(int fd, unsigned long request, void* argument);
-int close(int fd);
 
 }  // namespace emulated_devpoll
