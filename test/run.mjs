@@ -152,18 +152,23 @@ async function emulatedRuns(files) {
   // They would be the same: no build has both.
   if (process.env.ML_PORTABLE === '1') return [];
   const goesOverBackends = ({ file }) =>
-    file.startsWith('event/') && /\bbehaviour\(/.test(readFileSync(join(top, file), 'utf8'));
+    file.startsWith('event/') &&
+    /\b(behaviour|settings|testedBackends)\b/.test(readFileSync(join(top, file), 'utf8'));
   const again = files.filter(goesOverBackends);
   if (again.length === 0) return [];
-  const { addon, backends, missing } = await buildEmulated().catch(({ message }) => {
+  const {
+    backends = [],
+    env,
+    missing,
+  } = await buildEmulated().catch(({ message }) => {
     totals.failed += 1;
     console.log(`FAIL  the addon of the files marked [emulated]: ${message}`);
     return {};
   });
   if (missing !== undefined) console.log(`Skipped: the files marked [emulated]: ${missing}`);
-  if (addon === undefined || backends.length === 0) return [];
-  const env = { MULTILOOP_ADDON: addon, ML_TEST_BACKENDS: backends.join(',') };
-  return again.map(({ file }) => ({ file, env, label: ' [emulated]' }));
+  if (backends.length === 0) return [];
+  const settings = { ...env, ML_TEST_BACKENDS: backends.join(',') };
+  return again.map(({ file }) => ({ file, env: settings, label: ' [emulated]' }));
 }
 
 for (const [signal, code] of [
@@ -179,12 +184,11 @@ for (const [signal, code] of [
 
 const files = findFiles().map((file) => ({ file }));
 const isSerial = ({ file }) => file.endsWith('.serial.test.js');
-await runAll(
-  files.filter((file) => !isSerial(file)),
-  jobs,
-);
-await runAll(await emulatedRuns(files), jobs);
-await runAll(files.filter(isSerial), 1);
+const isParallel = (one) => !isSerial(one);
+await runAll(files.filter(isParallel), jobs);
+const again = await emulatedRuns(files);
+await runAll(again.filter(isParallel), jobs);
+await runAll([...files, ...again].filter(isSerial), 1);
 
 const { passed, failed, skipped } = totals;
 if (files.length === 0) console.log(`No test file matches ${names.join(', ') || '*.test.ts'}.`);

@@ -19,17 +19,13 @@ import {
   sys,
   type WakerName,
 } from '../../src/index.js';
-import { allBackends, nestable, wakersOf } from '../machine.js';
+import { nestable, testedBackends, wakersOf } from '../machine.js';
 import { assertNoneLeft, openDescriptors, PATIENCE_MS, within } from './support.js';
 
+/** Those that a behaviour is tested over. */
+export const backendsHere = testedBackends;
+
 export type Way = 'loopSync' | 'base drive' | 'libuv drive';
-
-/** Set by test/run.mjs for the backends that run on an emulation of their kernel. */
-const asked = process.env.ML_TEST_BACKENDS?.split(',');
-
-export const backendsHere: readonly BackendName[] = allBackends.filter(
-  (name) => asked?.includes(name) ?? true,
-);
 
 export function waysOf(backend: BackendName): Way[] {
   return nestable.includes(backend)
@@ -79,6 +75,11 @@ export class Trial {
   }
   own(fd: number): number {
     this.#descriptors.add(fd);
+    return fd;
+  }
+  /** Somebody else closes it from now on. */
+  disown(fd: number): number {
+    this.#descriptors.delete(fd);
     return fd;
   }
   close(fd: number): void {
@@ -144,7 +145,7 @@ export function behaviour(
 }
 
 function* cases(limits: Limits): Iterable<{ backend: BackendName; waker: WakerName; way: Way }> {
-  for (const backend of backendsHere) {
+  for (const backend of testedBackends) {
     if (limits.backends !== undefined && !limits.backends.includes(backend)) continue;
     const features = featuresOf(backend);
     if (limits.has?.some((feature) => !features.includes(feature))) continue;
