@@ -203,8 +203,11 @@ class Port {
       waiters_.push_back(&waiter);
       error = wait(&lock, &waiter, *nget, timeout);
       std::erase(waiters_, &waiter);
+      // Those who hear of a close may hear of this one too.
+      lock.unlock();
       emulation::close_own(waiter.wake);
-      if (error == EBADFD) return fail(error);
+      lock.lock();
+      if (shut_) return fail(EBADFD);
       if (waiter.alerted) {
         list[0] = waiter.alert;
         *nget = 1;
