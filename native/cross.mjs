@@ -45,7 +45,7 @@ const targets = {
     triple: 'x86_64-windows-gnu',
     output: 'multiloop-core.dll',
     flags: ['-DML_PORTABLE'],
-    link: ['-lws2_32'],
+    link: ['-lws2_32', '-liphlpapi'],
   },
 };
 
@@ -56,6 +56,7 @@ const names = {
   'macos-arm64': ['macos-arm64'],
   'linux-arm64': ['linux-arm64'],
   windows: ['windows-x64'],
+  'windows-x64': ['windows-x64'],
 };
 
 const help = `Usage: npm run cross -- TARGET ...
@@ -127,11 +128,11 @@ function coreSources() {
   );
 }
 
-async function zig(args) {
+async function zig(what, args) {
   const cache = join(zigFolder, 'cache');
   const env = { ...process.env, ZIG_GLOBAL_CACHE_DIR: cache, ZIG_LOCAL_CACHE_DIR: cache };
   const { ok, output } = await run(await getZig(), args, env, compileMs);
-  if (!ok) throw new Failure(`zig ${args.join(' ')}\n${tail(output, 40)}`);
+  if (!ok) throw new Failure(`${what} failed:\n${tail(output, 20)}`);
 }
 
 /** Compiles and links one target; answers the file. */
@@ -144,18 +145,27 @@ export async function cross(target) {
     sources.push({ source: 'native/binding/addon.cc', args: [...addonFlags, ...addonIncludes()] });
   const queue = sources.map(({ source, args }) => {
     const object = join(folder, `${source.replaceAll('/', '_')}.o`);
-    return { object, args: [...coreFlags, ...flags, ...args, '-c', source, '-o', object] };
+    return { source, object, args: [...coreFlags, ...flags, ...args, '-c', source, '-o', object] };
   });
   const objects = queue.map(({ object }) => object);
   const lane = async () => {
     for (let unit = queue.shift(); unit; unit = queue.shift())
-      await zig(['c++', '-target', triple, ...unit.args]);
+      await zig(`compiling ${unit.source} for ${target}`, ['c++', '-target', triple, ...unit.args]);
   };
   await Promise.all(Array.from({ length: jobs }, lane));
   const file = join(folder, output);
   // Renamed by a copy: a process that has the old one mapped keeps it.
   const fresh = join(folder, `new-${output}`);
-  await zig(['c++', '-target', triple, '-shared', ...link, ...objects, '-o', fresh]);
+  await zig(`linking ${output} for ${target}`, [
+    'c++',
+    '-target',
+    triple,
+    '-shared',
+    ...link,
+    ...objects,
+    '-o',
+    fresh,
+  ]);
   rmSync(file, { force: true });
   copyFileSync(fresh, file);
   rmSync(fresh);

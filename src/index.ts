@@ -13,7 +13,12 @@ export type { EventBaseOptions, EventCounts } from './event/options.js';
 export { sys } from './event/sys.js';
 export type { Watcher } from './event/watchers.js';
 export type { Connection } from './runtime/connection.js';
-export { type GroupStats, LoopGroup } from './runtime/loop_group.js';
+export {
+  type GroupStats,
+  LoopGroup,
+  type ReloadOptions,
+  type ReloadReport,
+} from './runtime/loop_group.js';
 export type { LoopHandle, LoopState, LoopStats } from './runtime/loop_slot.js';
 export type { Distribute, Incoming, PolicyName } from './runtime/policy.js';
 export { serve } from './runtime/serve.js';
@@ -22,8 +27,24 @@ export { defineWorker, type LoopContext, type LoopWorker } from './runtime/worke
 export { type Address, formatAddress, parseAddress } from './stream/address.js';
 export type { BevEvent, BevHandlers, BevOptions, FlushMode } from './stream/bev_options.js';
 export type { ConnectOptions } from './stream/connect.js';
+export { Datagram } from './stream/datagram.js';
+export type { DatagramOptions } from './stream/datagram_options.js';
+export type { DuplexAdapter, DuplexOptions } from './stream/duplex_adapter.js';
+export type { BevFilter, FilterFunction, FilterResult } from './stream/filter.js';
+export type { FilterStream } from './stream/filter_stream.js';
 export { BufferEvent } from './stream/kinds.js';
 export { Listener } from './stream/listener.js';
 export type { ListenOptions } from './stream/listening_socket.js';
-export { RateLimit, RateLimitGroup, type RateLimits } from './stream/rate_limit.js';
+export type { PairStream } from './stream/pair_stream.js';
+export { RateLimit, type RateLimits } from './stream/rate_limit.js';
+export { RateLimitGroup } from './stream/rate_limit_group.js';
+export type { DatagramMessage } from './stream/receive_room.js';
+export type { SocketStream } from './stream/socket_stream.js';
+export {
+  type TransformFilterOptions,
+  transformFilter,
+  type ZlibFilterOptions,
+  type ZlibFormat,
+  zlibFilter,
+} from './stream/transform_filter.js';
 export { version, versionNumber } from './version.js';

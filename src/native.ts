@@ -17,6 +17,9 @@ export interface RawAddress {
   path?: string;
 }
 
+/** -errno, and the system call that answered it. */
+export type Failure = [errno: number, syscall: string];
+
 export interface Native {
   baseNew(
     backend: string,
@@ -81,9 +84,41 @@ export interface Native {
     reusePort: boolean,
     ipv6Only: boolean,
     deferAccept: boolean,
-  ): number | [errno: number, syscall: string];
-  sockAccept(listener: number): number;
-  lastPeer(): RawAddress | undefined;
+  ): number | Failure;
+  listenerAccept(listener: number): number;
+  listenerPeer(): RawAddress | undefined;
+  listenerAdopt(fd: number, backlog: number): 0 | string | Failure;
+  listenerReserve(): number;
+  listenerRefuse(listener: number, reserve: number, max: number): [count: number, reserve: number];
+  datagramOpen(
+    family: number,
+    bind: Uint8Array,
+    connect: Uint8Array,
+    reuseAddress: boolean,
+    reusePort: boolean,
+    ipv6Only: number,
+  ): number | Failure;
+  datagramAdopt(fd: number): number | Failure;
+  datagramOption(fd: number, family: number, option: number, value: number): number;
+  datagramMembership(fd: number, group: Uint8Array, index: number, joined: boolean): number;
+  datagramInterface(name: string): number;
+  datagramPack(family: number, name: string, port: number, out: Uint8Array): number;
+  datagramName(memory: Uint8Array, at: number, length: number): RawAddress | undefined;
+  datagramReceive(
+    fd: number,
+    memory: Uint8Array,
+    size: number,
+    names: Uint8Array,
+    records: Int32Array,
+    max: number,
+  ): number;
+  datagramSend(
+    fd: number,
+    memory: Uint8Array,
+    records: Int32Array,
+    first: number,
+    count: number,
+  ): number;
   isIp(text: string): 0 | 4 | 6;
   slabShare(slab: Uint8Array): void;
   slabRecv(fd: number, offset: number, length: number): number;
@@ -118,6 +153,8 @@ export interface Native {
     max: number,
     out: Float64Array,
   ): number;
+  inboxBoundaries(base: number, bytes: Uint8Array): void;
+  ledgerCheckpoint(base: number, connection: number, bytes: Uint8Array): boolean;
   ledgerMove(base: number, connection: number, to: number, bytes: Uint8Array): number;
   ledgerOwner(connection: number): number;
   ledgerClose(base: number, connection: number, reset: boolean): boolean;

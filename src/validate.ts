@@ -51,6 +51,11 @@ export function checkFunction(name: string, value: unknown): void {
   if (typeof value !== 'function') throw invalidType(name, 'of type function', value);
 }
 
+export function checkBoolean(name: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') throw invalidType(name, 'of type boolean', value);
+  return value;
+}
+
 export function checkOneOf<T extends string>(name: string, value: unknown, all: readonly T[]): T {
   if (typeof value !== 'string') throw invalidType(name, 'of type string', value);
   if (!(all as readonly string[]).includes(value))

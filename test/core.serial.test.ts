@@ -30,6 +30,8 @@ const warnings = ['-Wall', '-Wextra', '-Wshadow', '-Wconversion', '-Werror'];
 const language = ['-std=c++20', '-fno-exceptions', '-fno-rtti', '-pthread'];
 const isPortable = process.env.ML_PORTABLE === '1';
 const kernels = isPortable ? ['-DML_PORTABLE'] : ['-DML_EMULATE', '-Itest/emulation/include'];
+/** The tests of other kernels' interfaces. */
+const emulated = /^(kqueue|evport|devpoll)\w*_test\.cc$|_emulation_test\.cc$/;
 // A report needs files and lines; all that a debugger likes would take half as long again.
 const common = [...language, ...kernels, ...warnings, '-O1', '-g1'];
 const wraps = isPortable ? [] : ['-Wl,--wrap=close,--wrap=dup2,--wrap=dup3'];
@@ -116,7 +118,7 @@ function sources(): string[] {
   if (!isPortable) folders.push('test/emulation');
   return folders.flatMap((folder) =>
     readdirSync(join(root, folder))
-      .filter((name) => name.endsWith('.cc'))
+      .filter((name) => name.endsWith('.cc') && !(isPortable && emulated.test(name)))
       .map((name) => `${folder}/${name}`),
   );
 }

@@ -169,6 +169,14 @@ test('the arguments of a listener', () => {
     assertCodes(VALUE, [''], (path) => listen({ path }));
     assertCodes(RANGE, [-1], (fd) => listen({ fd }));
     assertCodes(RANGE, [0, -1], (backlog) => listen({ backlog }));
+    for (const key of ['reusePort', 'ipv6Only', 'deferAccept'])
+      assertCodes(TYPE, [0, 'true', null, {}], (value) => listen({ [key]: value }));
+    assertCodes(VALUE, ['/a\0b', '@', '\0'], (path) => listen({ path }));
+    assertCodes(VALUE, ['/tmp/a.sock', '@a'], (path) => listen({ path, reusePort: true }));
+    // Other layers bring them; until then nothing listens in the clear that should not.
+    assertCodes(VALUE, [{}, { cert: '', key: '' }, null, true], (tls) => listen({ tls }));
+    assertCodes(VALUE, [true, 'required', null, 1], (proxyProtocol) => listen({ proxyProtocol }));
+    listen({ proxyProtocol: false, tls: undefined }).close();
     assertCodes(TYPE, notFunctions, (onAccept) => new Listener(base, {}, onAccept));
     assertCodes(TYPE, ['x', 5], (onError) => new Listener(base, {}, nothing, onError));
   });

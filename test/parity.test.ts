@@ -31,6 +31,29 @@ const functions: Record<string, string> = {
     event_base_init_common_timeout event_set_mem_functions event_base_dump_events
     event_base_active_by_fd event_base_active_by_signal event_base_foreach_event
     event_base_gettimeofday_cached event_base_update_cache_time libevent_global_shutdown`,
+  'event2/bufferevent.h': `
+    bufferevent_socket_new bufferevent_socket_connect bufferevent_socket_connect_hostname
+    bufferevent_socket_connect_hostname_hints bufferevent_socket_get_dns_error
+    bufferevent_base_set bufferevent_get_base bufferevent_priority_set bufferevent_get_priority
+    bufferevent_free bufferevent_setcb bufferevent_getcb bufferevent_setfd bufferevent_replacefd
+    bufferevent_getfd bufferevent_get_underlying bufferevent_write bufferevent_write_buffer
+    bufferevent_read bufferevent_read_buffer bufferevent_get_input bufferevent_get_output
+    bufferevent_enable bufferevent_disable bufferevent_get_enabled bufferevent_set_timeouts
+    bufferevent_setwatermark bufferevent_getwatermark bufferevent_lock bufferevent_unlock
+    bufferevent_incref bufferevent_decref bufferevent_flush bufferevent_trigger
+    bufferevent_trigger_event bufferevent_filter_new bufferevent_pair_new
+    bufferevent_pair_get_partner ev_token_bucket_cfg_new ev_token_bucket_cfg_free
+    bufferevent_set_rate_limit bufferevent_rate_limit_group_new
+    bufferevent_rate_limit_group_set_cfg bufferevent_rate_limit_group_set_min_share
+    bufferevent_rate_limit_group_free bufferevent_add_to_rate_limit_group
+    bufferevent_remove_from_rate_limit_group bufferevent_set_max_single_read
+    bufferevent_set_max_single_write bufferevent_get_max_single_read
+    bufferevent_get_max_single_write bufferevent_get_read_limit bufferevent_get_write_limit
+    bufferevent_get_max_to_read bufferevent_get_max_to_write bufferevent_get_token_bucket_cfg
+    bufferevent_rate_limit_group_get_read_limit bufferevent_rate_limit_group_get_write_limit
+    bufferevent_decrement_read_limit bufferevent_decrement_write_limit
+    bufferevent_rate_limit_group_decrement_read bufferevent_rate_limit_group_decrement_write
+    bufferevent_rate_limit_group_get_totals bufferevent_rate_limit_group_reset_totals`,
   'event2/watch.h': `
     evwatch_prepare_new evwatch_check_new evwatch_base evwatch_free evwatch_prepare_get_timeout`,
   'event2/thread.h': `
@@ -50,6 +73,24 @@ const functions: Record<string, string> = {
     evutil_ascii_strncasecmp evutil_getaddrinfo evutil_freeaddrinfo evutil_gai_strerror
     evutil_secure_rng_get_bytes evutil_secure_rng_init evutil_secure_rng_set_urandom_device_file
     evutil_secure_rng_add_bytes`,
+  'event2/buffer.h': `
+    evbuffer_new evbuffer_free evbuffer_set_max_read evbuffer_get_max_read
+    evbuffer_enable_locking evbuffer_lock evbuffer_unlock evbuffer_set_flags
+    evbuffer_clear_flags evbuffer_get_length evbuffer_get_contiguous_space evbuffer_expand
+    evbuffer_reserve_space evbuffer_commit_space evbuffer_add evbuffer_remove evbuffer_copyout
+    evbuffer_copyout_from evbuffer_remove_buffer evbuffer_readln evbuffer_add_buffer
+    evbuffer_add_buffer_reference evbuffer_add_reference evbuffer_add_reference_with_offset
+    evbuffer_add_file evbuffer_file_segment_new evbuffer_file_segment_free
+    evbuffer_file_segment_add_cleanup_cb evbuffer_add_file_segment evbuffer_add_printf
+    evbuffer_add_vprintf evbuffer_drain evbuffer_write evbuffer_write_atmost evbuffer_read
+    evbuffer_search evbuffer_search_range evbuffer_ptr_set evbuffer_search_eol evbuffer_peek
+    evbuffer_add_cb evbuffer_remove_cb_entry evbuffer_remove_cb evbuffer_cb_set_flags
+    evbuffer_cb_clear_flags evbuffer_pullup evbuffer_prepend evbuffer_prepend_buffer
+    evbuffer_freeze evbuffer_unfreeze evbuffer_defer_callbacks evbuffer_add_iovec`,
+  'event2/listener.h': `
+    evconnlistener_new evconnlistener_new_bind evconnlistener_free evconnlistener_enable
+    evconnlistener_disable evconnlistener_get_base evconnlistener_get_fd evconnlistener_set_cb
+    evconnlistener_set_error_cb`,
 };
 
 /** Rows for these are welcome and not required. */

@@ -12,6 +12,8 @@
 #include "base_binding.cc"
 #include "sys_binding.cc"
 #include "net_binding.cc"
+#include "listener_binding.cc"
+#include "datagram_binding.cc"
 #include "inbox_binding.cc"
 // clang-format on
 
@@ -75,8 +77,20 @@ constexpr Export kExports[] = {
     {"sockLocal", sock_name<sys::local_address>},
     {"sockPeer", sock_name<sys::peer_address>},
     {"sockListen", sock_listen},
-    {"sockAccept", sock_accept},
-    {"lastPeer", last_peer},
+    {"listenerAccept", listener_accept},
+    {"listenerPeer", listener_peer},
+    {"listenerAdopt", listener_adopt},
+    {"listenerReserve", listener_reserve},
+    {"listenerRefuse", listener_refuse},
+    {"datagramOpen", datagram_open},
+    {"datagramAdopt", datagram_adopt},
+    {"datagramOption", datagram_option},
+    {"datagramMembership", datagram_membership},
+    {"datagramInterface", datagram_interface},
+    {"datagramPack", datagram_pack},
+    {"datagramName", datagram_name},
+    {"datagramReceive", datagram_receive},
+    {"datagramSend", datagram_send},
     {"isIp", is_ip},
     {"slabShare", slab_share},
     {"slabRecv", slab_recv},
@@ -100,6 +114,8 @@ constexpr Export kExports[] = {
     {"inboxWake", inbox_wake},
     {"inboxStats", inbox_stats},
     {"ledgerAccept", ledger_accept},
+    {"inboxBoundaries", inbox_boundaries},
+    {"ledgerCheckpoint", ledger_checkpoint},
     {"ledgerMove", ledger_move},
     {"ledgerOwner", ledger_owner},
     {"ledgerClose", ledger_close},

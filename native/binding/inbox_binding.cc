@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "../core/acceptor.h"
 #include "../core/handoff.h"
 #include "env_state.h"
 #include "napi_util.h"
@@ -116,6 +117,31 @@ napi_value ledger_move(napi_env env, napi_callback_info info) {
   return js(env, static_cast<std::int32_t>(move(id, from, args.u32(2), bytes.data, bytes.length)));
 }
 
+// inboxBoundaries(base, bytes: Uint8Array): see Inbox::watch_boundaries. The memory is shared and
+// the coordinator keeps it while the inbox lives.
+napi_value inbox_boundaries(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  ML_CHECK(host != nullptr && host->base->inbox() != nullptr);
+  const ByteSpan bytes = bytes_of(env, args[1]);
+  host->base->inbox()->watch_boundaries(reinterpret_cast<const std::uint8_t*>(bytes.data),
+                                        bytes.length);
+  return js_undefined(env);
+}
+
+// ledgerCheckpoint(base, connection, bytes) -> boolean: whether it was this base's loop's.
+napi_value ledger_checkpoint(napi_env env, napi_callback_info info) {
+  const Args<3> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  const ByteSpan bytes = bytes_of(env, args[2]);
+  const bool ok =
+      host != nullptr && host->base->inbox() != nullptr &&
+      Ledger::set_checkpoint(args.u64(1), host->base->inbox()->handle(), bytes.data, bytes.length);
+  napi_value stored = nullptr;
+  napi_get_boolean(env, ok, &stored);
+  return stored;
+}
+
 // ledgerOwner(connection) -> the inbox of the loop that has it or to which it is under way; 0.
 napi_value ledger_owner(napi_env env, napi_callback_info info) {
   const Args<1> args(env, info);
@@ -181,11 +207,10 @@ napi_value ledger_accept(napi_env env, napi_callback_info info) {
   std::uint32_t count = 0;
   while (count < max) {
     sys::SockAddr peer;
-    const int fd = sys::accept(listener, &peer);
-    // A connection that its peer gave up while it waited is no reason to stop (accept(2)).
-    if (fd == -ECONNABORTED) continue;
+    const int fd = acceptor::accept_next(listener, &peer);
     if (fd < 0) {
-      if (count == 0 && fd != -EAGAIN) return js(env, fd);
+      // What ended a batch is met again by the next one, as its first.
+      if (count == 0) return js(env, fd);
       break;
     }
     ConnectionId id = kNoConnection;

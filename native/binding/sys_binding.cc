@@ -57,6 +57,15 @@ napi_value js_address(napi_env env, const sys::SockAddr& address) {
   return out;
 }
 
+// [-errno, the call that said no]
+napi_value js_failure(napi_env env, int status, const char* failed) {
+  napi_value failure = nullptr;
+  napi_create_array_with_length(env, 2, &failure);
+  napi_set_element(env, failure, 0, js(env, status));
+  napi_set_element(env, failure, 1, js(env, failed));
+  return failure;
+}
+
 napi_value sys_read(napi_env env, napi_callback_info info) {
   const Args<4> args(env, info);
   const ByteSpan into = bytes_of(env, args[1]);
@@ -218,23 +227,7 @@ napi_value sock_listen(napi_env env, napi_callback_info info) {
   // Inherited by every accepted socket: what a pass wrote leaves in one call anyway, so there is
   // nothing for Nagle's algorithm to gather.
   if (status >= 0 && !unix_path) static_cast<void>(sys::no_delay(status));
-  if (status >= 0) return js(env, status);
-  napi_value failure = nullptr;
-  napi_create_array_with_length(env, 2, &failure);
-  napi_set_element(env, failure, 0, js(env, status));
-  napi_set_element(env, failure, 1, js(env, failed));
-  return failure;
-}
-
-// accept(listener) -> fd | -errno; lastPeer() tells the address.
-napi_value sock_accept(napi_env env, napi_callback_info info) {
-  const Args<1> args(env, info);
-  return js(env, sys::accept(args.i32(0), &args.state().last_peer));
-}
-
-napi_value last_peer(napi_env env, napi_callback_info info) {
-  const Args<1> args(env, info);
-  return js_address(env, args.state().last_peer);
+  return status >= 0 ? js(env, status) : js_failure(env, status, failed);
 }
 
 // isIp(text) -> 0, 4 or 6, as the kernel's own parser sees it (a zone is allowed).

@@ -33,7 +33,9 @@ constexpr BackendType kTypes[] = {
     {"devpoll", kFeatureConstant | kPollFeatures, create_devpoll, kEmulated},
 #endif
     {"poll", kPollFeatures, create_poll},
+#ifdef ML_HAVE_SELECT
     {"select", kFeatureAnyFd, create_select},
+#endif
 };
 // clang-format on
 

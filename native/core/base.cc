@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "check.h"
+#include "platform.h"
 
 namespace multiloop {
 

@@ -63,6 +63,33 @@ Delivery send(ConnectionId id, InboxHandle from, InboxHandle to, MessageKind kin
   return delivery;
 }
 
+// A connection at a boundary outlives its loop: it goes to the coordinator, which chooses another.
+bool rescue(ConnectionId id, Inbox* gone) {
+  if (!gone->at_boundary(Ledger::fd(id)) || !Ledger::may_rescue(id)) return false;
+  std::size_t length = 0;
+  std::byte* checkpoint = Ledger::copy_checkpoint(id, &length);
+  const Delivery delivery =
+      send(id, gone->handle(), gone->parent(), MessageKind::kRescued, checkpoint, length, false);
+  if (delivery == Delivery::kOk) return true;
+  std::free(checkpoint);
+  return false;
+}
+
+void settle_owned(Inbox* inbox, bool redistribute) {
+  InboxCounters& counters = inbox->counters();
+  const InboxHandle owner = inbox->handle();
+  for (ConnectionId id = Ledger::next_owned(owner, 0); id != kNoConnection;
+       id = Ledger::next_owned(owner, Ledger::fd_of(id) + 1)) {
+    if (redistribute && rescue(id, inbox)) {
+      counters.moved_out.fetch_add(1, std::memory_order_relaxed);
+      continue;
+    }
+    if (!Ledger::close(id, owner, true)) continue;
+    counters.closed.fetch_add(1, std::memory_order_relaxed);
+    counters.lost.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
 }  // namespace
 
 Delivery hand_off(ConnectionId id, InboxHandle from, InboxHandle to) {
@@ -112,9 +139,7 @@ void release_loop(Inbox* inbox, bool redistribute) {
     if (message.id != kNoConnection) return_descriptor(&message, inbox, redistribute);
     free_message(message);
   }
-  const std::uint32_t closed = Ledger::close_all(inbox->handle());
-  inbox->counters().closed.fetch_add(closed, std::memory_order_relaxed);
-  inbox->counters().lost.fetch_add(closed, std::memory_order_relaxed);
+  settle_owned(inbox, redistribute);
   const InboxPin parent(inbox->parent());
   if (!parent) return;
   const Message gone{MessageKind::kReleased, inbox->handle(), kNoConnection, nullptr, 0};

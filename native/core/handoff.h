@@ -25,7 +25,8 @@ void wake(InboxHandle to);
 
 // What a loop's thread does when it ends, for whatever reason: closes the inbox, gives descriptors
 // that wait in it back to its coordinator (or closes them, when that is gone or `redistribute` is
-// false), closes those it owns with a reset, and tells the coordinator. Idempotent per inbox.
+// false), gives those it owns that are at a boundary there too and closes the others with a reset,
+// and tells the coordinator. Idempotent per inbox.
 void release_loop(Inbox* inbox, bool redistribute);
 
 }  // namespace multiloop

@@ -207,4 +207,14 @@ InboxPin::~InboxPin() {
   if (inbox_ != nullptr) inbox_->pins_.fetch_sub(1, std::memory_order_seq_cst);
 }
 
+void Inbox::watch_boundaries(const std::uint8_t* bytes, std::size_t length) {
+  boundaries_ = bytes;
+  boundaries_length_ = length;
+}
+
+bool Inbox::at_boundary(int fd) const {
+  const auto number = static_cast<std::size_t>(fd);
+  return fd >= 0 && number < boundaries_length_ && boundaries_[number] != 0;
+}
+
 }  // namespace multiloop

@@ -32,6 +32,7 @@ enum class MessageKind : std::uint32_t {
   kPost = 3,      // bytes: a value of the application or the runtime
   kReleased = 4,  // from: a loop whose thread is gone and whose descriptors are settled
   kMove = 5,      // id, as kHandoff, with bytes: what the connection brings along
+  kRescued = 6,   // id, and its checkpoint: its loop's thread died while it was at a boundary
 };
 
 struct Message {
@@ -97,6 +98,10 @@ class Inbox {
   // No push lands after this. What landed before is still to be popped, until drained() says so.
   void close();
   bool drained() const;
+  // Which connections are at a boundary, by descriptor: a byte each, written by the loop in memory
+  // that outlives it. Without that, none is.
+  void watch_boundaries(const std::uint8_t* bytes, std::size_t length);
+  bool at_boundary(int fd) const;
   // True for the first call in the inbox's life: a loop is released once.
   [[nodiscard]] bool begin_release() { return !released_.exchange(true); }
 
@@ -119,6 +124,8 @@ class Inbox {
   InboxHandle parent_ = kNoInbox;
   Waker waker_;
   InboxCounters counters_;
+  const std::uint8_t* boundaries_ = nullptr;
+  std::size_t boundaries_length_ = 0;
 
   // Of the static table.
   std::atomic<std::uint32_t> generation_{0};  // odd while in use

@@ -1,11 +1,12 @@
 #include "ledger.h"
 
-#include <netinet/in.h>
-
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 #include "check.h"
+#include "clock.h"
+#include "sockets.h"
 
 namespace multiloop {
 
@@ -42,7 +43,14 @@ struct Entry {
   // The peer's address in as many bytes as an internet address needs; 0: none.
   std::atomic<std::uint32_t> peer_length{0};
   std::atomic<std::uint64_t> peer[kPeerWords];
+  // The owner's alone.
+  std::byte* checkpoint = nullptr;
+  std::size_t checkpoint_length = 0;
+  Micros rescued_before = 0;  // when it was rescued last, and the time before that
+  Micros rescued = 0;
 };
+
+constexpr Micros kRescuePeriod = 60'000'000;
 
 struct Chunk {
   Entry entries[kChunk];
@@ -87,6 +95,10 @@ void close_now(ConnectionId id, bool reset) {
   const int fd = fd_of(id);
   Entry* entry = find(fd);
   if (reset) sys::reset_on_close(fd);
+  std::free(entry->checkpoint);
+  entry->checkpoint = nullptr;
+  entry->checkpoint_length = 0;
+  entry->rescued = entry->rescued_before = 0;
   entry->word.store(Word{generation_of(id), FdState::kFree, kNoInbox}.packed());
   const int status = sys::close(fd);
   ML_CHECK(status != -EBADF);
@@ -105,7 +117,7 @@ int Ledger::adopt(int fd, InboxHandle owner, std::uint32_t listener, const sys::
   if (generation == 0) generation = 1;
   entry->listener.store(listener, std::memory_order_release);
   const bool internet = peer.storage.ss_family == AF_INET || peer.storage.ss_family == AF_INET6;
-  const std::uint32_t length = internet ? peer.length : 0;
+  const std::uint32_t length = internet ? static_cast<std::uint32_t>(peer.length) : 0;
   std::uint64_t words[kPeerWords] = {};
   ML_CHECK(length <= sizeof words);
   std::memcpy(words, &peer.storage, length);
@@ -141,20 +153,55 @@ bool Ledger::close_undelivered(ConnectionId id, InboxHandle owner) {
   return true;
 }
 
-std::uint32_t Ledger::close_all(InboxHandle owner) {
-  std::uint32_t count = 0;
-  for (std::uint32_t at = 0; at < kFdsMax; ++at) {
+ConnectionId Ledger::next_owned(InboxHandle owner, int from) {
+  for (auto at = static_cast<std::uint32_t>(from); at < kFdsMax; ++at) {
     if (chunks[at / kChunk].load(std::memory_order_acquire) == nullptr) {
-      at += kChunk - 1;
+      at |= kChunk - 1;
       continue;
     }
     const Word word = Word::from(find(static_cast<int>(at))->word.load());
-    if (word.state != FdState::kOwned || word.owner != owner) continue;
-    const ConnectionId id = static_cast<ConnectionId>(word.generation) << kFdBits | at;
-    if (close(id, owner, true)) ++count;
+    if (word.state == FdState::kOwned && word.owner == owner)
+      return static_cast<ConnectionId>(word.generation) << kFdBits | at;
   }
-  return count;
+  return kNoConnection;
 }
+
+bool Ledger::set_checkpoint(ConnectionId id, InboxHandle owner, const void* bytes,
+                            std::size_t length) {
+  Entry* entry = find(fd_of(id));
+  if (entry == nullptr) return false;
+  const std::uint64_t mine = Word{generation_of(id), FdState::kOwned, owner}.packed();
+  if (entry->word.load() != mine) return false;
+  std::free(entry->checkpoint);
+  entry->checkpoint = length == 0 ? nullptr : static_cast<std::byte*>(std::malloc(length));
+  entry->checkpoint_length = length;
+  ML_CHECK(length == 0 || entry->checkpoint != nullptr);
+  if (length > 0) std::memcpy(entry->checkpoint, bytes, length);
+  return true;
+}
+
+std::byte* Ledger::copy_checkpoint(ConnectionId id, std::size_t* length) {
+  const Entry* entry = find(fd_of(id));
+  ML_CHECK(entry != nullptr);
+  *length = entry->checkpoint_length;
+  if (*length == 0) return nullptr;
+  auto* copy = static_cast<std::byte*>(std::malloc(*length));
+  ML_CHECK(copy != nullptr);
+  std::memcpy(copy, entry->checkpoint, *length);
+  return copy;
+}
+
+bool Ledger::may_rescue(ConnectionId id) {
+  Entry* entry = find(fd_of(id));
+  ML_CHECK(entry != nullptr);
+  const Micros now = monotonic_now();
+  if (entry->rescued_before != 0 && now - entry->rescued_before < kRescuePeriod) return false;
+  entry->rescued_before = entry->rescued;
+  entry->rescued = now;
+  return true;
+}
+
+int Ledger::fd_of(ConnectionId id) { return multiloop::fd_of(id); }
 
 int Ledger::fd(ConnectionId id) {
   const Entry* entry = find(fd_of(id));
@@ -193,7 +240,7 @@ bool Ledger::peer(ConnectionId id, sys::SockAddr* out) {
   if (length == 0 || fd(id) < 0) return false;
   *out = sys::SockAddr{};
   std::memcpy(&out->storage, words, length);
-  out->length = length;
+  out->length = static_cast<socklen_t>(length);
   return true;
 }
 

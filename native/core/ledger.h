@@ -40,10 +40,22 @@ class Ledger {
   static bool close(ConnectionId id, InboxHandle owner, bool reset);
   // inbox(owner) -> free, for a message that cannot be delivered any more.
   static bool close_undelivered(ConnectionId id, InboxHandle owner);
-  // Closes with a reset whatever `owner` owns, and answers how many.
-  static std::uint32_t close_all(InboxHandle owner);
+  // What `owner` owns, one after another: the first entry with a descriptor from `from` on, or
+  // kNoConnection.
+  static ConnectionId next_owned(InboxHandle owner, int from);
 
+  // A few bytes that stay with the connection while its threads come and go; copied. Replaces what
+  // was there. False: not the owner's.
+  static bool set_checkpoint(ConnectionId id, InboxHandle owner, const void* bytes,
+                             std::size_t length);
+  // The owner's: a copy from std::malloc, null for none.
+  static std::byte* copy_checkpoint(ConnectionId id, std::size_t* length);
+  // The owner's, once for each rescue: whether it was rescued less than twice in a minute.
+  [[nodiscard]] static bool may_rescue(ConnectionId id);
+
+  // -1 when the entry is gone; fd_of() is the number that it had in any case.
   static int fd(ConnectionId id);
+  static int fd_of(ConnectionId id);
   static bool owns(int fd);
   // Who owns the entry or will when its message arrives; kNoInbox when it is gone.
   static InboxHandle owner(ConnectionId id);

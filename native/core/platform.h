@@ -1,6 +1,6 @@
 // Which backends a build has, and which form of what kernels differ in. Each backend's file is
-// empty without its macro, and the registry (backend.cc) leaves its line out. poll and select are
-// in every build, and so is the pipe as a waker.
+// empty without its macro, and the registry (backend.cc) leaves its line out. poll is in
+// every build and so is the pipe as a waker, and select in all but Windows's.
 //
 //   ML_PORTABLE   poll, select and the pipe only, without a header that POSIX does not have
 //   ML_EMULATE    tests only: the interfaces of other kernels too, emulated by test/emulation
@@ -28,6 +28,19 @@
 #if !defined(ML_PORTABLE) && (defined(__sun) || defined(ML_EMULATE))
 #define ML_HAVE_EVPORT
 #define ML_HAVE_DEVPOLL
+#endif
+
+// Winsock's fd_set is a list of handles and no set of bits.
+#ifndef _WIN32
+#define ML_HAVE_SELECT
+#endif
+
+// Of POSIX's errors the one that the C library of Windows has no number for; this is Winsock's.
+#ifdef _WIN32
+#include <cerrno>
+#ifndef ESTALE
+#define ESTALE 10070
+#endif
 #endif
 
 namespace multiloop {

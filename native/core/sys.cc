@@ -1,14 +1,13 @@
 // What every POSIX system has in the same form (POSIX.1-2008).
-#include "sys.h"
+#ifndef _WIN32
 
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <unistd.h>
 
 #include <cerrno>
 
 #include "check.h"
+#include "sys.h"
 #include "sys_kernel.h"
 
 namespace multiloop::sys {
@@ -96,11 +95,14 @@ int shutdown_write(int fd) {
 }
 
 int socket_error(int fd) {
-  int error = 0;
-  socklen_t length = sizeof error;
-  const int status =
-      retried([&] { return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length); });
-  return status < 0 ? status : -error;
+  const int error = get_option(fd, SOL_SOCKET, SO_ERROR);
+  return error < 0 ? error : -error;
+}
+
+int is_listening(int fd) { return get_option(fd, SOL_SOCKET, SO_ACCEPTCONN); }
+
+int open_nothing() {
+  return retried([] { return ::open("/", O_RDONLY | O_CLOEXEC | O_DIRECTORY); });
 }
 
 int no_delay(int fd) { return set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
@@ -132,4 +134,10 @@ int listen(const ListenOptions& options, const char** failed) {
   return status;
 }
 
+int listen_again(int fd, int backlog) {
+  return retried([=] { return ::listen(fd, backlog); });
+}
+
 }  // namespace multiloop::sys
+
+#endif

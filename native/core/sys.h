@@ -1,20 +1,17 @@
 // The one place where the core enters the kernel. Every function answers a result >= 0 or -errno,
 // retries EINTR where the call may be repeated, and makes descriptors close-on-exec and
-// non-blocking. Any thread may call them. Nothing else in the core but the backends reads errno.
+// non-blocking. Any thread may call them. Only they, the
+// backends and datagram.h enter it.
 //
 // sys.cc has what POSIX has; what kernels differ in is declared in sys_kernel.h, with one file for
-// Linux and one for all others.
+// Linux and one for all others. Windows has a file of its own for all of it.
 #pragma once
-
-#include <sys/socket.h>
-#include <sys/uio.h>
 
 #include <cstddef>
 #include <cstdint>
 
 #include "clock.h"
-
-struct pollfd;
+#include "sockets.h"
 
 namespace multiloop::sys {
 
@@ -56,6 +53,10 @@ void set_pipe_size(int fd, int bytes);
 [[nodiscard]] int accept(int listener, SockAddr* peer);
 [[nodiscard]] int shutdown_write(int fd);
 [[nodiscard]] int socket_error(int fd);
+// Whether the socket listens: 1 or 0.
+[[nodiscard]] int is_listening(int fd);
+// A descriptor of its own file that nobody uses: with it one is left when they have run out.
+[[nodiscard]] int open_nothing();
 [[nodiscard]] int no_delay(int fd);
 // Makes the coming close(2) send a reset, so that half an answer never looks whole (SO_LINGER 0).
 int reset_on_close(int fd);
@@ -74,6 +75,8 @@ struct ListenOptions {
 };
 // A bound, listening, non-blocking socket, or -errno; `failed` names the call that said no.
 [[nodiscard]] int listen(const ListenOptions& options, const char** failed);
+// For a socket that is bound already.
+[[nodiscard]] int listen_again(int fd, int backlog);
 
 // Parses a numeric host ("127.0.0.1", "::1", "fe80::1%eth0"); -EINVAL when it is not one.
 [[nodiscard]] int parse_ip(const char* host, std::uint16_t port, SockAddr* out);

@@ -1,14 +1,10 @@
 // Addresses between text and the kernel's form.
-#include <arpa/inet.h>
-#include <net/if.h>
-#include <netinet/in.h>
-#include <sys/un.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 
+#include "sockets.h"
 #include "sys.h"
 #include "sys_kernel.h"
 
@@ -78,8 +74,9 @@ int parse_unix(const char* path, std::size_t length, SockAddr* out) {
 std::size_t unix_path(const SockAddr& address, char* out) {
   const auto* name = reinterpret_cast<const sockaddr_un*>(&address.storage);
   const std::size_t header = offsetof(sockaddr_un, sun_path);
-  if (address.length <= header) return 0;
-  std::size_t length = std::min<std::size_t>(address.length - header, sizeof name->sun_path);
+  const auto whole = static_cast<std::size_t>(address.length);
+  if (whole <= header) return 0;
+  std::size_t length = std::min(whole - header, sizeof name->sun_path);
   const bool abstract_name = name->sun_path[0] == '\0';
   // The BSDs tell of a socket without a name as of one whose name is empty.
   if (abstract_name && !kernel::kAbstractNames) return 0;

@@ -2,31 +2,19 @@
 // and one that needs no more than POSIX.1-2008 (sys_portable.cc). ML_PORTABLE takes the second on
 // Linux too, so that a machine with Linux can test what runs elsewhere.
 //
-// Both files also define sys::pipe, socket_pair, eventfd, accept, set_pipe_size and poll of sys.h.
+// Both files also define sys::pipe, socket_pair, eventfd, accept, set_pipe_size and poll of sys.h,
+// and send_file of net.h.
 #pragma once
-
-#include <sys/socket.h>
 
 #include <cerrno>
 
 #include "platform.h"
+#ifndef _WIN32
+#include "retried.h"
+#endif
 #include "sys.h"
 
 namespace multiloop::sys {
-
-// Runs `call` until it is not interrupted, and turns -1 into -errno.
-template <typename Call>
-auto retried(Call call) -> decltype(call()) {
-  for (;;) {
-    const auto result = call();
-    if (result >= 0) return result;
-    if (errno != EINTR) return static_cast<decltype(call())>(-errno);
-  }
-}
-
-inline int set_option(int fd, int level, int name, int value) {
-  return retried([=] { return ::setsockopt(fd, level, name, &value, sizeof value); });
-}
 
 namespace kernel {
 

@@ -5,12 +5,11 @@
 #ifdef ML_LINUX
 
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/sendfile.h>
 #include <unistd.h>
 
+#include "net.h"
 #include "sys_kernel.h"
 
 namespace multiloop::sys {
@@ -45,6 +44,11 @@ int poll(pollfd* set, std::size_t count, Micros timeout) {
   return ready < 0 ? -errno : ready;
 }
 
+long send_file(int to, int file, std::uint64_t position, std::size_t length) {
+  auto offset = static_cast<off_t>(position);
+  return retried([&] { return static_cast<long>(::sendfile(to, file, &offset, length)); });
+}
+
 namespace kernel {
 
 int open_socket(int family, int type) {
@@ -53,7 +57,11 @@ int open_socket(int family, int type) {
 
 int share_port(int fd) { return set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1); }
 
-int defer_accept(int fd) { return set_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, 1); }
+// It saves a wake-up and changes nothing else, so a kernel without it is no failure.
+int defer_accept(int fd) {
+  const int status = set_option(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, 1);
+  return status == -ENOPROTOOPT ? 0 : status;
+}
 
 int set_keep_idle(int fd, int seconds) {
   return set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);

@@ -3,17 +3,15 @@
 // prevent before 2024 (accept4 and pipe2 are of POSIX.1-2024).
 #include "platform.h"
 
-#ifndef ML_LINUX
+#if !defined(ML_LINUX) && !defined(_WIN32)
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <climits>
 
 #include "check.h"
+#include "net.h"
 #include "sys_kernel.h"
 
 namespace multiloop::sys {
@@ -78,6 +76,9 @@ int poll(pollfd* set, std::size_t count, Micros timeout) {
   const int ready = ::poll(set, static_cast<nfds_t>(count), static_cast<int>(millis));
   return ready < 0 ? -errno : ready;
 }
+
+// The other systems' calls of this name differ in everything else; whoever asks reads and writes.
+long send_file(int, int, std::uint64_t, std::size_t) { return -ENOSYS; }
 
 namespace kernel {
 

@@ -4,9 +4,11 @@
 
 import type { EventBase } from '../event/event_base.js';
 import type { EventHandle } from '../event/event_handle.js';
+import { guarded } from './guard.js';
 
+/** Bytes: `before + added - removed` is the length after it. */
 export interface BufferChange {
-  /** The length before. */
+  /** The length before; of a deferred callback, before the first of the changes it tells. */
   before: number;
   added: number;
   removed: number;
@@ -15,6 +17,7 @@ export type ChangeCallback = (change: BufferChange) => void;
 
 interface Listener {
   callback: ChangeCallback;
+  ended: boolean;
   /** Deferred: the event whose callback tells it, and what has come together until then. */
   event?: EventHandle;
   pending?: BufferChange;
@@ -23,12 +26,8 @@ interface Listener {
 export class Changes {
   #listeners: readonly Listener[] = [];
 
-  get empty(): boolean {
-    return this.#listeners.length === 0;
-  }
-
   listen(callback: ChangeCallback, base: EventBase | undefined): Disposable {
-    const listener: Listener = { callback };
+    const listener: Listener = { callback, ended: false };
     if (base !== undefined) {
       listener.event = base.event(-1, 0, () => {
         const { pending } = listener;
@@ -40,26 +39,39 @@ export class Changes {
     return {
       [Symbol.dispose]: () => {
         this.#listeners = this.#listeners.filter((one) => one !== listener);
-        listener.event?.free();
+        end(listener);
       },
     };
+  }
+
+  /** Nobody is told any more, also not what is pending. */
+  end(): void {
+    for (const listener of this.#listeners) end(listener);
+    this.#listeners = [];
   }
 
   tell(before: number, added: number, removed: number): void {
     // Those that were there when it changed: a callback may add and remove any.
     for (const listener of this.#listeners) {
       const { event } = listener;
+      if (listener.ended) continue;
       if (event === undefined) {
-        if (this.#listeners.includes(listener)) listener.callback({ before, added, removed });
+        guarded(() => listener.callback({ before, added, removed }));
         continue;
       }
-      if (event.base._closed) continue;
+      // Also when its base was closed.
+      if (event._freed) continue;
       listener.pending ??= { before, added: 0, removed: 0 };
       listener.pending.added += added;
       listener.pending.removed += removed;
       event.activate(WAKE);
     }
   }
+}
+
+function end(listener: Listener): void {
+  listener.ended = true;
+  listener.event?.free();
 }
 
 /** What activates the event of a deferred callback; nobody sees it. */

@@ -1,5 +1,7 @@
-// Finding bytes and line ends in a chain of segments, without joining them.
+// Finding bytes and line ends in a chain of segments, without joining them. A file's part that is
+// reached becomes memory piece by piece.
 
+import type { Chain } from './chain.js';
 import type { Segment } from './segment.js';
 
 /** The five styles of libevent (event2/buffer.h, evbuffer_eol_style). */
@@ -16,139 +18,155 @@ export interface Found {
 const NUL = 0;
 const LF = 10;
 const CR = 13;
-const CRLF = Buffer.from('\r\n');
 
-/** A place in a chain. `base`: bytes before the segment. */
-interface Place {
-  segment: Segment | undefined;
-  base: number;
-}
+/** Ranges of at most so many bytes are looked through here: asking the processor costs more. */
+const LOOP_BYTES = 32;
 
-function placeOf(first: Segment | undefined, at: number): Place {
-  let segment = first;
-  let base = 0;
-  while (segment !== undefined && at >= base + segment.length) {
-    base += segment.length;
-    segment = segment.next;
+/** The first `byte` in a segment's memory from `start` to `end`, or -1. */
+function byteIn(segment: Segment, byte: number, start: number, end: number): number {
+  if (end - start <= LOOP_BYTES) {
+    const { bytes } = segment;
+    for (let i = start; i < end; i++) if (bytes[i] === byte) return i;
+    return -1;
   }
-  return { segment, base };
+  const hit = segment.window().indexOf(byte, start);
+  return hit < end ? hit : -1;
 }
 
-function bytesOf(segment: Segment): { bytes: Buffer; start: number; end: number } {
-  if (segment.file === undefined) return segment;
-  return { bytes: segment.view(), start: 0, end: segment.length };
-}
-
-/** Whether `what` is in the chain at `at`, a position in `segment`, which begins at `base`. */
-function matches(segment: Segment, base: number, at: number, what: Uint8Array): boolean {
+/** Whether `what` is in the chain at position `at` of a segment's memory. */
+function matches(chain: Chain, segment: Segment, at: number, what: Uint8Array): boolean {
   let seen = 0;
-  let from = at - base;
-  for (let one: Segment | undefined = segment; one !== undefined; one = one.next) {
-    const { bytes, start, end } = bytesOf(one);
-    for (let i = start + from; i < end; i++) {
+  let from = at;
+  for (let one: Segment | undefined = segment; one !== undefined; ) {
+    if (one.file !== undefined) {
+      chain.load(one);
+      from = one.start;
+    }
+    one.checkThere();
+    const { bytes, end } = one;
+    for (let i = from; i < end; i++) {
       if (bytes[i] !== what[seen]) return false;
       if (++seen === what.length) return true;
     }
-    from = 0;
+    one = one.next;
+    if (one !== undefined) from = one.start;
   }
   return false;
 }
 
 /** The first match that begins at `from` or later and ends at `to` or before; -1 without one. */
-export function find(
-  first: Segment | undefined,
-  what: Uint8Array,
-  from: number,
-  to: number,
-): number {
-  const last = to - what.length;
-  if (what.length === 0) return from <= to ? from : -1;
-  let { segment, base } = placeOf(first, from);
-  let begin = from;
-  for (; segment !== undefined && begin <= last; segment = segment.next) {
-    const { bytes, start, end } = bytesOf(segment);
-    let i = start + begin - base;
-    while (i < end) {
-      // Whole matches inside the segment are found at the processor's speed; the first byte alone
-      // is looked for where a match could reach into the next.
-      const inside = end - i >= what.length ? bytes.indexOf(what, i) : -1;
-      if (inside !== -1 && inside + what.length <= end) {
-        const at = base + inside - start;
-        return at <= last ? at : -1;
-      }
-      i = Math.max(i, end - what.length + 1);
-      while (i < end) {
-        const hit = bytes.indexOf(what[0], i);
-        if (hit === -1 || hit >= end) {
-          i = end;
-          break;
-        }
-        const at = base + hit - start;
-        if (at > last) return -1;
-        if (matches(segment, base, at, what)) return at;
-        i = hit + 1;
-      }
+export function find(chain: Chain, what: Uint8Array, from: number, to: number): number {
+  const count = what.length;
+  if (count === 0) return from <= to ? from : -1;
+  if (count === 1) return findByte(chain, what[0], from, to);
+  const last = to - count;
+  const head = what[0];
+  let base = 0;
+  for (let one = chain.first; one !== undefined && from <= last; one = one.next) {
+    if (base + one.end - one.start <= from) {
+      base += one.end - one.start;
+      continue;
     }
-    base += segment.length;
-    begin = base;
+    if (one.file !== undefined) chain.load(one);
+    one.checkThere();
+    const { bytes, start, end } = one;
+    if (base + end - start <= from) {
+      base += end - start;
+      continue;
+    }
+    // Positions in the memory: where a match may begin, and up to where it may be looked for.
+    let i = start + Math.max(0, from - base);
+    const stop = Math.min(end, start + last + 1 - base);
+    if (stop <= i) break;
+    const whole = Math.min(end, start + to - base);
+    if (whole - i >= count && whole - i > LOOP_BYTES) {
+      const hit = one.window().indexOf(what, i);
+      if (hit !== -1 && hit + count <= whole) return base + hit - start;
+      i = whole - count + 1;
+    }
+    // Here a match may reach into the next segment.
+    for (; i < stop; i++)
+      if (bytes[i] === head && matches(chain, one, i, what)) return base + i - start;
+    base += end - start;
   }
   return -1;
 }
 
-function byteAt(first: Segment | undefined, at: number): number {
-  const { segment, base } = placeOf(first, at);
-  if (segment === undefined) return -1;
-  const { bytes, start } = bytesOf(segment);
-  return bytes[start + at - base];
+function findByte(chain: Chain, byte: number, from: number, to: number): number {
+  // What is known not to have it is not looked at again, while a line comes in small pieces.
+  const known = byte === LF ? chain.clean : 0;
+  const begin = Math.max(from, known);
+  let base = 0;
+  let found = -1;
+  for (let one = chain.first; one !== undefined && base < to; one = one.next) {
+    if (one.file !== undefined && base + one.end - one.start > begin) chain.load(one);
+    const { start, end } = one;
+    const size = end - start;
+    if (base + size > begin) {
+      one.checkThere();
+      const hit = byteIn(
+        one,
+        byte,
+        start + Math.max(0, begin - base),
+        Math.min(end, start + to - base),
+      );
+      if (hit !== -1) {
+        found = base + hit - start;
+        break;
+      }
+    }
+    base += size;
+  }
+  if (byte === LF && from <= known) chain.clean = Math.max(known, found === -1 ? to : found);
+  return found;
+}
+
+function byteAt(chain: Chain, at: number): number {
+  let base = 0;
+  for (let one = chain.first; one !== undefined; one = one.next) {
+    const size = one.end - one.start;
+    if (at < base + size) {
+      if (one.file !== undefined) chain.load(one);
+      if (at < base + one.end - one.start) return one.bytes[one.start + at - base];
+    }
+    base += one.end - one.start;
+  }
+  return -1;
 }
 
 /** CR and LF in any number and order, as libevent's EVBUFFER_EOL_ANY. */
-function findAny(first: Segment | undefined, from: number, to: number): Found | undefined {
-  let { segment, base } = placeOf(first, from);
-  let begin = from;
+function findAny(chain: Chain, from: number): Found | undefined {
+  let base = 0;
   let at = -1;
-  for (; segment !== undefined; segment = segment.next) {
-    const { bytes, start, end } = bytesOf(segment);
-    for (let i = start + begin - base; i < end; i++) {
-      const isEnd = bytes[i] === LF || bytes[i] === CR;
+  for (let one = chain.first; one !== undefined; one = one.next) {
+    if (base + one.end - one.start <= from) {
+      base += one.end - one.start;
+      continue;
+    }
+    if (one.file !== undefined) chain.load(one);
+    one.checkThere();
+    const { bytes, start, end } = one;
+    for (let i = start + Math.max(0, from - base); i < end; i++) {
+      const byte = bytes[i];
+      const isEnd = byte === LF || byte === CR;
       if (isEnd && at === -1) at = base + i - start;
       if (!isEnd && at !== -1) return { at, length: base + i - start - at };
     }
-    base += segment.length;
-    begin = base;
+    base += end - start;
   }
-  return at === -1 ? undefined : { at, length: to - at };
+  return at === -1 ? undefined : { at, length: chain.length - at };
 }
 
-/** The first line end at `from` or later in a chain of `length` bytes. */
-export function findEol(
-  first: Segment | undefined,
-  eol: Eol,
-  from: number,
-  length: number,
-): Found | undefined {
-  if (eol === 'any') return findAny(first, from, length);
-  if (eol === 'crlf-strict') {
-    const at = find(first, CRLF, from, length);
-    return at === -1 ? undefined : { at, length: 2 };
+/** The first line end at `from` or later. */
+export function findEol(chain: Chain, eol: Eol, from: number): Found | undefined {
+  if (eol === 'any') return findAny(chain, from);
+  for (let begin = from; ; ) {
+    const at = findByte(chain, eol === 'nul' ? NUL : LF, begin, chain.length);
+    if (at === -1) return undefined;
+    if (eol === 'lf' || eol === 'nul') return { at, length: 1 };
+    // A carriage return belongs to the line end if it is at `from` or later.
+    if (at > from && byteAt(chain, at - 1) === CR) return { at: at - 1, length: 2 };
+    if (eol === 'crlf') return { at, length: 1 };
+    begin = at + 1;
   }
-  const at = findByte(first, eol === 'nul' ? NUL : LF, from);
-  if (at === -1) return undefined;
-  // CRLF: a line feed, and the carriage return before it if there is one; never one before `from`.
-  if (eol === 'crlf' && at > from && byteAt(first, at - 1) === CR) return { at: at - 1, length: 2 };
-  return { at, length: 1 };
-}
-
-function findByte(first: Segment | undefined, byte: number, from: number): number {
-  let { segment, base } = placeOf(first, from);
-  let begin = from;
-  for (; segment !== undefined; segment = segment.next) {
-    const { bytes, start, end } = bytesOf(segment);
-    const hit = bytes.indexOf(byte, start + begin - base);
-    // The memory goes on after the segment's end.
-    if (hit !== -1 && hit < end) return base + hit - start;
-    base += segment.length;
-    begin = base;
-  }
-  return -1;
 }

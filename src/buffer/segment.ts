@@ -2,10 +2,16 @@
 // lent, or of a file. Several segments may be ranges of the same memory (a view, a move of a part);
 // whoever lent it is told when the last of them is gone.
 
+import { MultiloopError } from '../errors.js';
 import type { FileSegment } from './file_segment.js';
-import { leaveSlab, type Slab } from './slab.js';
+import { guarded } from './guard.js';
+import { leaveSlab, SLAB_BYTES, type Slab, slabWith } from './slab.js';
 
 const NO_BYTES = Buffer.alloc(0);
+/** Data of at least this size gets memory of its own instead of a part of a slab. */
+export const OWN_MEMORY_BYTES = SLAB_BYTES / 4;
+
+let due: (() => void)[] = [];
 
 /** What a lender is owed, counted over every segment of the memory. */
 export class Loan {
@@ -14,8 +20,18 @@ export class Loan {
   constructor(release: () => void) {
     this.#release = release;
   }
+  /** The lender is told by `tellLenders`, when no chain is half changed: he may use its buffer. */
   leave(): void {
-    if (--this.segments === 0) this.#release();
+    if (--this.segments === 0) due.push(this.#release);
+  }
+}
+
+/** Calls back those whose memory nobody has any more. */
+export function tellLenders(): void {
+  while (due.length > 0) {
+    const now = due;
+    due = [];
+    for (const release of now) guarded(release);
   }
 }
 
@@ -24,10 +40,13 @@ export class Segment {
   /** Of the memory; of a file, positions in it. */
   start: number;
   end: number;
+  /** Up to here the memory after `end` is this segment's to grow into, and nobody else's. */
+  room: number;
   next: Segment | undefined = undefined;
   readonly slab: Slab | undefined;
-  readonly loan: Loan | undefined;
-  readonly file: FileSegment | undefined;
+  loan: Loan | undefined;
+  file: FileSegment | undefined;
+  #window: Buffer | undefined = undefined;
 
   constructor(
     bytes: Buffer,
@@ -40,6 +59,7 @@ export class Segment {
     this.bytes = bytes;
     this.start = start;
     this.end = end;
+    this.room = end;
     this.slab = slab;
     this.loan = loan;
     this.file = file;
@@ -51,13 +71,32 @@ export class Segment {
     return new Segment(NO_BYTES, start, end, undefined, file._loan, file);
   }
 
+  /** Memory for `length` bytes, of a slab or its own. */
+  static fresh(length: number): Segment {
+    if (length >= OWN_MEMORY_BYTES)
+      return new Segment(Buffer.allocUnsafeSlow(length), 0, length, undefined);
+    const slab = slabWith(length);
+    const start = slab.used;
+    slab.used += length;
+    return new Segment(slab.bytes, start, start + length, slab);
+  }
+
   get length(): number {
     return this.end - this.start;
   }
 
-  /** The same memory, another range. */
+  /** The same memory, another range; the room stays here. */
   range(start: number, end: number): Segment {
     return new Segment(this.bytes, start, end, this.slab, this.loan, this.file);
+  }
+
+  /** It ends earlier; what it had behind that is room, or goes back if it is the slab's last. */
+  cut(end: number): void {
+    const { slab } = this;
+    this.end = end;
+    if (slab === undefined || slab.used !== this.room) return;
+    slab.used = end;
+    this.room = end;
   }
 
   /** It is in no buffer any more. */
@@ -66,17 +105,30 @@ export class Segment {
     if (this.loan !== undefined) this.loan.leave();
   }
 
-  /** The bytes, valid until the buffer changes. A file's are read now. */
-  view(): Buffer {
-    if (this.file !== undefined) return this.file._read(this.start, this.length);
-    return this.bytes.subarray(this.start, this.end);
+  /** The first `length` bytes, of memory, valid until the buffer changes. */
+  view(length = this.end - this.start): Buffer {
+    this.checkThere();
+    return this.bytes.subarray(this.start, this.start + length);
   }
 
-  /** Copies from its `at`th byte on; answers how many were copied. */
-  copyTo(target: Buffer, to: number, at: number, length: number): number {
-    const count = Math.min(length, this.length - at);
-    if (this.file !== undefined) this.file._readInto(this.start + at, target, to, count);
-    else this.bytes.copy(target, to, this.start + at, this.start + at + count);
-    return count;
+  /** Its memory up to its end, to be searched from a position on and no further. */
+  window(): Buffer {
+    const { bytes, end } = this;
+    if (bytes.length === end) return bytes;
+    if (this.#window === undefined || this.#window.length !== end) {
+      this.checkThere();
+      this.#window = bytes.subarray(0, end);
+    }
+    return this.#window;
+  }
+
+  /** Lent memory may have been transferred or shrunk; then the kernel must not be given it. */
+  checkThere(): void {
+    if (this.bytes.length < this.end)
+      throw new MultiloopError(
+        'ERR_BUFFER_DETACHED',
+        'Memory that this buffer refers to was transferred or made smaller before it was ' +
+          'released; drain() gets rid of what is left of it',
+      );
   }
 }

@@ -2,7 +2,7 @@
 // hooks, connections that were refused. A flood of them is counted instead of printed.
 
 import { formatWithOptions } from 'node:util';
-import type { LoopGroup, LoopHandle } from '../index.js';
+import type { LoopGroup, LoopHandle, ReloadReport } from '../index.js';
 import { codeOf, describe } from './failure.js';
 import { complain, count, note } from './terminal.js';
 
@@ -62,6 +62,11 @@ export function tellEvents(group: LoopGroup): () => void {
   group.on('shed', (reason: string, amount: number) => {
     sheds.say(() => `${count(amount, 'connection')} refused: ${reason}`, amount);
   });
+  group.on('reload', ({ generation, moved, drained, closed, ms }: ReloadReport) => {
+    const rest = `${drained} drained, ${closed} closed, in ${ms.toFixed(0)} ms`;
+    complain(`generation ${generation} serves: ${count(moved, 'connection')} moved, ${rest}`);
+  });
+  group.on('reloadFailed', (error: Error) => tell(describe(error), error));
   group.on('error', (error: Error) => {
     // That one ends the group, and is told when it has ended.
     if (codeOf(error) !== 'ERR_LOOP_CRASHING') tell(describe(error), error);

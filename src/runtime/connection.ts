@@ -11,19 +11,26 @@ import { Ev } from '../event/ev.js';
 import { native } from '../native.js';
 import { type Address, toAddress } from '../stream/address.js';
 import { type BevEvent, OUTPUT_HIGH_WATERMARK } from '../stream/bev_options.js';
+import type { DuplexAdapter, DuplexOptions } from '../stream/duplex_adapter.js';
 import { Hold } from '../stream/hold.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { RateLimit } from '../stream/rate_limit.js';
 import { SocketStream } from '../stream/socket_stream.js';
-import { checkInteger } from '../validate.js';
+import { checkBytes, checkInteger } from '../validate.js';
 import { decodeBaggage, encodeBaggage } from './baggage.js';
 import type { LoopContext, LoopWorker } from './worker.js';
+
+const FD_BITS = 20;
+/** The descriptor in a connection's id (native/core/ledger.h). */
+export const fdOf = (id: number): number => id % 2 ** FD_BITS;
 
 /** With more output than this a connection writes first and moves then. */
 const MOVE_OUTPUT_MAX = 256 * 1024;
 
 interface Departure {
   loop: number;
+  /** To the loop of the next generation that has this one's number. */
+  evicted: boolean;
   done: Promise<void>;
   resolve(): void;
   reject(error: Error): void;
@@ -38,6 +45,9 @@ export interface ConnectionHost {
   readonly worker: LoopWorker;
   readonly listeners: ReadonlyMap<number, ListenOptions>;
   readonly counters: LoopCounters;
+  /** Of every connection, by descriptor: whether it is at a boundary. Undefined: none is. */
+  readonly boundaries: Uint8Array | undefined;
+  readonly checkpointMax: number;
   closed(conn: Connection): void;
   /** Gives the connection to another loop: 0, or why not. */
   send(conn: Connection, loop: number, bytes: Uint8Array): Delivered;
@@ -88,6 +98,7 @@ export class Connection<State = unknown> extends SocketStream {
   /** As BufferEvent.write(); after false the `writable` hook follows. */
   override write(data: Bytes | EvBuffer): boolean {
     this.#here();
+    this.#offBoundary();
     if (super.write(data)) return true;
     this.#needDrain = !this.closed;
     return false;
@@ -124,7 +135,23 @@ export class Connection<State = unknown> extends SocketStream {
       this.#moving.loop = loop;
       return this.#moving.done;
     }
-    const moving = { loop } as Departure;
+    return this.#startMoving(loop, false);
+  }
+
+  /** @internal At its next boundary it goes to the next generation's loop of this number. */
+  _evict(): Promise<void> {
+    if (this.#moving !== undefined) return this.#moving.done;
+    return this.#startMoving(this.loop.id, true);
+  }
+  /** @internal */
+  _stopEvicting(): void {
+    const moving = this.#moving;
+    this.#moving = undefined;
+    moving?.reject(this.#notMovable('it reached no boundary in time'));
+  }
+
+  #startMoving(loop: number, evicted: boolean): Promise<void> {
+    const moving = { loop, evicted } as Departure;
     moving.done = new Promise<void>((resolve, reject) => {
       moving.resolve = resolve;
       moving.reject = reject;
@@ -132,15 +159,67 @@ export class Connection<State = unknown> extends SocketStream {
     // Who does not wait for it does not want the thread to end for it.
     moving.done.catch(() => undefined);
     this.#moving = moving;
-    this._holdReading(Hold.MOVING);
+    // On the way to a boundary it may need what is still to come.
+    if (!evicted) this._holdReading(Hold.MOVING);
     // Not below a hook of its own, which may go on to use the connection.
     queueMicrotask(() => this.#depart());
     return moving.done;
   }
 
-  /** Not at a boundary: a hook's promise is open, or a buffer is not empty. */
+  /**
+   * The connection is in the middle of something that is not to be seen in its buffers: it is not
+   * moved and, if the thread dies, not rescued, until what this answers is disposed of.
+   */
+  hold(): Disposable {
+    this.#here();
+    this.#offBoundary();
+    this.#holds++;
+    let held = true;
+    return {
+      [Symbol.dispose]: () => {
+        if (!held) return;
+        held = false;
+        this.#holds--;
+        this.#becameIdle();
+      },
+    };
+  }
+
+  /**
+   * Keeps a few bytes outside this thread, which `rescue` is given on the loop that adopts the
+   * connection if this one dies. Replaces the last; ERR_CHECKPOINT_TOO_LARGE past checkpointMax.
+   */
+  checkpoint(bytes: Uint8Array): void {
+    this.#here();
+    const { checkpointMax } = this.#host;
+    const { length } = checkBytes('bytes', bytes);
+    if (length > checkpointMax)
+      throw new MultiloopError(
+        'ERR_CHECKPOINT_TOO_LARGE',
+        `A checkpoint of ${length} bytes is more than checkpointMax, ${checkpointMax} bytes`,
+      );
+    native.ledgerCheckpoint(this.base._id, this.id, bytes);
+  }
+
+  /**
+   * Not at a boundary: it is held or about to move, a hook's promise is open, a buffer is not
+   * empty, or a Duplex is over it, which has data of its own.
+   */
   get busy(): boolean {
-    return this.#holds > 0 || this.inputLength > 0 || this.outputLength > 0;
+    return (
+      this.#moving !== undefined ||
+      this.#holds > 0 ||
+      this.inputLength > 0 ||
+      this.outputLength > 0 ||
+      this._adapter !== undefined
+    );
+  }
+
+  /** As BufferEvent.toDuplex(); from then on it is neither moved nor rescued. */
+  override toDuplex(options?: DuplexOptions): DuplexAdapter {
+    this.#here();
+    this.#offBoundary();
+    return super.toDuplex(options);
   }
 
   // ── for the loop ──
@@ -151,6 +230,7 @@ export class Connection<State = unknown> extends SocketStream {
       const { open } = this.#host.worker;
       if (open !== undefined) this.#call(open, undefined);
       this.enable(Ev.READ);
+      this.#boundary();
     });
   }
 
@@ -184,7 +264,13 @@ export class Connection<State = unknown> extends SocketStream {
       return;
     }
     if (this.#holds > 0 || this.outputLength > MOVE_OUTPUT_MAX) return;
+    if (moving.evicted && this.inputLength + this.outputLength > 0) return;
     this.#moving = undefined;
+    if (moving.loop === this.loop.id && !moving.evicted) {
+      this._releaseReading(Hold.MOVING);
+      moving.resolve();
+      return;
+    }
     try {
       this.#send(moving.loop);
     } catch (error) {
@@ -204,9 +290,10 @@ export class Connection<State = unknown> extends SocketStream {
 
   /** Throws why it stays. */
   #send(loop: number): void {
-    if (loop === this.loop.id) throw this.#notMovable('it is on that loop');
+    if (this._adapter !== undefined) throw this.#notMovable('a Duplex of this thread is over it');
     const bytes = this.#pack();
     this._unhook();
+    this.#offBoundary();
     const delivered = this.#host.send(this as Connection, loop, bytes);
     if (delivered === 'ok') {
       this.#left = true;
@@ -253,6 +340,10 @@ export class Connection<State = unknown> extends SocketStream {
   /** @internal It comes from another loop. */
   _arrive(bytes: Buffer): void {
     const baggage = decodeBaggage(bytes);
+    if ('checkpoint' in baggage) {
+      this.#rescue(baggage.checkpoint);
+      return;
+    }
     this._settings = baggage.settings;
     this._state = baggage.flags;
     this.bytesRead = baggage.read;
@@ -271,12 +362,45 @@ export class Connection<State = unknown> extends SocketStream {
       if (baggage.input !== undefined) this.trigger(Ev.READ);
       this.enable(baggage.enabled);
       if (this.#needDrain && this.outputLength === 0) this._tellLater(Ev.WRITE);
+      this.#boundary();
     });
+  }
+
+  /** Its loop's thread died while it was at a boundary. */
+  #rescue(checkpoint: Uint8Array | undefined): void {
+    this.base._runIn(this._reader, () => {
+      const { rescue } = this.#host.worker;
+      // The worker here is another generation's, which has no such hook.
+      if (rescue === undefined) this.destroy(new Error('its loop died'));
+      else this.#call((conn) => rescue.call(this.#host.worker, conn as Connection, checkpoint), 0);
+      this.enable(Ev.READ);
+      this.#boundary();
+    });
+  }
+
+  // ── boundaries ──
+
+  #offBoundary(): void {
+    const { boundaries } = this.#host;
+    if (boundaries !== undefined) boundaries[fdOf(this.id)] = 0;
+  }
+  /** After whatever may have brought it to one. */
+  #boundary(): void {
+    const { boundaries } = this.#host;
+    if (boundaries === undefined) return;
+    const over = this.closed || this.ended || this._peerEnded;
+    boundaries[fdOf(this.id)] = over || this.busy ? 0 : 1;
+  }
+  /** @internal */
+  override _flushNow(): void {
+    super._flushNow();
+    this.#boundary();
   }
 
   // ── what its stream finds out ──
 
   protected override _came(slab: Slab, count: number): void {
+    this.#offBoundary();
     this.#host.counters.addRead(count);
     const { data } = this.#host.worker;
     if (data === undefined) {
@@ -289,6 +413,7 @@ export class Connection<State = unknown> extends SocketStream {
       count <= POOLED_CHUNK_MAX ? Buffer.allocUnsafe(count) : Buffer.allocUnsafeSlow(count);
     chunk.set(slab.bytes.subarray(slab.used, slab.used + count));
     this.#call(data, chunk);
+    if (!this._flushQueued) this.#boundary();
   }
 
   protected override _sent(count: number): void {
@@ -321,7 +446,8 @@ export class Connection<State = unknown> extends SocketStream {
       return;
     }
     super._failed(direction, event, direct);
-    if (event.eof === undefined || this.closed) return;
+    // A Duplex over it decides itself, when what has come is read.
+    if (event.eof === undefined || this.closed || this._adapter !== undefined) return;
     if (this._endTold) {
       this.destroy();
       return;
@@ -332,11 +458,12 @@ export class Connection<State = unknown> extends SocketStream {
   }
 
   protected override _finish(): void {
-    if (this._peerEnded) this.destroy();
+    if (this._peerEnded && this._adapter === undefined) this.destroy();
     else super._finish();
   }
 
   protected override _closeFd(_fd: number, reset: boolean): void {
+    this.#offBoundary();
     native.ledgerClose(this.base._id, this.id, reset);
   }
 
@@ -364,7 +491,9 @@ export class Connection<State = unknown> extends SocketStream {
     return this.#holds === 0 && this.outputLength === 0;
   }
   #becameIdle(): void {
-    if (this.#moving !== undefined) this.#depart();
+    this.#boundary();
+    // Not below a hook of its own: what lets it go may be followed by a write.
+    if (this.#moving !== undefined) queueMicrotask(() => this.#depart());
     if (this.#whenIdle === undefined || !this.#idle()) return;
     const whenIdle = this.#whenIdle;
     this.#whenIdle = undefined;
@@ -386,6 +515,7 @@ export class Connection<State = unknown> extends SocketStream {
 
   /** No further data while a hook's promise is open. */
   #wait(promise: Promise<void>): void {
+    this.#offBoundary();
     this.#holds++;
     this._holdReading(Hold.HOOK);
     const settled = () => {

@@ -21,6 +21,19 @@ export interface LoopTask {
   listeners: [number: number, options: ListenOptions][];
   stats: SharedArrayBuffer;
   directory: SharedArrayBuffer;
+  /** A byte for each descriptor: whether its connection is at a boundary. */
+  boundaries: SharedArrayBuffer;
+  checkpointMax: number;
+}
+
+/** What became of the connections of a loop that was retired. */
+export interface Retired {
+  /** Given to the next generation at a boundary. */
+  moved: number;
+  /** They reached none in time and were ended when what they were doing was done. */
+  drained: number;
+  /** Still busy at the very end, and closed. */
+  closed: number;
 }
 
 /** How the task ended, unless its thread died. */
@@ -30,10 +43,13 @@ export type ToCoordinator =
   | { type: 'ready'; loop: number; generation: number; threadId: number; backend: BackendName }
   | { type: 'workerError'; loop: number; connection: number; error: FlatError }
   /** A move that was asked for, by the number of the request. */
-  | { type: 'moved'; request: number; count?: number; error?: FlatError };
+  | { type: 'moved'; request: number; count?: number; error?: FlatError }
+  | { type: 'retired'; counts: Retired };
 
 export type ToLoop =
   | { type: 'stop'; drainMs: number }
+  /** Every connection goes to the loop of the same number that the directory has. */
+  | { type: 'retire'; deadlineMs: number; drainMs: number }
   | { type: 'post'; value: unknown }
   | { type: 'move'; request: number; connection: number; loop: number }
   /** Gives `count` connections that are idle to another loop. */

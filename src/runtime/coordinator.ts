@@ -21,10 +21,14 @@ export interface Sink {
   accepted(ids: Float64Array, count: number): void;
   /** A connection whose loop died before it took it, with what it brings along if it moved. */
   returned(id: number, bytes: Buffer | undefined): void;
+  /** A connection at a boundary, whose loop died. */
+  rescued(id: number, checkpoint: Buffer | undefined): void;
   /** The loop of `inbox` is gone and its descriptors are settled. */
   released(inbox: number): void;
   report(inbox: number, message: ToCoordinator): void;
   failed(error: Error): void;
+  /** Closed as they came, since the process was out of descriptors. */
+  shed(count: number): void;
 }
 
 export class LedgerListener extends ListeningSocket {
@@ -53,11 +57,15 @@ export class LedgerListener extends ListeningSocket {
     const max = this.#ids.length;
     const count = native.ledgerAccept(this.fd, this.#owner, this.number, max, this.#ids);
     if (count > 0) this.#sink.accepted(this.#ids, count);
-    return Math.min(count, 0);
+    return count;
   }
 
   protected failed(error: Error): void {
     this.#sink.failed(error);
+  }
+
+  protected refusedSome(count: number): void {
+    this.#sink.shed(count);
   }
 }
 
@@ -148,14 +156,17 @@ export class Coordinator {
     const kind = numbers[at];
     const from = numbers[at + 1];
     if (kind === MessageKind.RELEASED) this.#loops.get(from)?.released(from);
-    else if (kind === MessageKind.RETURNED) this.#returned(numbers[at + 2], index);
+    else if (kind === MessageKind.RETURNED || kind === MessageKind.RESCUED)
+      this.#comesBack(numbers[at + 2], index, kind === MessageKind.RESCUED);
     else if (kind === MessageKind.POST) this.#report(from, index);
   }
 
-  #returned(id: number, index: number): void {
+  #comesBack(id: number, index: number, rescued: boolean): void {
     const sink = this.#sinks.get(native.ledgerListener(id));
+    const bytes = native.inboxTake(this.base._id, index);
     if (sink === undefined) this.refuse(id);
-    else sink.returned(id, native.inboxTake(this.base._id, index));
+    else if (rescued) sink.rescued(id, bytes?.length === 0 ? undefined : bytes);
+    else sink.returned(id, bytes);
   }
 
   #report(from: number, index: number): void {

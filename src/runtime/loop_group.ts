@@ -2,26 +2,24 @@
 // threads, hands them connections, replaces a loop whose thread died, and stops all of it.
 
 import { EventEmitter } from 'node:events';
-import { MultiloopError, systemError } from '../errors.js';
+import { MultiloopError } from '../errors.js';
 import { Delivery, native } from '../native.js';
 import type { Address } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
-import { checkInteger } from '../validate.js';
-import { encode, type LoopTask, type ToCoordinator, unflatten } from './control.js';
+import { checkInteger, checkObject, checkSignal } from '../validate.js';
+import { encodeBaggage } from './baggage.js';
+import type { Retired } from './control.js';
 import { Coordinator, type LedgerListener, type Sink } from './coordinator.js';
 import { Directory } from './directory.js';
-import { type LoopHandle, LoopSlot, type LoopStats } from './loop_slot.js';
+import { Generation, type GenerationHost } from './generation.js';
+import { workerUrl } from './load_worker.js';
+import type { LoopHandle, LoopSlot, LoopStats } from './loop_slot.js';
 import { Moves } from './moves.js';
 import { makePolicy, type Policy } from './policy.js';
 import type { Settings } from './settings.js';
-import { ThreadPool } from './thread_pool.js';
 
-/** A loop that does not stop by itself is terminated this long after drainMs. */
-const STOP_GRACE_MS = 1_000;
 /** Connections that wait for a loop to come up; what is accepted beyond is refused. */
 const WAITING_MAX = 4_096;
-/** How often a stop message is tried again when a loop's inbox is full. */
-const STOP_RETRY_MS = 10;
 
 /** A connection that is to be given to a loop, with what it brings along if it was moving. */
 interface Parcel {
@@ -33,39 +31,66 @@ export interface GroupStats {
   accepted: number;
   open: number;
   served: number;
-  /** Closed unserved: every loop's inbox was full, or maxConnections was reached. */
+  /**
+   * Closed unserved: every loop's inbox was full, maxConnections was reached, or the process was
+   * out of descriptors.
+   */
   refused: number;
   /** Closed because the loop's thread died. */
   lost: number;
   /** Of live connections from one loop to another. */
   moves: number;
+  /** Of connections whose loop died, adopted by another. */
+  rescues: number;
   loops: LoopStats[];
 }
 
+export interface ReloadOptions {
+  /** Another file; the same one, read anew, by default. */
+  worker?: string | URL;
+  /** Other data; the same by default. */
+  workerData?: unknown;
+  /** How long a connection has to reach a boundary before it is drained: 10,000 ms. */
+  deadlineMs?: number;
+  /** Aborting while the new loops start gives the reload up. */
+  signal?: AbortSignal;
+}
+export interface ReloadReport extends Retired {
+  /** What the handles of the new loops say. */
+  generation: number;
+  ms: number;
+}
+
+/** How long a reload waits for boundaries unless it is told otherwise. */
+const RELOAD_DEADLINE_MS = 10_000;
+
 /**
- * Events: 'loop' (handle, 'up' | 'down' | 'restarted', error?), 'shed' (reason, count),
- * 'workerError' (error, connection id), 'error' (error). Belongs to the thread that called serve().
+ * Events: 'loop' (handle, 'up' | 'down' | 'restarted', error?), 'reload' (report), 'reloadFailed'
+ * (error, of a reload by signal), 'shed' (reason, count), 'workerError' (error, connection id),
+ * 'error' (error). Belongs to the thread that called serve().
  */
 export class LoopGroup extends EventEmitter implements AsyncDisposable {
   /** Resolves when everything has ended; rejects with ERR_LOOP_CRASHING. */
   readonly closed: Promise<void>;
 
-  readonly #settings: Settings;
   readonly #coordinator: Coordinator;
-  readonly #threads: ThreadPool;
-  readonly #slots: LoopSlot[];
   readonly #policy: Policy;
   readonly #directory: Directory;
   readonly #moves: Moves;
   readonly #sink: Sink;
-  readonly #tasks = new Set<Promise<void>>();
-  readonly #starting = new Map<LoopSlot, { ready(): void; failed(error: Error): void }>();
-  readonly #retries = new Set<NodeJS.Timeout>();
+  readonly #host: GenerationHost;
+  #current: Generation;
+  /** The one that a reload replaces it by, and those that were replaced and have not ended. */
+  #next: Generation | undefined;
+  readonly #retiring = new Set<Generation>();
+  /** Of generations that have ended. */
+  readonly #past = { served: 0, lost: 0, movedOut: 0 };
   #listeners: LedgerListener[] = [];
   #accepted = 0;
   #refused = 0;
   /** Of those that were moving: no loop was left for them. */
   #lost = 0;
+  #rescues = 0;
   /** Accepted, or returned by a loop that died, while no loop served. */
   readonly #waiting: Parcel[] = [];
   #started = false;
@@ -77,7 +102,6 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   /** @internal Use serve(). */
   constructor(settings: Settings) {
     super();
-    this.#settings = settings;
     this.closed = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
     });
@@ -87,17 +111,22 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     this.#sink = {
       accepted: (ids, count) => this.#acceptedBatch(ids, count),
       returned: (id, bytes) => this.#handOut([{ id, bytes }]),
-      released: (inbox) => this.#released(inbox),
-      report: (inbox, message) => this.#report(inbox, message),
+      rescued: (id, checkpoint) => this.#rescued(id, checkpoint),
+      released: (inbox) => {
+        const found = this.#find(inbox);
+        found?.generation.dropInbox(found.slot, inbox);
+      },
+      report: (inbox, message) => {
+        const found = this.#find(inbox);
+        found?.generation.report(found.slot, inbox, message);
+      },
       failed: (error) => this.#emitError(error),
+      shed: (count) => this.#shed(count),
     };
-    this.#slots = settings.loops.map(
-      ({ backend, waker }, id) =>
-        new LoopSlot(id, backend, waker, (thread) => this.#threads.terminate(thread)),
-    );
-    this.#threads = new ThreadPool(this.#slots.length, settings);
-    this.#directory = new Directory(this.#slots.length);
+    this.#directory = new Directory(settings.loops.length);
     this.#moves = new Moves(this.#directory, this.#coordinator.inbox);
+    this.#host = this.#makeHost();
+    this.#current = new Generation(this.#host, settings, 0);
     this.#policy = makePolicy(settings.policy, {
       listener: (number) => this.#listeners.find((one) => one.number === number)?.options ?? {},
       failed: (error) => this.#emitError(error),
@@ -107,30 +136,33 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   get addresses(): Address[] {
     return this.#listeners.map((listener) => listener.address);
   }
+  /** Those that serve now; a reload puts others in their place. */
   get loops(): readonly LoopHandle[] {
-    return this.#slots;
+    return this.#current.slots;
   }
 
   /** Totals over all loops, also while they are blocked. */
   stats(): GroupStats {
-    const loops = this.#slots.map((slot) => slot.stats);
+    const loops = this.#current.slots.map((slot) => slot.stats);
+    const retiring = [...this.#retiring].flatMap(({ slots }) => slots.map((slot) => slot.stats));
     const sum = (key: 'served' | 'lost' | 'movedOut') =>
-      loops.reduce((total, loop) => total + loop[key], 0);
+      [...loops, ...retiring].reduce((total, loop) => total + loop[key], this.#past[key]);
     const served = sum('served');
     const lost = sum('lost') + this.#lost;
     const open = this.#accepted - served - this.#refused - lost;
-    const moves = sum('movedOut');
-    return { accepted: this.#accepted, open, served, refused: this.#refused, lost, moves, loops };
+    const rescues = this.#rescues;
+    const moves = sum('movedOut') - rescues;
+    const [accepted, refused] = [this.#accepted, this.#refused];
+    return { accepted, open, served, refused, lost, moves, rescues, loops };
   }
 
   /** @internal Opens the listening sockets, then the loops; accepts when every loop is ready. */
   async _start(): Promise<void> {
     try {
-      for (const options of this.#settings.listen) {
-        const batch = this.#settings.acceptBatch;
-        this.#listeners.push(this.#coordinator.listen(options, batch, this.#sink));
-      }
-      await Promise.all(this.#slots.map((slot) => this.#startLoop(slot)));
+      const { listen, acceptBatch } = this.#current.settings;
+      for (const options of listen)
+        this.#listeners.push(this.#coordinator.listen(options, acceptBatch, this.#sink));
+      await this.#current.start();
     } catch (error) {
       await this.close();
       throw error;
@@ -161,7 +193,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
 
   /** Sends a value to a loop's `message` hook. Throws ERR_LOOP_GONE and ERR_INBOX_FULL. */
   post(loop: number, value: unknown): void {
-    checkInteger('loop', loop, 0, this.#slots.length - 1);
+    checkInteger('loop', loop, 0, this.#current.slots.length - 1);
     this.#directory.post(this.#coordinator.inbox, loop, value);
   }
   /** To every loop that is alive; ERR_INBOX_FULL names those that did not get it. */
@@ -175,8 +207,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
    */
   async move(connection: number, loop: number): Promise<void> {
     checkInteger('connection', connection, 1);
-    checkInteger('loop', loop, 0, this.#slots.length - 1);
-    await this.#moves.move(this.#slots, connection, loop);
+    checkInteger('loop', loop, 0, this.#current.slots.length - 1);
+    await this.#moves.move(this.#current.slots, connection, loop);
   }
 
   /**
@@ -184,7 +216,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
    * the mean to where there are fewer. Answers how many moved.
    */
   async rebalance(): Promise<number> {
-    const serving = this.#slots.filter((slot) => slot.phase === 'serving');
+    const { serving } = this.#current;
     for (const slot of serving) slot.refresh();
     const total = serving.reduce((sum, slot) => sum + slot.load, 0);
     const low = Math.floor(total / serving.length);
@@ -229,20 +261,27 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
 
   /** Who can serve, by fresh numbers; those who are blocked only when all are. */
   #candidates(): LoopSlot[] {
-    const serving = this.#slots.filter((slot) => slot.phase === 'serving');
+    const { serving } = this.#current;
     for (const slot of serving) slot.refresh();
     const free = serving.filter((slot) => !slot.blocked);
     return free.length > 0 ? free : serving;
   }
 
   #acceptedBatch(ids: Float64Array, count: number): void {
-    const room = Math.max(0, this.#settings.maxConnections - this.stats().open);
+    const room = Math.max(0, this.#current.settings.maxConnections - this.stats().open);
     this.#accepted += count;
     const all = Array.from(ids.subarray(0, count), (id) => ({ id }));
     this.#handOut(all.slice(0, room));
     if (count <= room) return;
     for (const parcel of all.slice(room)) this.#refuse(parcel);
     this.emit('shed', 'maxConnections', count - room);
+  }
+
+  /** Told to go away by the coordinator already: they were never a loop's. */
+  #shed(count: number): void {
+    this.#accepted += count;
+    this.#refused += count;
+    this.emit('shed', 'out of descriptors', count);
   }
 
   #give(parcel: Parcel, candidates: LoopSlot[]): LoopSlot | 'refuse' | undefined {
@@ -261,6 +300,11 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     return undefined;
   }
 
+  #rescued(id: number, checkpoint: Buffer | undefined): void {
+    this.#rescues++;
+    this.#handOut([{ id, bytes: encodeBaggage({ checkpoint }) }]);
+  }
+
   /** Without a loop to serve it, a connection waits for the next one that comes up. */
   #wait(parcel: Parcel): boolean {
     if (this.#isServing() || this.#closing !== undefined) return false;
@@ -270,14 +314,16 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   }
 
   #isServing(): boolean {
-    return this.#slots.some(({ phase }) => phase === 'serving');
+    return this.#current.serving.length > 0;
   }
 
   #standDown(slot: LoopSlot): void {
-    slot.phase = 'dead';
-    this.#directory.set(slot.id, 0);
-    this.#moves.gone(slot);
-    // With nobody to serve them, further connections wait in the kernel's queue.
+    this.#current.standDown(slot);
+    this.#pauseUnlessServing();
+  }
+
+  /** With nobody to serve them, further connections wait in the kernel's queue. */
+  #pauseUnlessServing(): void {
     if (!this.#isServing()) for (const listener of this.#listeners) listener.pause();
   }
 
@@ -288,120 +334,110 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     return 1;
   }
 
-  // ── loops ──
+  // ── generations ──
 
-  async #startLoop(slot: LoopSlot): Promise<void> {
-    const settings = this.#settings;
-    const inbox = native.inboxNew(settings.inboxSize, slot.waker, this.#coordinator.inbox);
-    if (inbox < 0) throw systemError(inbox, 'inbox_new');
-    slot.inbox = inbox;
-    slot.phase = 'starting';
-    this.#coordinator.addLoop(inbox, this.#sink);
-    const task: LoopTask = {
-      loop: slot.id,
-      generation: slot.generation,
-      worker: settings.worker,
-      workerData: settings.workerData,
-      backend: slot.backend,
-      waker: slot.waker,
-      inbox,
-      coordinator: this.#coordinator.inbox,
-      listeners: this.#listeners.map(({ number, options }) => [number, plain(options)]),
-      stats: slot.page.memory,
-      directory: this.#directory.memory,
+  #makeHost(): GenerationHost {
+    const group = this;
+    return {
+      coordinator: this.#coordinator,
+      sink: this.#sink,
+      directory: this.#directory,
+      moves: this.#moves,
+      get closing() {
+        return group.#closing !== undefined;
+      },
+      listeners: () => this.#listeners.map(({ number, options }) => [number, plain(options)]),
+      isCurrent: (generation) => generation === this.#current,
+      up: (slot) => {
+        if (this.#started && this.#current.slots.includes(slot)) this.#welcome();
+        this.emit('loop', slot, 'up');
+      },
+      down: (slot, error) => {
+        this.#pauseUnlessServing();
+        this.emit('loop', slot, 'down', error);
+      },
+      restarted: (slot) => this.emit('loop', slot, 'restarted'),
+      crashing: (error) => {
+        this.#failure = error;
+        this.close();
+      },
+      workerError: (error, connection) => this.emit('workerError', error, connection),
     };
-    const started = new Promise<void>((ready, failed) => {
-      this.#starting.set(slot, { ready, failed });
-    });
-    const life = this.#live(slot, task);
-    this.#tasks.add(life);
-    life.finally(() => this.#tasks.delete(life));
-    await started;
   }
 
-  /** One thread's life as this loop, to its end. Never rejects. */
-  async #live(slot: LoopSlot, task: LoopTask): Promise<void> {
-    let error: Error;
+  get #generations(): Generation[] {
+    const next = this.#next === undefined ? [] : [this.#next];
+    return [this.#current, ...next, ...this.#retiring];
+  }
+
+  /** Whose loop `inbox` belongs to, its present one or that of a thread that died. */
+  #find(inbox: number): { generation: Generation; slot: LoopSlot } | undefined {
+    for (const generation of this.#generations) {
+      const slot = generation.slotOf(inbox);
+      if (slot !== undefined) return { generation, slot };
+    }
+    return undefined;
+  }
+
+  /**
+   * Starts new loops with the worker's code as it is now, or with another worker, and gives them
+   * the connections of the old ones, each at its next boundary; those that reach none within the
+   * deadline are drained. The listening sockets stay open all the time. When a new loop does not
+   * start, ERR_RELOAD_FAILED says why and the old ones go on; ERR_RELOAD_IN_PROGRESS while another
+   * reload runs.
+   */
+  async reload(options: ReloadOptions = {}): Promise<ReloadReport> {
+    checkObject('options', options);
+    const deadlineMs = options.deadlineMs ?? RELOAD_DEADLINE_MS;
+    checkInteger('options.deadlineMs', deadlineMs, 0, 2 ** 31 - 1);
+    const signal = checkSignal('options.signal', options.signal);
+    const worker = options.worker === undefined ? undefined : workerUrl(options.worker);
+    if (this.#next !== undefined || this.#retiring.size > 0)
+      throw new MultiloopError('ERR_RELOAD_IN_PROGRESS', 'Another reload of this group runs');
+    this.#refuseReload();
+    const began = performance.now();
+    const old = this.#current;
+    const settings = {
+      ...old.settings,
+      worker: worker ?? old.settings.worker,
+      workerData: 'workerData' in options ? options.workerData : old.settings.workerData,
+    };
+    const number = Math.max(...old.slots.map((slot) => slot.generation)) + 1;
+    const next = new Generation(this.#host, settings, number);
+    this.#next = next;
+    next.setRef(this.#refd);
     try {
-      const end = await this.#threads.run(task);
-      error =
-        'failed' in end
-          ? unflatten(end.failed)
-          : new MultiloopError('ERR_LOOP_GONE', `Loop ${slot.id} ended without being asked`);
-    } catch (thrown) {
-      error = thrown instanceof Error ? thrown : new Error(`thrown: ${String(thrown)}`);
-    }
-    const wasStarting = slot.phase === 'starting';
-    slot.phase = 'dead';
-    this.#directory.set(slot.id, 0);
-    this.#moves.gone(slot);
-    slot.threadId = -1;
-    // A loop that never got to serve has no release to wait for.
-    if (wasStarting) this.#dropInbox(slot, task.inbox);
-    else slot.retireInbox();
-    const start = this.#starting.get(slot);
-    this.#starting.delete(slot);
-    if (this.#closing !== undefined) {
-      start?.failed(error);
-      return;
-    }
-    this.#down(slot, error);
-    if (wasStarting && slot.generation === 0) start?.failed(error);
-    else this.#restart(slot, error);
-  }
-
-  #down(slot: LoopSlot, error: Error): void {
-    this.#standDown(slot);
-    this.emit('loop', slot, 'down', error);
-  }
-
-  #restart(slot: LoopSlot, error: Error): void {
-    const { max, within, backoff } = this.#settings.restart;
-    const now = performance.now();
-    slot.deaths = slot.deaths.filter((at) => now - at < within);
-    slot.deaths.push(now);
-    if (slot.deaths.length > max) {
-      this.#failure = new MultiloopError(
-        'ERR_LOOP_CRASHING',
-        `Loop ${slot.id} died ${slot.deaths.length} times within ${within} ms, ` +
-          `so the group ends; the last time: ${error.message}`,
-        { cause: error },
+      await untilAborted(next.start(), signal);
+      this.#refuseReload();
+    } catch (cause) {
+      await next.destroy();
+      this.#next = undefined;
+      if (signal?.aborted) throw signal.reason;
+      if ((cause as { code?: string }).code === 'ERR_RELOAD_FAILED') throw cause;
+      const said = cause instanceof Error ? cause.message : String(cause);
+      throw new MultiloopError(
+        'ERR_RELOAD_FAILED',
+        `The new loops did not start, and the old ones go on: ${said}`,
+        { cause },
       );
-      this.close();
-      return;
     }
-    const delay = Math.min(backoff * 2 ** (slot.deaths.length - 1), BACKOFF_MS_MAX);
-    const timer = setTimeout(() => {
-      this.#retries.delete(timer);
-      slot.generation++;
-      this.#startLoop(slot).then(
-        () => this.emit('loop', slot, 'restarted'),
-        // A start that fails is one more death, and #live has counted it.
-        () => undefined,
-      );
-    }, delay);
-    this.#retries.add(timer);
+    this.#next = undefined;
+    this.#current = next;
+    this.#retiring.add(old);
+    next.enterDirectory();
+    this.#welcome();
+    const counts = await old.retire(deadlineMs);
+    for (const { stats } of old.slots)
+      for (const key of ['served', 'lost', 'movedOut'] as const) this.#past[key] += stats[key];
+    this.#retiring.delete(old);
+    const report = { generation: number, ...counts, ms: performance.now() - began };
+    this.emit('reload', report);
+    return report;
   }
 
-  #report(inbox: number, message: ToCoordinator): void {
-    const slot = this.#slots.find((one) => one.inbox === inbox);
-    if (slot === undefined) return;
-    if (message.type === 'workerError') {
-      this.emit('workerError', unflatten(message.error), message.connection);
-      return;
-    }
-    if (message.type === 'moved') {
-      this.#moves.answered(message);
-      return;
-    }
-    slot.threadId = message.threadId;
-    this.#directory.set(slot.id, inbox);
-    slot.phase = this.#closing === undefined ? 'serving' : 'draining';
-    this.#starting.get(slot)?.ready();
-    this.#starting.delete(slot);
-    if (slot.phase === 'draining') this.#stopLoop(slot, inbox);
-    else if (this.#started) this.#welcome();
-    this.emit('loop', slot, 'up');
+  #refuseReload(): void {
+    if (this.#closing !== undefined)
+      throw new MultiloopError('ERR_RELOAD_FAILED', 'The group is closing');
   }
 
   /** A loop serves again: those who waited go first. */
@@ -410,34 +446,15 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     for (const listener of this.#listeners) listener.resume();
   }
 
-  #released(inbox: number): void {
-    const slot = this.#slots.find((one) => one.hasInbox(inbox));
-    if (slot !== undefined) this.#dropInbox(slot, inbox);
-  }
-
-  #dropInbox(slot: LoopSlot, inbox: number): void {
-    if (!slot.hasInbox(inbox)) return;
-    slot.settleInbox(inbox);
-    this.#coordinator.forgetLoop(inbox);
-    native.inboxFree(inbox);
-  }
-
   // ── the end ──
 
   async #close(): Promise<void> {
-    for (const timer of this.#retries) clearTimeout(timer);
     for (const listener of this.#listeners) {
       listener.close();
       this.#coordinator.forgetListener(listener);
     }
     for (const parcel of this.#waiting.splice(0)) this.#refuse(parcel);
-    for (const slot of this.#slots) if (slot.phase === 'serving') this.#stopLoop(slot, slot.inbox);
-    await this.#whenEnded(this.#settings.drainMs + STOP_GRACE_MS);
-    await this.#threads.destroy();
-    // Every thread is gone and has said what became of its descriptors; the last of those
-    // messages are read here.
-    await new Promise((resolve) => setImmediate(resolve));
-    for (const slot of this.#slots) for (const inbox of slot.inboxes) this.#dropInbox(slot, inbox);
+    await Promise.all(this.#generations.map((generation) => generation.stop()));
     this.unref();
     this.#coordinator.release();
     if (this.#failure === undefined) {
@@ -448,24 +465,6 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     this.#emitError(this.#failure);
   }
 
-  #stopLoop(slot: LoopSlot, inbox: number): void {
-    if (slot.inbox !== inbox || slot.phase === 'dead') return;
-    slot.phase = 'draining';
-    const message = encode({ type: 'stop', drainMs: this.#settings.drainMs });
-    if (native.inboxPost(this.#coordinator.inbox, inbox, message) !== Delivery.FULL) return;
-    setTimeout(() => this.#stopLoop(slot, inbox), STOP_RETRY_MS);
-  }
-
-  /** Waits for every loop's task, at most `ms`; what is left is terminated with the pool. */
-  async #whenEnded(ms: number): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, ms);
-    });
-    await Promise.race([Promise.all(this.#tasks), late]);
-    clearTimeout(timer);
-  }
-
   #setRef(ref: boolean): this {
     if (this.#refd === ref) return this;
     this.#refd = ref;
@@ -473,7 +472,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       if (ref) listener.ref();
       else listener.unref();
     }
-    this.#threads.setRef(ref);
+    for (const generation of this.#generations) generation.setRef(ref);
     if (ref) this.#coordinator.ref();
     else this.#coordinator.unref();
     return this;
@@ -486,8 +485,22 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   }
 }
 
-/** No restart waits longer than this. */
-const BACKOFF_MS_MAX = 5_000;
+/** The promise's outcome, or the signal's reason. */
+async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  signal?.throwIfAborted();
+  if (signal === undefined) return promise;
+  let abort: (() => void) | undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    abort = () => reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+  });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    promise.catch(() => undefined);
+    if (abort !== undefined) signal.removeEventListener('abort', abort);
+  }
+}
 
 /** The options without what structured clone refuses. */
 function plain(options: ListenOptions): ListenOptions {

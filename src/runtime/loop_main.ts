@@ -9,7 +9,7 @@ import { MessageKind } from '../event/page.js';
 import { native } from '../native.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { checkInteger } from '../validate.js';
-import { Connection, type ConnectionHost, type Delivered } from './connection.js';
+import { Connection, type ConnectionHost, type Delivered, fdOf } from './connection.js';
 import {
   decode,
   encode,
@@ -17,6 +17,7 @@ import {
   flatten,
   type LoopEnd,
   type LoopTask,
+  type Retired,
   type ToLoop,
 } from './control.js';
 import { Directory, delivered } from './directory.js';
@@ -25,10 +26,6 @@ import { markLoopThread } from './loop_thread.js';
 import { StatsPage } from './stats_page.js';
 import type { LoopContext, LoopWorker } from './worker.js';
 
-const FD_BITS = 20;
-/** The descriptor in a connection's id (native/core/ledger.h). */
-const fdOf = (id: number): number => id % 2 ** FD_BITS;
-
 const checkLoop = (loop: unknown): number => checkInteger('loop', loop, 0, 2 ** 16);
 
 class Loop implements ConnectionHost {
@@ -36,12 +33,18 @@ class Loop implements ConnectionHost {
   readonly context: LoopContext;
   readonly listeners: ReadonlyMap<number, ListenOptions>;
   readonly counters: StatsPage;
+  readonly checkpointMax: number;
   worker: LoopWorker = {};
+  boundaries: Uint8Array | undefined = undefined;
   readonly #task: LoopTask;
   readonly #connections = new Map<number, Connection>() /* by descriptor */;
   readonly #abort = new AbortController();
   readonly #directory: Directory;
   #stopping = false;
+  /** Connections that were closed because drainMs was over. */
+  #gaveUpOn = 0;
+  /** Set when the loop was told to give its connections away. */
+  #retired: Retired | undefined = undefined;
   #emptied: () => void = () => undefined;
   #overdue: () => void = () => undefined;
 
@@ -50,6 +53,7 @@ class Loop implements ConnectionHost {
     this.listeners = new Map(task.listeners);
     this.counters = new StatsPage(task.stats);
     this.#directory = new Directory(task.directory);
+    this.checkpointMax = task.checkpointMax;
     this.base = new EventBase({ backend: task.backend, waker: task.waker, drive: 'base' });
     this.base._dispatcher.onMessage = (index, numbers, at) => this.#message(index, numbers, at);
     this.context = {
@@ -70,6 +74,11 @@ class Loop implements ConnectionHost {
     const { inbox, coordinator, loop, generation } = this.#task;
     const status = native.inboxAttach(this.base._id, inbox);
     if (status < 0) throw systemError(status, 'inbox_attach');
+    // A worker that cannot go on with a connection of a dead loop has no boundaries.
+    if (this.worker.rescue !== undefined) {
+      this.boundaries = new Uint8Array(this.#task.boundaries);
+      native.inboxBoundaries(this.base._id, this.boundaries);
+    }
     const ended = this.base.dispatch();
     const ready = {
       type: 'ready',
@@ -119,6 +128,7 @@ class Loop implements ConnectionHost {
     if (bytes === undefined) conn._open();
     else conn._arrive(bytes);
     if (this.#stopping) conn._drain();
+    else if (this.#retired !== undefined) this.#evict(conn, this.#retired);
   }
 
   send(conn: Connection, loop: number, bytes: Uint8Array): Delivered {
@@ -141,6 +151,7 @@ class Loop implements ConnectionHost {
     if (message.type === 'stop') this.#stop(message.drainMs);
     else if (message.type === 'post') this.#posted(message.value);
     else if (message.type === 'move') this.#moveFor(message);
+    else if (message.type === 'retire') this.#retire(message);
     else this.#shed(message);
   }
 
@@ -183,8 +194,44 @@ class Loop implements ConnectionHost {
     native.inboxPost(inbox, coordinator, encode({ type: 'moved', request, count, error }));
   }
 
+  /** A new generation has taken over: everything goes there, and then this loop ends. */
+  async #retire({ deadlineMs, drainMs }: ToLoop & { type: 'retire' }): Promise<void> {
+    const counts: Retired = { moved: 0, drained: 0, closed: 0 };
+    this.#retired = counts;
+    for (const conn of [...this.#connections.values()]) this.#evict(conn, counts);
+    const late = this.base.timer(() => this.#emptied());
+    late.add(deadlineMs);
+    await this.#whenEmpty();
+    late.free();
+    const left = [...this.#connections.values()];
+    for (const conn of left) conn._stopEvicting();
+    await this.#stop(drainMs, () => {
+      counts.closed = this.#gaveUpOn;
+      counts.drained = left.length - counts.closed;
+      const { inbox, coordinator } = this.#task;
+      native.inboxPost(inbox, coordinator, encode({ type: 'retired', counts }));
+    });
+  }
+
+  #evict(conn: Connection, counts: Retired): void {
+    conn._evict().then(
+      () => {
+        counts.moved++;
+      },
+      // It was closed, or stays and is drained.
+      () => undefined,
+    );
+  }
+
+  #whenEmpty(): Promise<void> {
+    if (this.#connections.size === 0) return Promise.resolve();
+    return new Promise<void>((resolve) => {
+      this.#emptied = resolve;
+    });
+  }
+
   /** Lets what is being written finish, at most for `drainMs`, then ends the dispatch. */
-  async #stop(drainMs: number): Promise<void> {
+  async #stop(drainMs: number, last: () => void = () => undefined): Promise<void> {
     if (this.#stopping) return;
     this.#stopping = true;
     const deadline = this.base.timer(() => this.#giveUp());
@@ -194,20 +241,19 @@ class Loop implements ConnectionHost {
     });
     this.#abort.abort();
     for (const conn of [...this.#connections.values()]) conn._drain();
-    if (this.#connections.size > 0)
-      await new Promise<void>((resolve) => {
-        this.#emptied = resolve;
-      });
+    await this.#whenEmpty();
     try {
       await Promise.race([this.worker.stop?.(this.context), over]);
     } catch (error) {
       this.#report(0, error);
     }
     deadline.free();
+    last();
     this.base.loopExit();
   }
 
   #giveUp(): void {
+    this.#gaveUpOn = this.#connections.size;
     for (const conn of [...this.#connections.values()]) conn.destroy();
     this.#overdue();
   }

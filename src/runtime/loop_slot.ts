@@ -82,6 +82,8 @@ export class LoopSlot implements LoopHandle {
   lag = 0;
   /** 0 while there is none. */
   inbox = 0;
+  /** By inbox: what its thread says of boundaries, kept until the inbox is settled. */
+  readonly boundaries = new Map<number, SharedArrayBuffer>();
   // Of threads that died and have not said yet what became of their descriptors.
   readonly #retiring: number[] = [];
   /** When its last threads died, for the restart limit; performance.now(). */
@@ -144,6 +146,7 @@ export class LoopSlot implements LoopHandle {
   settleInbox(inbox: number): void {
     if (native.inboxStats(inbox, counters))
       for (let i = OPENED; i < SUMS_END; i++) this.#past[i] += counters[i];
+    this.boundaries.delete(inbox);
     if (this.inbox === inbox) this.inbox = 0;
     else this.#retiring.splice(this.#retiring.indexOf(inbox), 1);
   }

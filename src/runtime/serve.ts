@@ -34,7 +34,7 @@ export async function serve(options: ServeOptions): Promise<LoopGroup> {
   return group;
 }
 
-/** The first SIGINT or SIGTERM closes the group; the second ends the process. */
+/** SIGHUP reloads; the first SIGINT or SIGTERM closes the group, the second ends the process. */
 function handleSignals(group: LoopGroup): void {
   let closing = false;
   const names = ['SIGINT', 'SIGTERM'] as const;
@@ -43,9 +43,14 @@ function handleSignals(group: LoopGroup): void {
     closing = true;
     group.close();
   };
+  const reload = () => {
+    group.reload().catch((error) => group.emit('reloadFailed', error));
+  };
   for (const name of names) process.on(name, onSignal);
+  process.on('SIGHUP', reload);
   const ended = () => {
     for (const name of names) process.off(name, onSignal);
+    process.off('SIGHUP', reload);
   };
   group.closed.then(ended, ended);
 }

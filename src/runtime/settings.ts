@@ -35,6 +35,8 @@ export interface ServeOptions {
   inboxSize?: number;
   /** Connections accepted in one turn: 64. */
   acceptBatch?: number;
+  /** Bytes of a connection's checkpoint: 256. */
+  checkpointMax?: number;
   /** How long a stop waits for what is being written: 10,000 ms. */
   drainMs?: number;
   /** A loop that dies is replaced: 5 times in 60,000 ms, after 100 ms doubling to 5,000. */
@@ -42,7 +44,10 @@ export interface ServeOptions {
   resourceLimits?: ResourceLimits;
   execArgv?: string[];
   env?: NodeJS.ProcessEnv;
-  /** SIGINT and SIGTERM close the group, a second one ends the process at once. false. */
+  /**
+   * SIGHUP reloads; SIGINT and SIGTERM close the group, a second one ends the process at once.
+   * false.
+   */
   handleSignals?: boolean;
   /** Aborting drains and closes. */
   signal?: AbortSignal;
@@ -57,6 +62,7 @@ export interface Settings {
   maxConnections: number;
   inboxSize: number;
   acceptBatch: number;
+  checkpointMax: number;
   drainMs: number;
   restart: { max: number; within: number; backoff: number };
   resourceLimits: ResourceLimits | undefined;
@@ -97,6 +103,7 @@ export async function settle(options: ServeOptions): Promise<Settings> {
     maxConnections: integer('maxConnections', 65_536, 1, 2 ** 20),
     inboxSize: integer('inboxSize', 1_024, 1, INBOX_MAX),
     acceptBatch: integer('acceptBatch', 64, 1, 4_096),
+    checkpointMax: integer('checkpointMax', 256, 0, 65_536),
     drainMs: integer('drainMs', 10_000, 0, 2 ** 31 - 1),
     restart: {
       max: checkInteger('options.restart.max', restart.max ?? 5, 0),

@@ -31,6 +31,12 @@ export interface LoopWorker<State = unknown, Packed = State> {
   left?(conn: Connection<State>): void;
   /** It came from another loop; without it, what was packed becomes `conn.state`. */
   unpack?(conn: Connection<State>, packed: Packed): void;
+  /**
+   * The loop that had it died while the connection was at a boundary, and this one has adopted it:
+   * no `open` is called, and `conn.state` is new. With the bytes of `conn.checkpoint()`. A worker
+   * without this hook opts out: its connections are reset when a loop dies.
+   */
+  rescue?(conn: Connection<State>, checkpoint: Uint8Array | undefined): void | Promise<void>;
   /** What `post` and `broadcast` sent to this loop. */
   message?(value: unknown, loop: LoopContext): void;
   /** After the last connection; the loop ends when it is done, or when drainMs is over. */
@@ -66,6 +72,7 @@ const HOOKS = [
   'pack',
   'left',
   'unpack',
+  'rescue',
   'message',
   'stop',
 ] as const;

@@ -1,8 +1,9 @@
 // Where a socket listens or connects.
 
 import { lookup } from 'node:dns/promises';
+import { resolve } from 'node:path';
 import { native, type RawAddress } from '../native.js';
-import { invalidType } from '../validate.js';
+import { invalidType, invalidValue } from '../validate.js';
 
 export type Address = { host: string; port: number; family?: 0 | 4 | 6 } | { path: string };
 
@@ -17,6 +18,18 @@ export function formatAddress(address: Address): string {
   if ('path' in address) return address.path;
   const host = address.host.includes(':') ? `[${address.host}]` : address.host;
   return `${host}:${address.port}`;
+}
+
+/** What the kernel would cut at a NUL is not the path that was meant. */
+export function checkUnixPath(name: string, path: string): void {
+  if (/^[@\0]$/.test(path)) throw invalidValue(name, 'is an abstract name without a name', path);
+  if (!/^[@\0]/.test(path) && path.includes('\0'))
+    throw invalidValue(name, 'must not contain a NUL', path);
+}
+
+/** The file that binding a socket to `path` makes: none in Linux's abstract namespace. */
+export function unixFile(path: string): string | undefined {
+  return /^[@\0]/.test(path) ? undefined : resolve(path);
 }
 
 /** A numeric address for `host`; names go through the system's resolver, in its order. */

@@ -3,7 +3,7 @@
 import { MultiloopError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
 import { EventBase } from '../event/event_base.js';
-import { checkInteger, invalidType, outOfRange } from '../validate.js';
+import { checkInteger, checkObject, invalidType, outOfRange } from '../validate.js';
 import type { BufferEvent } from './buffer_event.js';
 import type { RateLimit } from './rate_limit.js';
 
@@ -26,6 +26,16 @@ export interface BevEvent {
 }
 
 export type FlushMode = 'normal' | 'flush' | 'finished';
+
+/** A filter's handlers have this besides: what it is on was closed by somebody else. */
+export const CLOSED = Symbol('multiloop.closed');
+export interface HandlersAbove extends BevHandlers {
+  [CLOSED]?(): void;
+}
+
+export function tellAbove(handlers: HandlersAbove): void {
+  handlers[CLOSED]?.();
+}
 
 export interface BevOptions {
   handlers?: BevHandlers;
@@ -74,6 +84,21 @@ export function defaultSettings(priority: number): Settings {
 export function checkBase(base: EventBase): void {
   if (!(base instanceof EventBase)) throw invalidType('base', 'an instance of EventBase', base);
   base._checkOpen();
+}
+
+export function checkOptions(base: EventBase, options: BevOptions): void {
+  checkBase(base);
+  checkObject('options', options);
+  const { handlers, priority, closeFd = true } = options;
+  if (handlers !== undefined) checkObject('options.handlers', handlers);
+  if ((options as { tls?: unknown }).tls !== undefined)
+    throw new MultiloopError(
+      'ERR_TLS_UNAVAILABLE',
+      'TLS is not part of this version of multiloop; put a tls.TLSSocket over toDuplex()',
+    );
+  if (priority !== undefined) checkInteger('options.priority', priority, 0, base.priorities - 1);
+  if (typeof closeFd !== 'boolean')
+    throw invalidType('options.closeFd', 'of type boolean', closeFd);
 }
 
 export function checkDirections(mask: EvMask): void {

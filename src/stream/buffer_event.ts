@@ -16,16 +16,19 @@ import { checkInteger, checkMillis, checkObject, invalidType } from '../validate
 import type { Address } from './address.js';
 import type { BevEvent, BevHandlers, BevOptions, FlushMode } from './bev_options.js';
 import {
-  checkBase,
   checkDirections,
   checkFlushMode,
+  checkOptions,
   checkOrder,
   defaultSettings,
   type Settings,
+  tellAbove,
 } from './bev_options.js';
+import { DuplexAdapter, type DuplexOptions } from './duplex_adapter.js';
 import { Hold } from './hold.js';
 import { Notices } from './notices.js';
-import { RateLimit, StreamLimit } from './rate_limit.js';
+import type { RateLimit } from './rate_limit.js';
+import { limitOf, type StreamLimit } from './stream_limit.js';
 
 /** Data of at least this size is not copied by write(). */
 const REFERENCE_BYTES = 4 * 1024;
@@ -65,27 +68,17 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   /** @internal Of this stream and of its group. */ _limit: StreamLimit | undefined = undefined;
   #input: EvBuffer | undefined = undefined;
   #output: EvBuffer | undefined = undefined;
+  /** @internal The Duplex over this stream. */ _adapter: DuplexAdapter | undefined = undefined;
   #notices: Notices | undefined = undefined;
 
   /** @internal */
   constructor(base: EventBase, options: BevOptions = {}) {
-    checkBase(base);
-    checkObject('options', options);
-    const { handlers = NO_HANDLERS, priority = base.priorities >> 1, closeFd = true } = options;
-    checkObject('options.handlers', handlers);
-    if ((options as { tls?: unknown }).tls !== undefined)
-      throw new MultiloopError(
-        'ERR_TLS_UNAVAILABLE',
-        'TLS is not part of this version of multiloop; put a tls.TLSSocket over toDuplex()',
-      );
+    checkOptions(base, options);
     this.base = base;
-    this.handlers = handlers;
-    checkInteger('options.priority', priority, 0, base.priorities - 1);
-    this._settings = defaultSettings(priority);
-    if (typeof closeFd !== 'boolean')
-      throw invalidType('options.closeFd', 'of type boolean', closeFd);
+    this.handlers = options.handlers ?? NO_HANDLERS;
+    this._settings = defaultSettings(options.priority ?? base.priorities >> 1);
     if (options.defer === true) this._flags |= Flag.DEFER;
-    if (!closeFd) this._flags |= Flag.KEEPS;
+    if (options.closeFd === false) this._flags |= Flag.KEEPS;
   }
 
   // ── how a subclass moves bytes ──
@@ -264,13 +257,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
 
   /** Undefined for none. A filter has that of the stream under it; see also RateLimitGroup. */
   setRateLimit(limit: RateLimit | undefined): this {
-    if (limit !== undefined && !(limit instanceof RateLimit))
-      throw invalidType('limit', 'an instance of RateLimit', limit);
-    if (this._flags & Flag.CLOSED) return this;
-    if (limit === undefined && this._limit === undefined) return this;
-    this._limit ??= new StreamLimit(this);
-    this._limit.set(limit);
-    if (this._limit.useless) this._limit = undefined;
+    this._limit = limitOf(this, limit);
     return this;
   }
   get rateLimit(): RateLimit | undefined {
@@ -308,6 +295,12 @@ export abstract class BufferEvent implements Disposable, PassEnd {
    */
   destroy(error?: Error): void {
     if (!(this._flags & Flag.CLOSED)) this.#shut(error);
+  }
+
+  /** This stream for Node: it takes over the handlers and reads. Always the same one. */
+  toDuplex(options?: DuplexOptions): DuplexAdapter {
+    this._adapter ??= new DuplexAdapter(this, options);
+    return this._adapter;
   }
 
   get closed(): boolean {
@@ -424,18 +417,18 @@ export abstract class BufferEvent implements Disposable, PassEnd {
 
   // ── for subclasses: what leaves ──
 
-  /** @internal */
+  get _flushQueued(): boolean {
+    return (this._flags & Flag.FLUSH_QUEUED) !== 0;
+  }
   _queueFlush(): void {
     if (this._flags & Flag.FLUSH_QUEUED || !this._mayWrite()) return;
     if (this.base._atPassEnd(this)) this._flags |= Flag.FLUSH_QUEUED;
     else this._flushNow();
   }
-  /** @internal */
   passEnd(): void {
     this._flags &= ~Flag.FLUSH_QUEUED;
     this._flushNow();
   }
-  /** @internal */
   _flushNow(): void {
     if (!this._mayWrite()) return;
     if (this.outputLength > 0) this._flush();
@@ -446,6 +439,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     if ((this._flags & (Flag.ENDING | Flag.ENDED | Flag.CLOSED)) !== Flag.ENDING) return;
     this._flags |= Flag.ENDED;
     this._finish();
+    this._adapter?.ended();
   }
   /** @internal Some of the output has gone. `direct`: this is a callback of the stream's own. */
   _wrote(direct: boolean): void {
@@ -453,6 +447,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
       if (direct && !(this._flags & Flag.DEFER)) this._callWrite();
       else this._tellLater(Ev.WRITE);
     }
+    this._adapter?.wrote();
     if (this.outputLength === 0) this._outputEmpty();
   }
 
@@ -537,11 +532,11 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   }
   /** @internal */
   _tellLater(what: EvMask): void {
-    if (!(this._flags & Flag.CLOSED)) this.#later.tell(what);
+    if (!(this._flags & Flag.CLOSED || this.base._closed)) this.#later.tell(what);
   }
   /** @internal */
   _eventLater(event: BevEvent): void {
-    if (!(this._flags & Flag.CLOSED)) this.#later.tellEvent(event);
+    if (!(this._flags & Flag.CLOSED || this.base._closed)) this.#later.tellEvent(event);
   }
 
   get #later(): Notices {
@@ -590,9 +585,11 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     const tell = !this.base._closed && (this._tellsClosed || error !== undefined);
     if (tell) this.#later.tellClosed(error);
     this._release(error !== undefined);
+    this._adapter?.shut(error);
     this.#input?._discard();
     this.#output?._discard();
     if (tell) return;
+    tellAbove(this.handlers);
     this.handlers = NO_HANDLERS;
     this.#notices?.free();
     this.#notices = undefined;

@@ -1,9 +1,13 @@
 // The ways to make a stream, joined to the class that all of them are.
 
+import type { Duplex } from 'node:stream';
 import type { EventBase } from '../event/event_base.js';
 import { type BevOptions, checkBase } from './bev_options.js';
 import { BufferEvent as Stream } from './buffer_event.js';
 import { connect } from './connect.js';
+import { DuplexStream } from './duplex_stream.js';
+import type { BevFilter } from './filter.js';
+import { FilterStream } from './filter_stream.js';
 import { PairStream } from './pair_stream.js';
 import { checkSocket, SocketStream } from './socket_stream.js';
 
@@ -22,5 +26,28 @@ function pair(base: EventBase, options?: BevOptions): [PairStream, PairStream] {
   return PairStream.pair(base, options);
 }
 
+/**
+ * A stream on another one, which it reads and writes through `filter`. It takes that one's
+ * handlers, enables both its directions, and closes it with itself unless `closeFd` is false: then
+ * its handlers come back. Its rate limits are those of the stream below.
+ */
+function filter(under: Stream, filter: BevFilter, options?: BevOptions): FilterStream {
+  return new FilterStream(under, filter, options);
+}
+
+/**
+ * A stream over any Duplex of Node's, which becomes its own unless `closeFd` is false: close() ends
+ * and destroys it. One in object mode or with an encoding is refused (ERR_INVALID_ARG_VALUE).
+ */
+function fromDuplex(base: EventBase, duplex: Duplex, options?: BevOptions): DuplexStream {
+  return new DuplexStream(base, duplex, options);
+}
+
 export type BufferEvent = Stream;
-export const BufferEvent = Object.assign(Stream, { socket, connect, pair });
+export const BufferEvent = Object.assign(Stream, {
+  socket,
+  connect,
+  pair,
+  filter,
+  fromDuplex,
+});

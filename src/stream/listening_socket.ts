@@ -1,119 +1,210 @@
-// A listening socket on a base: opening it, accepting in bounded batches, and standing still when
-// the process is out of descriptors. What happens to an accepted descriptor is the subclass's.
+// A listening socket on a base: opening or adopting it, accepting in bounded batches, and what it
+// does when accept(2) fails. What happens to an accepted connection is the subclass's.
+//
+//   ready ─► a batch ─► more wait in the kernel for the next pass
+//   out of descriptors ─► rest ─► a batch ─► still: refuse those who wait, rest ─► …
+//   any other failure of the socket ─► rest ─► a batch ─► …
 
 import { rmSync } from 'node:fs';
 import { constants } from 'node:os';
-import { resolve } from 'node:path';
 import { systemError } from '../errors.js';
 import { Ev } from '../event/ev.js';
-import type { EventBase } from '../event/event_base.js';
+import { EventBase } from '../event/event_base.js';
 import type { EventHandle } from '../event/event_handle.js';
 import { native } from '../native.js';
-import { checkInteger, invalidType, invalidValue } from '../validate.js';
-import { type Address, toAddress } from './address.js';
+import { checkBoolean, checkInteger, invalidType, invalidValue } from '../validate.js';
+import { type Address, checkUnixPath, toAddress, unixFile } from './address.js';
 
 export interface ListenOptions {
   /** 0, the default, lets the kernel choose. */
   port?: number;
   /** An address, or a name where the call is asynchronous. 127.0.0.1 by default. */
   host?: string;
-  /** A unix socket; a leading `@` puts it into Linux's abstract namespace. */
+  /**
+   * A unix socket; a leading `@` or NUL puts it into Linux's abstract namespace. A file that is at
+   * the path already is left alone, whoever it belongs to: EADDRINUSE. Ours goes with the listener.
+   */
   path?: string;
-  /** A socket that listens already. It is the listener's from then on. */
+  /**
+   * A stream socket that listens, or that is bound and is made to listen. It is the listener's from
+   * then on, unless the constructor throws; it becomes close-on-exec and does not block any more.
+   */
   fd?: number;
   /** 511 by default; the kernel caps it at net.core.somaxconn. */
   backlog?: number;
+  /** Other sockets may listen on the port too; the kernel chooses one for each connection. */
   reusePort?: boolean;
+  /** Without it a socket on an IPv6 address takes IPv4 too, if the address is `::`. */
   ipv6Only?: boolean;
-  /** Linux: wake up only when the first bytes are there (TCP_DEFER_ACCEPT). */
+  /** Wake up only when the first bytes are there, where the kernel can (TCP_DEFER_ACCEPT). */
   deferAccept?: boolean;
+  /** Not part of multiloop yet: anything but undefined is refused. */
+  tls?: undefined;
+  /** Not part of multiloop yet: true and 'required' are refused. */
+  proxyProtocol?: false;
   /** For the worker: `conn.listener.name`. */
   name?: string;
 }
 
 const BACKLOG = 511;
-/** Out of descriptors: how long accepting pauses before it is tried again. */
-const EXHAUSTED_PAUSE_MS = 100;
+/** How long accepting rests after a failure before it is tried again. */
+const REST_MS = 100;
+/** Connections that one attempt refuses; more wait for the next. */
+const REFUSALS_MAX = 512;
 
-const { EAGAIN, ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM } = constants.errno;
-const EXHAUSTED = new Set([EMFILE, ENFILE, ENOBUFS, ENOMEM]);
+const { EAGAIN, EMFILE, ENFILE } = constants.errno;
 
 export abstract class ListeningSocket implements Disposable {
+  readonly base: EventBase;
   readonly fd: number;
   readonly address: Address;
   readonly #event: EventHandle;
-  readonly #retry: EventHandle;
+  readonly #rest: EventHandle;
   /** The unix socket that it made in the file system, and that goes away with it. */
   readonly #file: string | undefined;
+  /** Given up to refuse connections when descriptors have run out; negative: there is none. */
+  #reserve: number;
   #paused = false;
+  #resting = false;
+  /** Accepting has failed since a connection was accepted or there was none to accept. */
+  #failing = false;
   #closed = false;
-  /** How often accepting paused because descriptors had run out. */
-  exhausted = 0;
+  #exhausted = 0;
+  #refused = 0;
 
   constructor(base: EventBase, options: ListenOptions) {
+    if (!(base instanceof EventBase)) throw invalidType('base', 'an instance of EventBase', base);
+    base._checkOpen();
+    this.base = base;
     this.fd = openListener(options);
-    this.#file = socketFile(options);
+    const { fd, path } = options;
+    this.#file = fd === undefined && path !== undefined ? unixFile(path) : undefined;
     this.address = toAddress(native.sockLocal(this.fd)) ?? { path: options.path ?? '' };
-    this.#event = base.event(this.fd, Ev.READ | Ev.PERSIST, () => this.#ready());
-    this.#retry = base.timer(() => {
-      if (!this.#paused) this.#event.add();
-    });
+    this.#event = base.event(this.fd, Ev.READ | Ev.PERSIST, () => this.#accept());
+    this.#rest = base.timer(() => this.#rested());
+    this.#reserve = native.listenerReserve();
     try {
       this.#event.add();
     } catch (error) {
-      this.close();
+      this.#release(options.fd === undefined);
       throw error;
     }
   }
 
-  /** Accepts a batch; answers 0, or the -errno that ended it. */
+  /** Accepts a batch. Answers a count, or the -errno that the first accept met. */
   protected abstract acceptBatch(): number;
-  /** An accept failed for a reason other than want of descriptors. */
-  protected abstract failed(error: Error): void;
+  /**
+   * Accepting failed and rests. Told once, until it works again; `exhausted`: for want of
+   * descriptors.
+   */
+  protected abstract failed(error: Error, exhausted: boolean): void;
+  /** So many connections were closed unserved, for want of descriptors. */
+  protected abstract refusedSome(count: number): void;
 
+  /** How often accepting has rested because descriptors had run out. */
+  get exhausted(): number {
+    return this.#exhausted;
+  }
+  /** Connections that were accepted and closed at once because descriptors had run out. */
+  get refused(): number {
+    return this.#refused;
+  }
+
+  /** Stops accepting; connections wait with the kernel. Idempotent, as resume() is. */
   pause(): void {
     if (this.#closed) return;
     this.#paused = true;
     this.#event.del();
+    this.#rest.del();
   }
   resume(): void {
     if (this.#closed || !this.#paused) return;
     this.#paused = false;
-    this.#event.add();
+    if (this.#resting) this.#rest.add(REST_MS);
+    else this.#event.add();
   }
+  /** A listener keeps the process alive; after unref() it does not. */
   ref(): void {
-    if (!this.#closed) this.#event.ref();
+    if (this.#closed) return;
+    this.#event.ref();
+    this.#rest.ref();
   }
   unref(): void {
-    if (!this.#closed) this.#event.unref();
+    if (this.#closed) return;
+    this.#event.unref();
+    this.#rest.unref();
   }
   get closed(): boolean {
     return this.#closed;
   }
+  /** Neither paused nor closed, and its base is not either. */
+  protected get accepting(): boolean {
+    return !this.#paused && !this.#closed && !this.base._closed;
+  }
+  /** Closes the socket; the kernel resets connections that nobody has accepted. Idempotent. */
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#event.free();
-    this.#retry.free();
-    native.sysClose(this.fd);
-    // The kernel leaves it behind, and nobody could listen at that path again.
-    if (this.#file !== undefined) rmSync(this.#file, { force: true });
+    if (!this.#closed) this.#release(true);
   }
   [Symbol.dispose](): void {
     this.close();
   }
 
-  #ready(): void {
+  #release(closeSocket: boolean): void {
+    this.#closed = true;
+    this.#event.free();
+    this.#rest.free();
+    if (this.#reserve >= 0) native.sysClose(this.#reserve);
+    if (!closeSocket) return;
+    native.sysClose(this.fd);
+    // The kernel leaves it behind, and nobody could listen at that path again.
+    if (this.#file !== undefined) rmSync(this.#file, { force: true });
+  }
+
+  #accept(): void {
     const status = this.acceptBatch();
-    if (status >= 0 || status === -EAGAIN || status === -ECONNABORTED || this.#closed) return;
-    // Level-triggered and out of descriptors, this would spin: wait for some to come back.
-    if (EXHAUSTED.has(-status)) {
-      this.exhausted++;
-      this.#event.del();
-      this.#retry.add(EXHAUSTED_PAUSE_MS);
+    if (this.#closed) return;
+    if (status < 0 && status !== -EAGAIN) {
+      this.#failure(status);
       return;
     }
-    this.failed(systemError(status, 'accept'));
+    // Another thread may have been faster than we when the reserve was to be taken back.
+    if (this.#failing && this.#reserve < 0) this.#reserve = native.listenerReserve();
+    this.#failing = false;
+  }
+
+  /** The rest is over: whether accepting works again is tried, not waited for. */
+  #rested(): void {
+    this.#resting = false;
+    try {
+      this.#accept();
+    } finally {
+      if (this.accepting && !this.#resting) this.#event.add();
+    }
+  }
+
+  /**
+   * Level-triggered, a failure would spin: accepting rests before it is tried again. A shortage
+   * that is over by then has cost nobody a connection; one that is not is told to those who wait.
+   */
+  #failure(status: number): void {
+    const exhausted = status === -EMFILE || status === -ENFILE;
+    this.#resting = true;
+    this.#event.del();
+    if (!this.#paused) this.#rest.add(REST_MS);
+    const told = this.#failing;
+    this.#failing = true;
+    if (exhausted) {
+      this.#exhausted++;
+      if (told) this.#refuse();
+    }
+    if (!told) this.failed(systemError(status, 'accept'), exhausted);
+  }
+
+  #refuse(): void {
+    const [count, reserve] = native.listenerRefuse(this.fd, this.#reserve, REFUSALS_MAX);
+    this.#reserve = reserve;
+    this.#refused += count;
+    if (count > 0) this.refusedSome(count);
   }
 }
 
@@ -127,23 +218,32 @@ export function checkListenOptions(options: ListenOptions): void {
   for (const key of ['host', 'path', 'name'] as const)
     if (options[key] !== undefined && typeof options[key] !== 'string')
       throw invalidType(`listen.${key}`, 'of type string', options[key]);
+  for (const key of ['reusePort', 'ipv6Only', 'deferAccept'] as const)
+    if (options[key] !== undefined) checkBoolean(`listen.${key}`, options[key]);
   if (options.path === '' || options.host === '')
     throw invalidValue('listen', 'must not have an empty host or path', options);
+  checkPath(options);
+  // What is asked for and not done would be found out by an attacker first.
+  const { tls, proxyProtocol } = options as { tls?: unknown; proxyProtocol?: unknown };
+  if (tls !== undefined)
+    throw invalidValue('listen.tls', 'is not supported yet: end TLS in front of multiloop', tls);
+  if (proxyProtocol !== undefined && proxyProtocol !== false)
+    throw invalidValue('listen.proxyProtocol', 'is not supported yet', proxyProtocol);
 }
 
-function socketFile({ fd, path }: ListenOptions): string | undefined {
-  const isFile = fd === undefined && path !== undefined && !/^[@\0]/.test(path);
-  return isFile ? resolve(path) : undefined;
+/** What no unix socket can have. */
+function checkPath({ path, reusePort }: ListenOptions): void {
+  if (path === undefined) return;
+  if (reusePort === true)
+    throw invalidValue('listen.reusePort', 'is for ports, and this is a unix path', path);
+  checkUnixPath('listen.path', path);
 }
 
+/** A listening socket, or an error; an adopted one stays its maker's until it is sound. */
 function openListener(options: ListenOptions): number {
   checkListenOptions(options);
-  if (options.fd !== undefined) {
-    // Accepting goes on until there is nothing left, which must not block.
-    const status = native.sockNonBlocking(options.fd);
-    if (status < 0) throw systemError(status, 'fcntl');
-    return options.fd;
-  }
+  const backlog = options.backlog ?? BACKLOG;
+  if (options.fd !== undefined) return adopt(options.fd, backlog);
   const host = options.host === 'localhost' ? '127.0.0.1' : (options.host ?? '127.0.0.1');
   if (options.path === undefined && native.isIp(host) === 0)
     throw invalidValue('options.host', 'must be an IP address here; names take serve()', host);
@@ -151,7 +251,7 @@ function openListener(options: ListenOptions): number {
     options.path === undefined ? 0 : 1,
     options.path ?? host,
     options.port ?? 0,
-    options.backlog ?? BACKLOG,
+    backlog,
     options.reusePort ?? false,
     options.ipv6Only ?? false,
     options.deferAccept ?? false,
@@ -162,4 +262,16 @@ function openListener(options: ListenOptions): number {
       ? { address: host, port: options.port ?? 0 }
       : { address: options.path };
   throw systemError(result[0], result[1], where);
+}
+
+function adopt(fd: number, backlog: number): number {
+  const result = native.listenerAdopt(fd, backlog);
+  if (result === 0) return fd;
+  if (typeof result === 'string')
+    throw invalidValue(
+      'listen.fd',
+      `must be a socket to listen on; descriptor ${fd} ${result}`,
+      fd,
+    );
+  throw systemError(result[0], result[1], undefined, `descriptor ${fd}`);
 }

@@ -14,6 +14,9 @@ export class Notices {
   readonly #event: EventHandle;
   #told = 0;
   #events: BevEvent[] = [];
+  /** What this delivery still has to tell; a callback that asks for more gets it in the next. */
+  #due = 0;
+  #dueEvents = 0;
   /** The stream is closed, and somebody wants to know that it is. */
   #last: { error: Error | undefined } | undefined = undefined;
 
@@ -23,7 +26,7 @@ export class Notices {
   }
 
   get empty(): boolean {
-    return this.#told === 0 && this.#events.length === 0 && this.#last === undefined;
+    return (this.#told | this.#due) === 0 && this.#events.length === 0 && this.#last === undefined;
   }
   set priority(value: number) {
     // An active event keeps its place; it is told at the new priority the next time.
@@ -41,27 +44,38 @@ export class Notices {
   }
   /** Nothing but this is told any more. */
   tellClosed(error: Error | undefined): void {
-    this.#told = 0;
+    this.#told = this.#due = this.#dueEvents = 0;
     this.#events = [];
     this.#last = { error };
     this.#event.activate(WAKE);
   }
   free(): void {
+    this.#forget();
     this.#event.free();
   }
 
   /** libevent's order of deferred callbacks: connected, read, write, the rest. */
   #deliver(): void {
     const stream = this.#stream;
+    this.#due = this.#told;
+    this.#told = 0;
+    this.#dueEvents = this.#events.length;
     try {
       while (this.#tellNext()) if (stream.base._closed) return;
     } finally {
-      if (!stream.base._closed) {
+      this.#told |= this.#due;
+      this.#due = 0;
+      if (!stream.base._closed && !this.#event._freed) {
         // A callback that throws costs no other one.
         if (!this.empty) this.#event.activate(WAKE);
         else if (stream.closed) this.free();
       }
     }
+  }
+
+  #forget(): void {
+    this.#told = this.#due = this.#dueEvents = 0;
+    this.#events = [];
   }
 
   #tellNext(): boolean {
@@ -72,16 +86,20 @@ export class Notices {
       stream._tellClosed(error);
       return false;
     }
-    if (this.#events[0]?.connected) stream._callEvent(this.#events.shift() as BevEvent);
+    if (this.#dueEvents > 0 && this.#events[0].connected) this.#tellEvent();
     else if (this.#take(Ev.READ)) stream._callRead();
     else if (this.#take(Ev.WRITE)) stream._callWrite();
-    else if (this.#events.length > 0) stream._callEvent(this.#events.shift() as BevEvent);
+    else if (this.#dueEvents > 0) this.#tellEvent();
     else return false;
     return true;
   }
+  #tellEvent(): void {
+    this.#dueEvents--;
+    this.#stream._callEvent(this.#events.shift() as BevEvent);
+  }
   #take(what: EvMask): boolean {
-    const taken = (this.#told & what) !== 0;
-    this.#told &= ~what;
+    const taken = (this.#due & what) !== 0;
+    this.#due &= ~what;
     return taken;
   }
 }

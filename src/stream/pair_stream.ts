@@ -4,16 +4,11 @@
 import { MultiloopError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
-import {
-  type BevOptions,
-  checkDirections,
-  checkFlushMode,
-  type FlushMode,
-  TRANSFER_BYTES,
-} from './bev_options.js';
-import { BufferEvent } from './buffer_event.js';
+import { type BevOptions, checkDirections, checkFlushMode, type FlushMode } from './bev_options.js';
+import { TimedStream } from './timed_stream.js';
 
-export class PairStream extends BufferEvent {
+/** Stream that is the other side of another one. */
+export class PairStream extends TimedStream {
   #partner: PairStream | undefined = undefined;
 
   /** @internal */
@@ -22,6 +17,8 @@ export class PairStream extends BufferEvent {
     const other = new PairStream(base, options);
     one.#partner = other;
     other.#partner = one;
+    for (const stream of [one, other])
+      if (options.rateLimit !== undefined) stream.setRateLimit(options.rateLimit);
     return [one, other];
   }
 
@@ -43,34 +40,48 @@ export class PairStream extends BufferEvent {
     if (direction & Ev.WRITE) this.end();
   }
 
-  protected override _startReading(): void {
+  protected override _startReading(timeout: number | undefined): void {
+    this._timeReading(timeout);
     // From inside enable() or a drain: moving is no callback, so it may happen at once.
     this.#partner?._queueFlush();
   }
-  protected override _stopReading(): void {}
-  protected override _stopWriting(): void {}
+  protected override _stopReading(): void {
+    this._timeReading(undefined);
+  }
 
   protected override _flush(): void {
     this.#transfer(false);
   }
 
+  /** `all`: whatever the partner's watermarks say, and whether or not it reads. */
   #transfer(all: boolean): void {
     const partner = this.#partner;
     if (partner === undefined) {
       if (this.outputLength > 0) this._failed('write', { error: partnerGone() }, false);
       return;
     }
-    if (this.outputLength === 0 || (!all && !partner._mayRead())) return;
-    let room = all ? this.outputLength : partner._readRoom(TRANSFER_BYTES * 1024);
-    if (this._limit !== undefined) room = Math.min(room, this._limit.writeRoom());
-    const count = partner.input._move(this.output, Math.min(room, this.outputLength));
-    if (count === 0) return;
-    this.bytesWritten += count;
-    this._limit?.took('write', count);
-    partner._limit?.took('read', count);
-    // As if it had been read: the callback waits for the next pass.
-    partner._receivedLater(count);
-    this._wrote(false);
+    let moved = 0;
+    // Until there is no room: then whatever takes it away will give it back.
+    for (let count = this.#room(partner, all); count > 0; count = this.#room(partner, all)) {
+      partner.input._move(this.output, count);
+      this._limit?.took('write', count);
+      partner._limit?.took('read', count);
+      // As if it had been read: the callback waits for the next pass.
+      partner._receivedLater(count);
+      moved += count;
+    }
+    this.bytesWritten += moved;
+    if (moved > 0) partner._timeReadingAnew();
+    this._timeWriting(moved > 0);
+    if (moved > 0) this._wrote(false);
+  }
+  #room(partner: PairStream, all: boolean): number {
+    let room = this.outputLength;
+    if (room === 0) return 0;
+    if (!all) room = partner._mayRead() ? partner._readRoom(room) : 0;
+    else if (partner._limit !== undefined) room = Math.min(room, partner._limit.readRoom());
+    if (room > 0 && this._limit !== undefined) room = Math.min(room, this._limit.writeRoom());
+    return Math.max(0, room);
   }
 
   protected override _finish(): void {
@@ -82,14 +93,21 @@ export class PairStream extends BufferEvent {
   }
 
   protected override _release(reset: boolean): void {
+    this._freeTimers();
     const partner = this.#partner;
     this.#partner = undefined;
     if (partner === undefined) return;
     partner.#partner = undefined;
-    if (partner._peerEnded || partner.closed) return;
     // Nothing else would tell it: in libevent what it writes from now on waits for ever.
-    if (reset || this.outputLength > 0) partner._failed('read', { error: partnerGone() }, false);
-    else partner.#ended();
+    if (!partner.closed) partner.#left(reset || this.outputLength > 0);
+  }
+  /** The partner was closed; `short`: before this side had all that it wrote. */
+  #left(short: boolean): void {
+    if (!this._peerEnded) {
+      if (short) this._failed('read', { error: partnerGone() }, false);
+      else this._peerEnd(false);
+    }
+    if (this.outputLength > 0) this._failed('write', { error: partnerGone() }, false);
   }
 }
 

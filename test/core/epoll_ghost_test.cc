@@ -7,6 +7,7 @@
 
 #include <cstring>
 
+#include "../../native/core/platform.h"
 #include "check.h"
 #include "fixture.h"
 
@@ -278,6 +279,7 @@ TEST_EACH_BASE(out_of_descriptors_it_is_laid_to_rest_later) {
   EXPECT_EQ(rig.order(), std::vector<EventId>{id});
 }
 
+#ifdef ML_HAVE_EPOLL
 TEST(a_set_whose_number_is_past_the_limit_is_renewed_later) {
   // The process may lower its limit below numbers that are open (getrlimit(2)).
   const BackendType* type = find_backend("epoll");
@@ -298,5 +300,6 @@ TEST(a_set_whose_number_is_past_the_limit_is_renewed_later) {
   }
   expect_rest(rig, 1);
 }
+#endif
 
 }  // namespace multiloop::test

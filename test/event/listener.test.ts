@@ -21,8 +21,9 @@ import {
 } from '../../src/index.js';
 import { native } from '../../src/native.js';
 import { isPortable } from '../machine.js';
-import { runChild } from './child.js';
+import { type Ended, runChild } from './child.js';
 import { asynchronous, behaviour, type Trial } from './conformance.js';
+import { runTraced, type Traced, withStrace } from './strace.js';
 import { assertNoneLeft, openDescriptors, thrownBy } from './support.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'multiloop-listener-'));
@@ -34,6 +35,8 @@ const freshPath = () => join(folder, `${++paths}.sock`);
 const hasV6 = Object.values(networkInterfaces()).some((all) =>
   all?.some(({ address }) => address === '::1'),
 );
+
+const none = new Uint8Array(0);
 
 interface Accepted {
   fd: number;
@@ -216,6 +219,15 @@ if (isPortable)
   });
 
 listening(
+  'a NUL in front makes an abstract name too',
+  () => ({ path: `\0multiloop-${process.pid}-${++paths}` }),
+  async (door) => {
+    assert.equal(door.listener.address, { path: `@multiloop-${process.pid}-${paths}` });
+  },
+  onlyLinux,
+);
+
+listening(
   'a socket that listens already is adopted, and closed with the listener',
   () => ({ fd: native.sockListen(0, '127.0.0.1', 0, 16, false, false, false) as number }),
   async (door) => {
@@ -223,6 +235,9 @@ listening(
     const [{ fd }] = await door.until(1);
     await echo(socket, fd, door.base);
     const own = door.listener.fd;
+    const flags = readFileSync(`/proc/self/fdinfo/${own}`, 'utf8').match(/^flags:\s*(\d+)/m);
+    const bits = Number.parseInt(flags?.[1] ?? '', 8) & 0o2004000;
+    assert.is(bits, 0o2004000, 'it neither blocks nor outlives an exec');
     door.listener.close();
     assert.is(sys.close(own), -9);
   },
@@ -316,28 +331,118 @@ test('an address that is not here answers EADDRNOTAVAIL', () => {
   assert.equal([error.code, error.syscall], ['EADDRNOTAVAIL', 'bind']);
 });
 
-test('a socket that does not listen is onError’s, or uncaught', async () => {
-  for (const handled of [true, false]) {
-    const [a, b] = sys.socketPair();
-    const base = new EventBase();
-    const seen: NodeJS.ErrnoException[] = [];
-    const note = (error: Error) => {
-      seen.push(error as NodeJS.ErrnoException);
-      listener.close();
-    };
-    process.on('uncaughtException', note);
-    const listener = new Listener(base, { fd: a }, () => undefined, handled ? note : undefined);
-    sys.write(b, Buffer.from('x'));
-    assert.is(await base.dispatch(), 'empty');
-    process.off('uncaughtException', note);
-    assert.equal(
-      seen.map((error) => [error.code, error.syscall]),
-      [['EINVAL', 'accept']],
-    );
-    sys.close(b);
-    base.close();
-    await turn();
+test('what is no socket to listen on is refused, and stays its maker’s', () => {
+  using base = new EventBase();
+  const [a, b] = sys.socketPair();
+  const [pipe, other] = sys.pipe();
+  const datagram = native.datagramOpen(4, none, none, false, false, -1) as number;
+  const unbound = native.datagramOpen(4, none, none, false, false, -1) as number;
+  assert.is(sys.close(unbound), 0);
+  const cases: [fd: number, code: string, message: RegExp][] = [
+    [a, 'ERR_INVALID_ARG_VALUE', /"listen.fd" must be a socket to listen on; .* is a connection/],
+    [datagram, 'ERR_INVALID_ARG_VALUE', /descriptor \d+ is not a stream socket/],
+    [pipe, 'ENOTSOCK', /getsockopt ENOTSOCK: .*: descriptor \d+/],
+    [unbound, 'EBADF', /getsockopt EBADF: .*: descriptor \d+/],
+  ];
+  for (const [fd, code, message] of cases) {
+    const error = thrownBy(() => new Listener(base, { fd }, () => undefined));
+    assert.is(error.code, code);
+    assert.match(error.message, message);
   }
+  for (const fd of [a, b, pipe, other, datagram]) assert.is(sys.close(fd), 0, 'it is still open');
+});
+
+test('evconnlistener_new: a socket that is bound only is made to listen, one that is not is refused', async () => {
+  // Node has no way to bind without listening.
+  const lines = [
+    'import os, socket, subprocess, sys',
+    's = socket.socket()',
+    'if sys.argv[1] != "unbound": s.bind(("127.0.0.1", 0))',
+    'os.dup2(s.fileno(), 9)',
+    'os.execvp(sys.argv[2], sys.argv[2:])',
+  ];
+  for (const what of ['bound', 'unbound']) {
+    const { stdout, stderr } = await runChild(
+      `import { connect } from 'node:net';
+      const base = new EventBase();
+      try {
+        const listener = new Listener(base, { fd: 9 }, (fd) => {
+          console.log('accepted', listener.fd);
+          sys.close(fd);
+          listener.close();
+          socket.destroy();
+        });
+        const socket = connect(listener.address.port, '127.0.0.1');
+        await base.dispatch();
+      } catch (error) {
+        console.log(error.message);
+      }`,
+      { shell: `set -- python3 -c '${lines.join('\n')}' ${what} "$@"` },
+    );
+    assert.is(stderr, '');
+    assert.match(stdout, what === 'bound' ? /^accepted 9/ : /descriptor 9 is bound to no address/);
+  }
+});
+
+test('a listener whose socket fails says so once, and tries again', async () => {
+  const base = new EventBase();
+  const seen: string[] = [];
+  const listener = new Listener(
+    base,
+    {},
+    () => undefined,
+    (error) => seen.push(`${(error as NodeJS.ErrnoException).syscall} ${error.message}`),
+  );
+  // Somebody else closes its descriptor.
+  assert.is(sys.close(listener.fd), 0);
+  let rounds = 0;
+  const poke = base.timer(
+    () => {
+      if (++rounds === 5) listener.close();
+      else base.activateFd(listener.fd, Ev.READ);
+    },
+    { persist: true },
+  );
+  base.activateFd(listener.fd, Ev.READ);
+  poke.add(60);
+  base.timer(() => poke.free()).add(400);
+  assert.is(await base.dispatch(), 'empty');
+  assert.equal(seen, ['accept accept EBADF: bad file descriptor']);
+  base.close();
+});
+
+test('without onError a failure is uncaught', async () => {
+  const base = new EventBase();
+  const caught: NodeJS.ErrnoException[] = [];
+  const note = (error: Error) => {
+    caught.push(error as NodeJS.ErrnoException);
+    listener.close();
+  };
+  const listener = new Listener(base, {}, () => undefined);
+  process.on('uncaughtException', note);
+  assert.is(sys.close(listener.fd), 0);
+  base.activateFd(listener.fd, Ev.READ);
+  assert.is(await base.dispatch(), 'empty');
+  process.off('uncaughtException', note);
+  assert.equal(
+    caught.map((error) => [error.code, error.syscall]),
+    [['EBADF', 'accept']],
+  );
+  base.close();
+  await turn();
+});
+
+test('a base that is closed, or none, opens no socket', () => {
+  const base = new EventBase();
+  base.close();
+  const before = openDescriptors();
+  assert.is(thrownBy(() => new Listener(base, {}, () => undefined)).code, 'ERR_BASE_CLOSED');
+  for (const wrong of [undefined, null, {}, 5])
+    assert.is(
+      thrownBy(() => new Listener(wrong as never, {}, () => undefined)).code,
+      'ERR_INVALID_ARG_TYPE',
+    );
+  assertNoneLeft(before);
 });
 
 listening('an exception of onAccept keeps no other connection out', {}, async (door) => {
@@ -429,48 +534,243 @@ behaviour(
   asynchronous,
 );
 
+listening('onAccept and onError may change', {}, async (door) => {
+  const seen: string[] = [];
+  const other = new Listener(door.base, {}, (fd) => {
+    sys.close(fd);
+    seen.push('first');
+    other.onAccept = (next) => {
+      sys.close(next);
+      seen.push('second');
+      other.close();
+    };
+  });
+  assert.is(other.base, door.base);
+  const note = (error: Error) => seen.push(error.message);
+  assert.is(other.onError, undefined);
+  other.onError = note;
+  assert.is(other.onError, note);
+  const { port } = other.address as { port: number };
+  for (const wrong of [undefined, null, 5]) {
+    assert.is(
+      thrownBy(() => {
+        other.onAccept = wrong as never;
+      }).code,
+      'ERR_INVALID_ARG_TYPE',
+    );
+  }
+  for (let i = 0; i < 2; i++) await door.connect(port, '127.0.0.1');
+  while (!other.closed) await turn();
+  assert.equal(seen, ['first', 'second']);
+});
+
+listening('pausing in onAccept leaves the others with the kernel', {}, async (door) => {
+  const accepted: number[] = [];
+  const other = new Listener(door.base, {}, (fd) => {
+    accepted.push(fd);
+    other.pause();
+  });
+  other.pause();
+  const { port } = other.address as { port: number };
+  for (let i = 0; i < 3; i++) await door.connect(port, '127.0.0.1');
+  for (let count = 1; count <= 3; count++) {
+    other.resume();
+    while (accepted.length < count) await turn();
+    await door.base.wait(-1, 0, { timeout: 0 });
+    assert.is(accepted.length, count);
+  }
+  for (const fd of accepted) sys.close(fd);
+  other[Symbol.dispose]();
+  assert.is(other.closed, true);
+});
+
+listening('closing the base in onAccept ends it there', {}, async (door) => {
+  const base = new EventBase({ backend: 'epoll', drive: 'libuv' });
+  let accepted = 0;
+  const other = new Listener(base, {}, (fd) => {
+    accepted++;
+    sys.close(fd);
+    base.close();
+  });
+  const { port } = other.address as { port: number };
+  for (let i = 0; i < 3; i++) await door.connect(port, '127.0.0.1');
+  assert.is(await base.dispatch(), 'stopped');
+  await turn();
+  assert.is(accepted, 1);
+  other.close();
+});
+
+test('listeners that fail or close leave no descriptor', () => {
+  using base = new EventBase();
+  const before = openDescriptors();
+  for (let i = 0; i < 50; i++) {
+    using first = new Listener(base, {}, () => undefined);
+    const { port } = first.address as { port: number };
+    assert.is(thrownBy(() => new Listener(base, { port }, () => undefined)).code, 'EADDRINUSE');
+  }
+  assertNoneLeft(before);
+});
+
 // ── out of descriptors ──────────────────────────────────────────────────────────────────────────
 
-test('out of descriptors, accepting pauses without spinning and recovers', async () => {
+/** A child with 48 descriptors, where a few clients wait that cannot be accepted. */
+function starved(drive: string, lines: string): Promise<Ended> {
+  return runChild(
+    `
+    import { once } from 'node:events';
+    import { connect } from 'node:net';
+    import { setTimeout as sleep } from 'node:timers/promises';
+    const base = new EventBase({ drive: '${drive}' });
+    const accepted = [];
+    const errors = [];
+    const listener = new Listener(base, {}, (fd) => accepted.push(fd), (e) => errors.push(e.code));
+    const client = () => {
+      // Half-open, so that its descriptor does not come back when it is refused.
+      const socket = connect({ port: listener.address.port, allowHalfOpen: true });
+      return socket.on('error', () => undefined).resume();
+    };
+    const sockets = Array.from({ length: 6 }, client);
+    await Promise.all(sockets.map((socket) => once(socket, 'connect')));
+    const taken = [];
+    const take = () => { for (let fd; (fd = sys.dup(0)) >= 0; ) taken.push(fd); };
+    const give = () => { for (const fd of taken.splice(0)) sys.close(fd); };
+    take();
+    void base.loop(LoopFlag.NO_EXIT_ON_EMPTY);
+    ${lines}
+    process.exit();`,
+    { shell: 'ulimit -n 48' },
+  );
+}
+
+test('a shortage of descriptors that passes costs nobody a connection', async () => {
   for (const drive of ['base', 'libuv']) {
-    const { stdout, stderr } = await runChild(
+    const { stdout, stderr } = await starved(
+      drive,
       `
-      import { once } from 'node:events';
-      import { connect } from 'node:net';
-      import { setTimeout as sleep } from 'node:timers/promises';
-      const base = new EventBase({ drive: '${drive}' });
-      const accepted = [];
-      const listener = new Listener(base, {}, (fd) => accepted.push(fd), console.error);
-      const sockets = Array.from({ length: 5 }, () => connect(listener.address.port, '127.0.0.1'));
-      await Promise.all(sockets.map((socket) => once(socket, 'connect')));
-      const taken = [];
-      for (let fd = sys.dup(0); fd >= 0; fd = sys.dup(0)) taken.push(fd);
-      sys.close(taken.pop());
-      void base.dispatch();
-      await sleep(50);
-      const [turns, before] = [base._turns, process.cpuUsage()];
-      await sleep(250);
-      const { user, system } = process.cpuUsage(before);
-      const paused = {
-        accepted: accepted.length,
-        exhausted: listener.exhausted,
-        turns: base._turns - turns,
-        ms: (user + system) / 1000,
-      };
-      for (const fd of taken) sys.close(fd);
-      while (accepted.length < 5) await sleep(1);
-      for (const socket of sockets) socket.destroy();
-      console.log(JSON.stringify(paused));
-      process.exit();`,
-      { shell: 'ulimit -n 48' },
+      while (errors.length === 0) await sleep(1);
+      give();
+      while (accepted.length < 6) await sleep(1);
+      const { exhausted, refused } = listener;
+      console.log(JSON.stringify({ exhausted, refused, errors }));`,
     );
     assert.is(stderr, '');
-    const { accepted, exhausted, turns, ms } = JSON.parse(stdout);
-    assert.is(accepted, 1, 'there was room for one');
-    assert.ok(exhausted >= 2 && exhausted <= 5, `${exhausted} attempts in 300 ms`);
-    assert.ok(turns < 400, `${turns} turns in 250 ms`);
-    assert.ok(ms < 100, `${ms} ms of 250 are used`);
+    assert.equal(JSON.parse(stdout), { exhausted: 1, refused: 0, errors: ['EMFILE'] });
   }
+});
+
+test('out of descriptors, those who wait are told, nothing spins, and the listener lives on', async () => {
+  for (const drive of ['base', 'libuv']) {
+    const { stdout, stderr } = await starved(
+      drive,
+      `
+      const gone = (all) => Promise.all(all.map((socket) => once(socket, 'end')));
+      await gone(sockets);
+      const first = { accepted: accepted.length, refused: listener.refused, errors: [...errors] };
+      const [turns, attempts, cpu] = [base._turns, listener.exhausted, process.cpuUsage()];
+      while (listener.exhausted < attempts + 3) await sleep(20);
+      const { user, system } = process.cpuUsage(cpu);
+      const idle = { turns: base._turns - turns, ms: (user + system) / 1000 };
+      give();
+      const served = client();
+      while (accepted.length < 1) await sleep(1);
+      // A second time is another episode.
+      const late = client();
+      await once(late, 'connect');
+      while (accepted.length < 2) await sleep(1);
+      listener.pause();
+      const more = Array.from({ length: 3 }, client);
+      await Promise.all(more.map((socket) => once(socket, 'connect')));
+      take();
+      listener.resume();
+      await gone(more);
+      const second = { accepted: accepted.length, refused: listener.refused, errors };
+      console.log(JSON.stringify({ first, idle, second }));`,
+    );
+    assert.is(stderr, '');
+    const { first, idle, second } = JSON.parse(stdout);
+    assert.equal(first, { accepted: 0, refused: 6, errors: ['EMFILE'] });
+    assert.equal(second, { accepted: 2, refused: 9, errors: ['EMFILE', 'EMFILE'] });
+    // Three attempts, each in a turn of its own, and those of the timers that watch them.
+    assert.ok(idle.turns < 100, `${idle.turns} turns in 300 ms`);
+    assert.ok(idle.ms < 150, `${idle.ms} ms of 300 are used`);
+  }
+});
+
+// ── what the kernel may say, injected ───────────────────────────────────────────────────────────
+
+/** accept4 is injected to fail with each error `times` times before a connection is accepted. */
+function injected(error: string, times: number): Promise<Traced> {
+  return runTraced(
+    `
+    import { connect } from 'node:net';
+    const base = new EventBase({ backend: 'poll', drive: 'base' });
+    const errors = [];
+    const listener = new Listener(base, {}, (fd) => {
+      console.log(JSON.stringify({ errors, exhausted: listener.exhausted }));
+      sys.close(fd);
+      socket.destroy();
+      listener.close();
+    }, (e) => errors.push(e.code));
+    const socket = connect(listener.address.port, '127.0.0.1').on('error', () => undefined);
+    await base.dispatch();`,
+    `-e trace=accept4 -e inject=accept4:error=${error}:when=1..${times}`,
+  );
+}
+
+const ofOneConnection = ['ECONNABORTED', 'EPROTO', 'EPERM', 'EHOSTUNREACH', 'EOPNOTSUPP'];
+for (const error of [...ofOneConnection, 'ENETDOWN', 'ETIMEDOUT', 'EINTR'])
+  withStrace(`${error} is of one connection, and passed over at once`, async () => {
+    const { stdout, stderr, log } = await injected(error, 3);
+    assert.is(stderr, '');
+    assert.equal(JSON.parse(stdout), { errors: [], exhausted: 0 });
+    assert.is(log.filter((line) => line.includes(`-1 ${error}`)).length, 3);
+  });
+
+withStrace('connections that fail one after another give others their turn', async () => {
+  const { stdout, stderr } = await injected('ECONNABORTED', 500);
+  assert.is(stderr, '');
+  assert.equal(JSON.parse(stdout), { errors: [], exhausted: 0 });
+});
+
+for (const [error, exhausted] of [
+  ['ENFILE', 1],
+  ['EMFILE', 1],
+  ['ENOBUFS', 0],
+  ['ENOMEM', 0],
+] as const)
+  withStrace(`after ${error} accepting rests, and is tried again`, async () => {
+    const { stdout, stderr } = await injected(error, 1);
+    assert.is(stderr, '');
+    assert.equal(JSON.parse(stdout), { errors: [error], exhausted });
+  });
+
+withStrace('deferAccept is ignored where the kernel does not know it', async () => {
+  const { stdout, stderr, log } = await runTraced(
+    `const base = new EventBase();
+    const listener = new Listener(base, { deferAccept: true }, () => undefined);
+    console.log(listener.address.port > 0);
+    listener.close();`,
+    // The first one is SO_REUSEADDR.
+    '-e trace=setsockopt -e inject=setsockopt:error=ENOPROTOOPT:when=2',
+  );
+  assert.equal([stdout, stderr], ['true\n', '']);
+  assert.ok(log.some((line) => /TCP_DEFER_ACCEPT.*-1 ENOPROTOOPT/.test(line)));
+});
+
+withStrace('the backlog is 511, and nobody is made to keep connections alive', async () => {
+  const { log, stderr } = await runTraced(
+    `const base = new EventBase();
+    for (const options of [{}, { backlog: 16 }, { host: '::1' }, { path: '@ml' + process.pid }])
+      new Listener(base, options, () => undefined).close();`,
+    '-e trace=listen,setsockopt',
+  );
+  assert.is(stderr, '');
+  const backlogs = log.flatMap((line) => line.match(/ listen\(\d+, (\d+)\)/)?.[1] ?? []);
+  assert.equal(backlogs, ['511', '16', '511', '511']);
+  assert.equal(
+    log.filter((line) => line.includes('SO_KEEPALIVE')),
+    [],
+  );
 });
 
 test.run();

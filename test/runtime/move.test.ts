@@ -1,11 +1,11 @@
 // Live connections that move between loops, and values that are sent between them.
 
-import type net from 'node:net';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, serve } from '../../src/index.js';
 import { rejectionOf } from '../event/support.js';
-import { connect, descriptors, gone, until, workerFile } from './clients.js';
+import { descriptors, until, workerFile } from './clients.js';
+import { LineClient } from './lines.js';
 
 let group: LoopGroup;
 test.before(async () => {
@@ -14,46 +14,29 @@ test.before(async () => {
 test.after(() => group.close());
 test.after.each(() => until(() => group.stats().open === 0, 'every connection is closed'));
 
-/** A client of the protocol: whole lines, in order. */
 class Client {
-  readonly socket: net.Socket;
-  readonly #lines: string[] = [];
-  #rest = '';
-  #wake: (() => void) | undefined;
-
-  private constructor(socket: net.Socket) {
-    this.socket = socket;
-    socket.on('data', (data) => {
-      const lines = (this.#rest + data.toString('latin1')).split('\n');
-      this.#rest = lines.pop() as string;
-      this.#lines.push(...lines);
-      this.#wake?.();
-    });
-    socket.on('close', () => this.#wake?.());
+  readonly lines: LineClient;
+  private constructor(lines: LineClient) {
+    this.lines = lines;
   }
   static async connect(): Promise<Client> {
-    return new Client(await connect(group));
+    return new Client(await LineClient.connect(group));
   }
-  async line(): Promise<string> {
-    while (this.#lines.length === 0) {
-      if (this.socket.destroyed) throw new Error('the connection was closed');
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
-    return this.#lines.shift() as string;
+  get socket() {
+    return this.lines.socket;
   }
-  async ask(text: string): Promise<string> {
-    this.socket.write(`${text}\n`);
-    return this.line();
+  line(): Promise<string> {
+    return this.lines.line();
+  }
+  ask(text: string): Promise<string> {
+    return this.lines.ask(text);
   }
   /** The loop that serves it. */
   async loop(): Promise<number> {
     return Number((await this.ask('where')).split(' ')[2]);
   }
-  async end(): Promise<void> {
-    this.socket.end();
-    await gone(this.socket);
+  end(): Promise<void> {
+    return this.lines.end();
   }
 }
 

@@ -188,6 +188,7 @@ test('10,000 connections leave the descriptor count where it was', async () => {
       refused: 0,
       lost: 0,
       moves: 0,
+      rescues: 0,
       loops: undefined,
     },
   );

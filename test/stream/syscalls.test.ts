@@ -4,14 +4,17 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { callsBetween, runTraced, withStrace } from '../event/strace.js';
+import { withoutEpoll } from '../machine.js';
 
 const MESSAGES = 20;
 const calls =
   '-e trace=recvfrom,sendto,sendmsg,read,write,readv,writev,ioctl,epoll_ctl,epoll_wait,epoll_pwait,epoll_pwait2,fcntl';
 
-withStrace('an echo is one recv and one send', async () => {
-  const traced = await runTraced(
-    `
+withStrace(
+  'an echo is one recv and one send',
+  async () => {
+    const traced = await runTraced(
+      `
     const base = new EventBase({ backend: 'epoll', drive: 'base' });
     const [far, near] = sys.socketPair();
     let echoed = 0;
@@ -31,23 +34,27 @@ withStrace('an echo is one recv and one send', async () => {
     if (echoed !== ${MESSAGES}) throw new Error(String(echoed));
     bev.close(); sys.close(far); base.close();
     `,
-    calls,
-  );
-  assert.is(traced.code, 0, traced.stderr);
-  const count = (call: string) => callsBetween(traced, 'echo', call).length;
-  assert.is(count('recvfrom'), MESSAGES);
-  assert.is(count('sendto'), MESSAGES);
-  assert.is(count('epoll_(p?wait2?)'), MESSAGES);
-  // The test's own writes and reads of the other end.
-  assert.is(count('write'), MESSAGES + 1);
-  assert.is(count('read'), MESSAGES);
-  for (const none of ['epoll_ctl', 'ioctl', 'sendmsg', 'readv', 'writev', 'fcntl'])
-    assert.is(count(none), 0, none);
-});
+      calls,
+    );
+    assert.is(traced.code, 0, traced.stderr);
+    const count = (call: string) => callsBetween(traced, 'echo', call).length;
+    assert.is(count('recvfrom'), MESSAGES);
+    assert.is(count('sendto'), MESSAGES);
+    assert.is(count('epoll_(p?wait2?)'), MESSAGES);
+    // The test's own writes and reads of the other end.
+    assert.is(count('write'), MESSAGES + 1);
+    assert.is(count('read'), MESSAGES);
+    for (const none of ['epoll_ctl', 'ioctl', 'sendmsg', 'readv', 'writev', 'fcntl'])
+      assert.is(count(none), 0, none);
+  },
+  withoutEpoll,
+);
 
-withStrace('many writes of a pass are one call; WRITE is waited for after EAGAIN', async () => {
-  const traced = await runTraced(
-    `
+withStrace(
+  'many writes of a pass are one call; WRITE is waited for after EAGAIN',
+  async () => {
+    const traced = await runTraced(
+      `
     const base = new EventBase({ backend: 'epoll', drive: 'base' });
     const [far, near] = sys.socketPair();
     const bev = BufferEvent.socket(base, near);
@@ -68,18 +75,20 @@ withStrace('many writes of a pass are one call; WRITE is waited for after EAGAIN
     process.stdout.write('end full\\n');
     bev.close(); sys.close(far); base.close();
     `,
-    calls,
-  );
-  assert.is(traced.code, 0, traced.stderr);
-  assert.is(callsBetween(traced, 'gather', 'sendmsg').length, 1);
-  assert.is(callsBetween(traced, 'gather', 'sendto').length, 0);
-  assert.is(callsBetween(traced, 'gather', 'epoll_ctl').length, 0);
-  const full = callsBetween(traced, 'full', 'sendto');
-  const again = full.filter((line) => line.includes('EAGAIN'));
-  assert.ok(again.length > 0, 'the socket was full');
-  // One-shot: waited for once for each time that the kernel said it was full, at most.
-  const changes = callsBetween(traced, 'full', 'epoll_ctl').length;
-  assert.ok(changes <= again.length * 2, `${changes} changes, ${again.length} times full`);
-});
+      calls,
+    );
+    assert.is(traced.code, 0, traced.stderr);
+    assert.is(callsBetween(traced, 'gather', 'sendmsg').length, 1);
+    assert.is(callsBetween(traced, 'gather', 'sendto').length, 0);
+    assert.is(callsBetween(traced, 'gather', 'epoll_ctl').length, 0);
+    const full = callsBetween(traced, 'full', 'sendto');
+    const again = full.filter((line) => line.includes('EAGAIN'));
+    assert.ok(again.length > 0, 'the socket was full');
+    // One-shot: waited for once for each time that the kernel said it was full, at most.
+    const changes = callsBetween(traced, 'full', 'epoll_ctl').length;
+    assert.ok(changes <= again.length * 2, `${changes} changes, ${again.length} times full`);
+  },
+  withoutEpoll,
+);
 
 test.run();

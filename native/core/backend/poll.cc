@@ -1,7 +1,5 @@
 // poll(2): the whole interest set goes to the kernel at every wait. Any descriptor is accepted,
 // regular files (always ready) included.
-#include <poll.h>
-
 #include <cerrno>
 #include <vector>
 
@@ -13,6 +11,9 @@
 namespace multiloop {
 
 namespace {
+
+// A SOCKET on Windows (sockets.h).
+int number_of(const pollfd& entry) { return static_cast<int>(entry.fd); }
 
 class Poll final : public Backend {
  public:
@@ -32,7 +33,10 @@ class Poll final : public Backend {
     if (const int status = sys::check_open(fd); status < 0) return status;
     if (number >= places_.size()) places_.resize(number + number / 2 + 16, kNowhere);
     places_[number] = set_.size();
-    set_.push_back({fd, to_poll(after), 0});
+    pollfd entry{};
+    entry.fd = static_cast<decltype(entry.fd)>(fd);
+    entry.events = to_poll(after);
+    set_.push_back(entry);
     return 0;
   }
 
@@ -54,7 +58,7 @@ class Poll final : public Backend {
     std::size_t at = scan_;
     for (std::size_t seen = 0; seen < size && count < ready && count < out.size(); ++seen) {
       const pollfd& entry = set_[at];
-      if (entry.revents != 0) out[count++] = {entry.fd, from_poll(entry.revents)};
+      if (entry.revents != 0) out[count++] = {number_of(entry), from_poll(entry.revents)};
       if (++at == size) at = 0;
     }
     scan_ = at;
@@ -65,7 +69,7 @@ class Poll final : public Backend {
     const std::size_t place = places_[number];
     ML_CHECK(place < set_.size());
     set_[place] = set_.back();
-    places_[static_cast<std::size_t>(set_[place].fd)] = place;
+    places_[static_cast<std::size_t>(number_of(set_[place]))] = place;
     places_[number] = kNowhere;
     set_.pop_back();
   }

@@ -1,16 +1,16 @@
 // Interest in the bits of poll(2), and back: for the backends whose kernel interface has them.
 #pragma once
 
-#include <poll.h>
-
 #include "../mask.h"
 #include "../platform.h"
+#include "../sockets.h"
 
 namespace multiloop {
 
 #ifdef ML_HAVE_POLLRDHUP
 constexpr short kPollHangup = POLLRDHUP;
 #else
+// Nobody can ask for CLOSED, since the feature is not claimed.
 constexpr short kPollHangup = 0;
 #endif
 

@@ -2,6 +2,10 @@
 // kernel takes any size, only the C library's fd_set stops at 1,024 (select(2), BUGS), and loops
 // that start late get higher numbers than that.
 
+#include "../platform.h"
+
+#ifdef ML_HAVE_SELECT
+
 // macOS refuses more than FD_SETSIZE otherwise (select(2), "Limits and compatibility").
 #define _DARWIN_UNLIMITED_SELECT 1
 #include <sys/select.h>
@@ -139,3 +143,5 @@ std::unique_ptr<Backend> create_select(int* error) {
 }
 
 }  // namespace multiloop
+
+#endif  // ML_HAVE_SELECT
