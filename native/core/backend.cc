@@ -8,7 +8,7 @@ namespace multiloop {
 
 namespace {
 
-// poll(2) of POSIX cannot tell an end of stream from data.
+// What the kernel tells by poll(2)'s bits: that of POSIX cannot tell an end of stream from data.
 #ifdef ML_HAVE_POLLRDHUP
 constexpr std::uint8_t kPollFeatures = kFeatureAnyFd | kFeatureEarlyClose;
 #else
@@ -19,12 +19,18 @@ constexpr std::uint8_t kPollFeatures = kFeatureAnyFd;
 // then what it does not have. One guarded line for each.
 // clang-format off
 constexpr BackendType kTypes[] = {
+#ifdef ML_HAVE_EVPORT
+    {"evport", kFeatureConstant | kPollFeatures, create_evport, kEmulated},
+#endif
 #ifdef ML_HAVE_KQUEUE
     {"kqueue", kFeatureEdge | kFeatureConstant | kFeatureAnyFd | kFeatureEarlyClose, create_kqueue,
      kEmulated},
 #endif
 #ifdef ML_HAVE_EPOLL
     {"epoll", kFeatureEdge | kFeatureConstant | kFeatureEarlyClose, create_epoll},
+#endif
+#ifdef ML_HAVE_DEVPOLL
+    {"devpoll", kFeatureConstant | kPollFeatures, create_devpoll, kEmulated},
 #endif
     {"poll", kPollFeatures, create_poll},
 #ifdef ML_HAVE_SELECT

@@ -44,6 +44,7 @@ class Backend {
   [[nodiscard]] virtual int change_later(int fd, Mask before, Mask after) {
     return change(fd, before, after);
   }
+  // Tells the kernel what this backend otherwise tells it in its own wait.
   virtual void flush() {}
   [[nodiscard]] virtual int take_refused() { return -1; }
 
@@ -54,8 +55,8 @@ class Backend {
   // What ends a wait from any thread without a descriptor; or null, if that takes one here.
   [[nodiscard]] virtual std::shared_ptr<const WakeTarget> wake_target() { return nullptr; }
 
-  // A descriptor that is readable exactly when wait(0) would answer more than 0, or was woken; or
-  // -1. Changes that wait to be told do not count.
+  // A descriptor that somebody else may wait for after flush(), or -1. It is readable when wait(0)
+  // would answer more than 0, or was woken; if it is without need, one wait(0) makes it quiet.
   [[nodiscard]] virtual int pollable_fd() const { return -1; }
   // How often that number has become another file: whoever waits for it registers it anew.
   [[nodiscard]] virtual std::uint32_t renewals() const { return 0; }

@@ -10,9 +10,13 @@
 #define ML_HAVE_EPOLL
 #define ML_HAVE_IO_URING
 #define ML_HAVE_EVENTFD
-#define ML_HAVE_POLLRDHUP
 // The forms of sys_linux.cc, in place of those of sys_portable.cc.
 #define ML_LINUX
+#endif
+
+// illumos has it since 2015 (uts/common/sys/poll.h), Solaris does not.
+#if !defined(ML_PORTABLE) && (defined(__linux__) || defined(__illumos__))
+#define ML_HAVE_POLLRDHUP
 #endif
 
 #if !defined(ML_PORTABLE) &&                                                 \

@@ -11,7 +11,7 @@ const ALL: readonly { name: BackendName; kernels: string }[] = [
   { name: 'evport', kernels: 'Solaris and illumos' },
   { name: 'kqueue', kernels: 'macOS and the BSDs' },
   { name: 'epoll', kernels: 'Linux' },
-  { name: 'devpoll', kernels: 'Solaris' },
+  { name: 'devpoll', kernels: 'Solaris and illumos' },
   { name: 'poll', kernels: 'POSIX systems' },
   { name: 'select', kernels: 'POSIX systems' },
   { name: 'io_uring', kernels: 'Linux' },

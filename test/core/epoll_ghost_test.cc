@@ -3,7 +3,6 @@
 // only, and with event ports the number is part of what is waited for. For every base: it may
 // return early once, then it sleeps, and nobody is told of a ghost.
 #include <poll.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -42,21 +41,6 @@ void fire_once(Rig& rig, int fd) {
   rig.poll();
   EXPECT_EQ(rig.told(id), kRead);
 }
-
-// The soft limit of descriptors, for as long as this lives.
-class DescriptorLimit {
- public:
-  explicit DescriptorLimit(int limit) {
-    EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &before_), 0);
-    rlimit lower = before_;
-    lower.rlim_cur = static_cast<rlim_t>(limit);
-    EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &lower), 0);
-  }
-  ~DescriptorLimit() { EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &before_), 0); }
-
- private:
-  rlimit before_{};
-};
 
 // The number that the kernel would give out next.
 int next_number() {
@@ -279,7 +263,7 @@ TEST_EACH_BASE(out_of_descriptors_it_is_laid_to_rest_later) {
   fire_once(rig, ghost.number);
   ghost.close();
   {
-    const DescriptorLimit none(next_number());
+    const DescriptorLimit none(static_cast<rlim_t>(next_number()));
     EXPECT_TRUE(sys::dup(STDOUT_FILENO) < 0);
     for (int i = 0; i < 3; ++i) EXPECT_EQ(rig.poll(), 0);
     EXPECT_EQ(renewals(rig), 0);
@@ -309,7 +293,7 @@ TEST(a_set_whose_number_is_past_the_limit_is_renewed_later) {
   ghost.close();
   {
     // A number below the set's is free, and its own is not allowed any more.
-    const DescriptorLimit limit(set);
+    const DescriptorLimit limit(static_cast<rlim_t>(set));
     low.close();
     for (int i = 0; i < 3; ++i) EXPECT_EQ(rig.poll(), 0);
     EXPECT_EQ(renewals(rig), 0);

@@ -60,6 +60,15 @@ TcpPair::TcpPair() {
   EXPECT_TRUE(near >= 0);
 }
 
+DescriptorLimit::DescriptorLimit(rlim_t limit) {
+  EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &before_), 0);
+  rlimit lower = before_;
+  lower.rlim_cur = limit;
+  EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &lower), 0);
+}
+
+DescriptorLimit::~DescriptorLimit() { EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &before_), 0); }
+
 void send_byte(int fd) { EXPECT_EQ(sys::write(fd, "x", 1), 1); }
 
 void drain(int fd) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <sched.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <memory>
@@ -117,6 +118,16 @@ struct Pair {
 struct TcpPair {
   Fd near, far;
   TcpPair();
+};
+
+// The soft limit of descriptors, for as long as this lives.
+class DescriptorLimit {
+ public:
+  explicit DescriptorLimit(rlim_t limit);
+  ~DescriptorLimit();
+
+ private:
+  rlimit before_{};
 };
 
 void send_byte(int fd);

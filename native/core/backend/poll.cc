@@ -5,40 +5,15 @@
 
 #include "../backend.h"
 #include "../check.h"
-#include "../platform.h"
 #include "../sys.h"
+#include "poll_mask.h"
 
 namespace multiloop {
 
 namespace {
 
-#ifdef ML_HAVE_POLLRDHUP
-constexpr short kHangup = POLLRDHUP;
-#else
-// Nobody can ask for CLOSED, since the feature is not claimed.
-constexpr short kHangup = 0;
-#endif
-
 // A SOCKET on Windows (sockets.h).
 int number_of(const pollfd& entry) { return static_cast<int>(entry.fd); }
-
-short to_kernel(Mask mask) {
-  int events = 0;
-  if (mask & kRead) events |= POLLIN;
-  if (mask & kWrite) events |= POLLOUT;
-  if (mask & kClosed) events |= kHangup;
-  return static_cast<short>(events);
-}
-
-Mask from_kernel(short events) {
-  if (events & (POLLERR | POLLNVAL)) return kRead | kWrite;
-  Mask what = 0;
-  if (events & POLLIN) what |= kRead;
-  if (events & POLLOUT) what |= kWrite;
-  if (events & kHangup) what |= kClosed;
-  if (events & POLLHUP) what |= kRead | kWrite;
-  return what;
-}
 
 class Poll final : public Backend {
  public:
@@ -51,7 +26,7 @@ class Poll final : public Backend {
       return 0;
     }
     if (known) {
-      set_[places_[number]].events = to_kernel(after);
+      set_[places_[number]].events = to_poll(after);
       return 0;
     }
     // poll(2) answers POLLNVAL only later; the caller is told now, as epoll would tell it.
@@ -60,7 +35,7 @@ class Poll final : public Backend {
     places_[number] = set_.size();
     pollfd entry{};
     entry.fd = static_cast<decltype(entry.fd)>(fd);
-    entry.events = to_kernel(after);
+    entry.events = to_poll(after);
     set_.push_back(entry);
     return 0;
   }
@@ -83,7 +58,7 @@ class Poll final : public Backend {
     std::size_t at = scan_;
     for (std::size_t seen = 0; seen < size && count < ready && count < out.size(); ++seen) {
       const pollfd& entry = set_[at];
-      if (entry.revents != 0) out[count++] = {number_of(entry), from_kernel(entry.revents)};
+      if (entry.revents != 0) out[count++] = {number_of(entry), from_poll(entry.revents)};
       if (++at == size) at = 0;
     }
     scan_ = at;
