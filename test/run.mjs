@@ -196,7 +196,7 @@ async function arm64Runs(files) {
     totals.skipped += 1;
     return [];
   }
-  const env = { MULTILOOP_ADDON: addon, ML_TEST_BACKENDS: backendsOnQemu };
+  const env = { MULTILOOP_ADDON: addon, ML_TEST_BACKENDS: backendsOnQemu, ML_TEST_QEMU: '1' };
   const isBeyond = ({ file }) => Object.keys(beyondQemu).some((name) => file.startsWith(name));
   const those = files.filter(({ file }) => file.startsWith('event/'));
   for (const one of those.filter(isBeyond)) {
