@@ -28,6 +28,10 @@ constexpr BackendType kTypes[] = {
 #endif
     {"poll", kPollFeatures, create_poll},
     {"select", kFeatureAnyFd, create_select},
+#ifdef ML_HAVE_IO_URING
+    {"io_uring", kFeatureEdge | kFeatureConstant | kFeatureAnyFd | kFeatureEarlyClose,
+     create_io_uring},
+#endif
 };
 // clang-format on
 

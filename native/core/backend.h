@@ -45,6 +45,8 @@ class Backend {
     return change(fd, before, after);
   }
   virtual void flush() {}
+  // Whether flush() has something to tell.
+  [[nodiscard]] virtual bool has_unflushed() const { return false; }
   [[nodiscard]] virtual int take_refused() { return -1; }
 
   // Waits for at most `timeout` (kForever: no limit) and fills `out`; answers how many, 0 on a

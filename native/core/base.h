@@ -93,7 +93,7 @@ class Base {
   void forget(int fd);
   // Tells the kernel what was changed since the last wait: for a base that may not wait again.
   void apply_changes();
-  bool has_changes() const { return changes_.has_changes(); }
+  bool has_changes() const { return changes_.has_changes() || changes_.backend().has_unflushed(); }
 
   // The inbox whose messages this base receives, or null. The base does not own it.
   [[nodiscard]] int attach(Inbox* inbox);

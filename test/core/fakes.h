@@ -23,6 +23,9 @@ class Watched final : public Backend {
     ++changes;
     return refusal != 0 ? refusal : inner_->change(fd, before, after);
   }
+  void flush() override { inner_->flush(); }
+  bool has_unflushed() const override { return inner_->has_unflushed(); }
+  int take_refused() override { return inner_->take_refused(); }
   int wait(Micros timeout, std::span<Ready> out) override {
     ++waits;
     return failure != 0 ? failure : inner_->wait(timeout, out);
