@@ -305,8 +305,9 @@ void EnvState::settle(BaseHost* host) {
     sync_liveness();
     return;
   }
-  if (host->drive != Drive::kNested) return;
   Base& base = *host->base;
+  if (host->drive == Drive::kNone && host->page->time_cached == 0) base.release_files();
+  if (host->drive != Drive::kNested) return;
   NestedDrive& drive = *host->nested;
   auto* handle = reinterpret_cast<uv_handle_t*>(&drive.poll);
   if (drive.renewals != base.backend().renewals()) {

@@ -47,6 +47,8 @@ class Backend {
   virtual void flush() {}
   // Whether flush() has something to tell.
   [[nodiscard]] virtual bool has_unflushed() const { return false; }
+  // Whether what is in the set stays open after a close(2) of its descriptor.
+  [[nodiscard]] virtual bool holds_files() const { return false; }
   [[nodiscard]] virtual int take_refused() { return -1; }
 
   // Waits for at most `timeout` (kForever: no limit) and fills `out`; answers how many, 0 on a
@@ -57,7 +59,8 @@ class Backend {
   [[nodiscard]] virtual std::shared_ptr<const WakeTarget> wake_target() { return nullptr; }
 
   // A descriptor that is readable exactly when wait(0) would answer more than 0, or was woken; or
-  // -1. Changes that wait to be told do not count.
+  // -1. Changes that wait to be told do not count. For what somebody else has taken away since it
+  // became ready it may stay readable until the next wait.
   [[nodiscard]] virtual int pollable_fd() const { return -1; }
   // How often that number has become another file: whoever waits for it registers it anew.
   [[nodiscard]] virtual std::uint32_t renewals() const { return 0; }

@@ -273,6 +273,8 @@ class IoUring final : public Backend {
     return !removals_.empty() || queue_at_ < queue_.size() || !told_.empty();
   }
 
+  bool holds_files() const override { return true; }
+
   int take_refused() override {
     if (refused_.empty()) return -1;
     const int fd = refused_.back();
