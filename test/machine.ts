@@ -10,6 +10,12 @@ export const allBackends: readonly BackendName[] = EventBase.backends()
   .filter(({ available }) => available)
   .map(({ name }) => name);
 
+/** Set by test/run.mjs for the backends that have processes of their own. */
+const asked = process.env.ML_TEST_BACKENDS?.split(',');
+
+/** Those that tests go over. */
+export const testedBackends = allBackends.filter((name) => asked?.includes(name) ?? true);
+
 const wakers = native.wakers().filter(([, status]) => status === 0);
 
 /** The wakers that a backend can be woken by. */

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "clock.h"
 #include "mask.h"
@@ -78,6 +79,8 @@ struct BackendType {
 // Every backend of this build, preferred first.
 std::span<const BackendType> backend_types();
 const BackendType* find_backend(const char* name);
+// Whether each can be made here, in that order: 0 or -errno.
+std::vector<int> try_backends();
 
 // Which of them there are is up to platform.h.
 std::unique_ptr<Backend> create_evport(int* error);

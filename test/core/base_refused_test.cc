@@ -23,12 +23,10 @@ Fd make_file() {
   return file;
 }
 
-// A descriptor that epoll refuses is told once. poll and select have files that are always ready,
-// and tell of a closed one for as long as it stays.
-bool tells_once(const Rig& rig) { return rig.has(kFeatureConstant); }
-// … and where files are accepted, one is ready.
+// What the kernel refuses is told once. poll and select tell of a closed descriptor for as long as
+// it stays, and where files are watched they are always ready.
 bool tells_once(const Rig& rig, bool is_file) {
-  return tells_once(rig) && !(is_file && rig.has(kFeatureAnyFd));
+  return rig.has(kFeatureConstant) && !(is_file && rig.has(kFeatureAnyFd));
 }
 
 }  // namespace
@@ -91,7 +89,7 @@ TEST_EACH_BASE(who_waits_for_the_end_alone_is_told_of_a_refusal) {
   EXPECT_EQ(rig.base->add(id, kForever), 0);
   pair.near.close();
   EXPECT_EQ(rig.poll(kPatience), kFoundWork);
-  EXPECT_EQ(rig.told(id) & kClosed, tells_once(rig) ? kClosed : rig.told(id) & kClosed);
+  EXPECT_EQ(rig.told(id) & kClosed, tells_once(rig, false) ? kClosed : rig.told(id) & kClosed);
   EXPECT_EQ(rig.pending(id), 0);
 }
 

@@ -1,7 +1,8 @@
 // An addon whose core has the interfaces of other kernels too, emulated by the files beside this
-// one: build/emulated/multiloop.node. Only tests load it (MULTILOOP_ADDON, src/native.ts).
+// one: build/emulated/multiloop.node. Only tests load it (MULTILOOP_ADDON, src/native.ts), with a
+// library before it that tells the emulations of every close (LD_PRELOAD).
 //
-//   node test/emulation/build.mjs     builds it and prints which backends it adds
+//   node test/emulation/build.mjs     builds them and prints how to use them
 //
 // It is made by g++ alone and keeps its objects, so that only what has changed is compiled again.
 
@@ -34,8 +35,10 @@ const compiler = 'g++';
 const compileJobs = 2;
 const folder = join(root, 'build/emulated');
 const addon = join(folder, 'multiloop.node');
+const preload = join(folder, 'preload.so');
 const sourceFolders = ['native/core', 'native/core/backend', 'test/emulation'];
 const binding = 'native/binding/addon.cc';
+const preloadSource = 'test/emulation/preload/close.cc';
 
 // As binding.gyp has them, but for the optimiser: what is built here is not measured.
 const flags = [
@@ -51,6 +54,7 @@ const bindingFlags = [
 ];
 const linker = [
   ...['-shared', '-pthread', '-Wl,-z,nodelete', '-static-libstdc++', '-static-libgcc'],
+  '-ldl',
   '-Wl,--wrap=close,--wrap=dup2,--wrap=dup3',
 ];
 
@@ -75,7 +79,11 @@ function planUnits(headers) {
       .map((file) => ({ source: `${name}/${file}`, args: flags })),
   );
   const system = [headers, addonApiFolder()].flatMap((place) => ['-isystem', place]);
-  const units = [{ source: binding, args: [...flags, ...bindingFlags, ...system] }, ...cores];
+  const units = [
+    { source: preloadSource, args: [...flags, '-fvisibility=default'] },
+    { source: binding, args: [...flags, ...bindingFlags, ...system] },
+    ...cores,
+  ];
   return units.map(({ source, args }) => {
     const object = join(folder, source.replaceAll('/', '_').replace(/\.cc$/, '.o'));
     return { source, args: [...args, '-c', source], object };
@@ -126,9 +134,23 @@ function backendsOf(file) {
   return JSON.parse(child.stdout).map(([name]) => name);
 }
 
+/** Links what is not up to date. */
+async function link(file, args, objects) {
+  const parts = objects.map((object) => relative(root, object));
+  const key = keyOf(args, parts);
+  if (hasKey(file, key)) return;
+  // Renamed into place: a process that has the old one mapped keeps it.
+  const fresh = `${file}.new`;
+  const { ok, output } = await run(compiler, [...parts, ...args, '-o', fresh]);
+  if (!ok) throw new Failure(`${relative(root, file)} does not link:\n${tail(output, 40)}`);
+  renameSync(fresh, file);
+  writeFileSync(`${file}.key`, key);
+}
+
 /**
- * Makes the addon if it is not up to date. `backends` are those that the ordinary addon lacks;
- * `missing`, if there is one, is what has to be installed before it can be made.
+ * Makes the addon if it is not up to date. `env` is what a process needs that is to have it,
+ * `backends` are those that the ordinary addon lacks, and `missing`, if there is one, is what has to
+ * be installed before it can be made.
  */
 export async function buildEmulated() {
   const version = spawnSync(compiler, ['--version'], { encoding: 'utf8' }).stdout;
@@ -146,26 +168,18 @@ export async function buildEmulated() {
   };
   await Promise.all(Array.from({ length: compileJobs }, lane));
   const objects = units.map(({ object }) => object);
-  const key = keyOf(
-    linker,
-    objects.map((object) => relative(root, object)),
-  );
-  if (!hasKey(addon, key)) {
-    // Renamed into place: a process that has the old one mapped keeps it.
-    const fresh = `${addon}.new`;
-    const { ok, output } = await run(compiler, [...linker, ...objects, '-o', fresh]);
-    if (!ok) throw new Failure(`The emulated addon does not link:\n${tail(output, 40)}`);
-    renameSync(fresh, addon);
-    writeFileSync(`${addon}.key`, key);
-  }
+  await link(addon, linker, objects.slice(1));
+  await link(preload, ['-shared', '-Wl,--as-needed', '-ldl'], objects.slice(0, 1));
   const ordinary = backendsOf(builtAddon);
-  return { addon, backends: backendsOf(addon).filter((name) => !ordinary.includes(name)) };
+  const backends = backendsOf(addon).filter((name) => !ordinary.includes(name));
+  return { backends, env: { MULTILOOP_ADDON: addon, LD_PRELOAD: preload } };
 }
 
 if (isMain(import.meta.url)) {
   await main(async () => {
-    const { addon: file, backends, missing } = await buildEmulated();
+    const { backends, env, missing } = await buildEmulated();
     if (missing !== undefined) throw new Failure(missing);
-    process.stdout.write(`${relative(root, file)}: ${backends.join(', ') || 'nothing new'}\n`);
+    const settings = Object.entries(env).map(([name, value]) => `${name}=${value}`);
+    process.stdout.write(`${backends.join(', ') || 'nothing new'}:\n  ${settings.join(' ')}\n`);
   });
 }

@@ -8,8 +8,9 @@
 //
 // It is not the kernel in this: the error of a socket cannot be looked at without taking it away
 // on Linux, so `fflags` is ECONNRESET for any; `data` is the length of no listen queue; a vnode
-// that grows is noticed at the next call; a low-water mark above 1 waits for the end alone; and a
-// descriptor that Node itself closes is missed when it is met and not when it is closed.
+// that grows is noticed at the next call; and a low-water mark above 1 waits for the end alone.
+
+#include "kqueue.h"
 
 #include <fcntl.h>
 #include <linux/sockios.h>
@@ -23,6 +24,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <map>
@@ -42,6 +44,11 @@ constexpr std::uint64_t kWriters = 1;
 constexpr std::uint64_t kActive = 2;
 // Looks that may find only these two where there is little room.
 constexpr int kVainMax = 3;
+
+std::atomic<int> calls{0};
+std::atomic<int> changes{0};
+std::atomic<int> refusal{0};
+std::atomic<int> refusals{0};
 
 // Which file a descriptor names.
 struct File {
@@ -135,7 +142,7 @@ class Kqueue {
   void unwatch(const Knote& knote) const;
   void erase(Knote* knote);
   void modify(Knote* knote, const struct kevent& one);
-  bool fill(const Knote& knote, std::uint32_t ready, struct kevent* out) const;
+  void fill(const Knote& knote, std::uint32_t ready, struct kevent* out) const;
   void tell(Knote* knote, const struct kevent& event, Answer* answer);
   bool collect_from(int set, Answer* answer);
   void collect_unwatched(Answer* answer);
@@ -180,6 +187,7 @@ int Kqueue::change(const struct kevent& one) {
 }
 
 int Kqueue::attach(const struct kevent& one) {
+  if (refusals.load() > 0 && refusals.fetch_sub(1) > 0) return refusal.load();
   Knote knote;
   knote.id = ++last_id_;
   knote.ident = one.ident;
@@ -277,9 +285,8 @@ void Kqueue::drop(int fd) {
 
 // ── what is active ──────────────────────────────────────────────────────────────────────────
 
-// What a knote is answered with, or false: the filter is run when the event is taken, and says that
-// nothing holds any more.
-bool Kqueue::fill(const Knote& knote, std::uint32_t ready, struct kevent* out) const {
+// What a knote is answered with.
+void Kqueue::fill(const Knote& knote, std::uint32_t ready, struct kevent* out) const {
   *out = {knote.ident, knote.filter, knote.flags, 0, 0, knote.udata};
   const bool reads = knote.filter == EVFILT_READ;
   int count = 0;
@@ -295,7 +302,6 @@ bool Kqueue::fill(const Knote& knote, std::uint32_t ready, struct kevent* out) c
     if (ioctl(knote.fd(), SIOCOUTQ, &count) == 0) count = size - count;
   }
   out->data = count;
-  return true;
 }
 
 void Kqueue::tell(Knote* knote, const struct kevent& event, Answer* answer) {
@@ -330,10 +336,11 @@ bool Kqueue::collect_from(int set, Answer* answer) {
     struct kevent event;
     if (is_stale(knote)) {
       erase(&knote);
-    } else if (fill(knote, one.events, &event)) {
-      tell(&knote, event, answer);
-      found = true;
+      continue;
     }
+    fill(knote, one.events, &event);
+    tell(&knote, event, answer);
+    found = true;
   }
   return found;
 }
@@ -445,6 +452,8 @@ int kqueue(void) {
 
 int kevent(int kq, const struct kevent* changelist, int nchanges, struct kevent* eventlist,
            int nevents, const struct timespec* timeout) {
+  calls.fetch_add(1);
+  changes.fetch_add(nchanges);
   const std::shared_ptr<Kqueue> queue = find(kq);
   if (queue == nullptr) return fail(EBADF);
   if (nchanges < 0 || nevents < 0) return fail(EINVAL);
@@ -483,3 +492,15 @@ int kevent(int kq, const struct kevent* changelist, int nchanges, struct kevent*
     if (ppoll(&own, 1, timeout == nullptr ? nullptr : &limit, nullptr) < 0) return -1;
   }
 }
+
+namespace emulation {
+
+int kevent_calls() { return calls.load(); }
+int kevent_changes() { return changes.load(); }
+
+void refuse_knotes(int error, int count) {
+  refusal.store(error);
+  refusals.store(count);
+}
+
+}  // namespace emulation

@@ -19,17 +19,10 @@ import {
   sys,
   type WakerName,
 } from '../../src/index.js';
-import { allBackends, nestable, wakersOf } from '../machine.js';
+import { nestable, testedBackends, wakersOf } from '../machine.js';
 import { assertNoneLeft, openDescriptors, PATIENCE_MS, within } from './support.js';
 
 export type Way = 'loopSync' | 'base drive' | 'libuv drive';
-
-/** Set by test/run.mjs for the backends that run on an emulation of their kernel. */
-const asked = process.env.ML_TEST_BACKENDS?.split(',');
-
-export const backendsHere: readonly BackendName[] = allBackends.filter(
-  (name) => asked?.includes(name) ?? true,
-);
 
 export function waysOf(backend: BackendName): Way[] {
   return nestable.includes(backend)
@@ -144,7 +137,7 @@ export function behaviour(
 }
 
 function* cases(limits: Limits): Iterable<{ backend: BackendName; waker: WakerName; way: Way }> {
-  for (const backend of backendsHere) {
+  for (const backend of testedBackends) {
     if (limits.backends !== undefined && !limits.backends.includes(backend)) continue;
     const features = featuresOf(backend);
     if (limits.has?.some((feature) => !features.includes(feature))) continue;

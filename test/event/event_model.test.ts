@@ -12,7 +12,7 @@ import {
   LoopFlag,
   sys,
 } from '../../src/index.js';
-import { backendsHere } from './conformance.js';
+import { testedBackends } from '../machine.js';
 import { codeOf } from './support.js';
 
 const { READ, WRITE, TIMEOUT, PERSIST, FINALIZE } = Ev;
@@ -184,7 +184,7 @@ class World {
   #continued = false;
   failure: unknown;
 
-  constructor(backend: (typeof backendsHere)[number], made: Shape[]) {
+  constructor(backend: (typeof testedBackends)[number], made: Shape[]) {
     this.base = new EventBase({ backend, priorities: PRIORITIES, debug: true });
     for (let i = 0; i < PAIRS; i++) {
       this.pairs.push(sys.socketPair());
@@ -337,7 +337,7 @@ class World {
   }
 }
 
-for (const backend of backendsHere) {
+for (const backend of testedBackends) {
   test(`${backend}: whatever is done to events, they keep to the rules`, () => {
     const property = fc.property(
       fc.array(shapes, { minLength: EVENTS, maxLength: EVENTS }),

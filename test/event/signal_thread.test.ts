@@ -6,7 +6,7 @@ import { Worker } from 'node:worker_threads';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EventBase, LoopFlag } from '../../src/index.js';
-import { wakersHere } from '../machine.js';
+import { wakersHere, wakersOf } from '../machine.js';
 import { imports, runChild } from './child.js';
 import { openOnce } from './conformance.js';
 import { nameOf, settings } from './setting.js';
@@ -19,7 +19,7 @@ const STOP = 60;
 
 /** Every backend with every waker, under the drives and in loopSync. */
 const places = settings.flatMap((setting) =>
-  wakersHere.flatMap((waker) =>
+  wakersOf(setting.backend).flatMap((waker) =>
     (setting.drive === 'base' ? [true, false] : [false]).map((sync) => ({ setting, waker, sync })),
   ),
 );

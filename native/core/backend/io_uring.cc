@@ -20,7 +20,7 @@
 //     that completions wait for the next entry into the kernel.
 //   - A completion interrupts the thread's own blocking calls as a signal with SA_RESTART would.
 //   - On close(2) of a ring its polls end some time later (io_ring_exit_work), so they are ended
-//     before.
+//     before. The thread is then interrupted once more, by the end of the ring itself.
 #include "../platform.h"
 
 #if defined(ML_HAVE_IO_URING) && __has_include(<linux/io_uring.h>)
