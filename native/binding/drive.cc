@@ -300,14 +300,16 @@ void EnvState::turn_nested(BaseHost* host) {
 }
 
 void EnvState::settle(BaseHost* host) {
-  if (host->dispatching || released_) return;
+  if (released_) return;
+  // A loop that is over may still be on the stack.
+  if (host->drive == Drive::kNone && host->page->time_cached == 0) host->base->release_files();
+  if (host->dispatching) return;
   if (host->drive == Drive::kBase) {
     sync_liveness();
     return;
   }
-  Base& base = *host->base;
-  if (host->drive == Drive::kNone && host->page->time_cached == 0) base.release_files();
   if (host->drive != Drive::kNested) return;
+  Base& base = *host->base;
   NestedDrive& drive = *host->nested;
   auto* handle = reinterpret_cast<uv_handle_t*>(&drive.poll);
   if (drive.renewals != base.backend().renewals()) {

@@ -46,7 +46,7 @@ function probe(): BackendReport[] {
   return ALL.map(({ name, kernels }) => {
     const row = built.get(name);
     if (row === undefined)
-      return { name, available: false, reason: reasonNotBuilt(name, kernels), features: [] };
+      return { name, available: false, reason: reasonNotBuilt(kernels), features: [] };
     if (row[2] !== 0)
       return { name, available: false, reason: reasonRefused(name, row[2]), features: [] };
     const features = FEATURES.filter(([bit]) => row[1] & bit).map(([, feature]) => feature);
@@ -68,7 +68,7 @@ const IO_URING_CAUSES: Record<string, string> = {
   EMFILE: 'out of descriptors',
 };
 
-function reasonNotBuilt(name: BackendName, kernels: string): string {
+function reasonNotBuilt(kernels: string): string {
   const isThisKernels = process.platform === 'linux' && kernels === 'Linux';
   if (native.portable() && isThisKernels) return 'left out of this build (ML_PORTABLE)';
   return `for ${kernels}; this is ${process.platform}`;
