@@ -1,47 +1,30 @@
-// Echo: CPU of the server per message, one loop, beside Node's `net` in a process of its own.
-// Client and server are processes of their own, so that the client's work is not counted.
+// Echo: the server's CPU for each message, on one loop, beside libevent's bufferevents, Node's net
+// and Bun. Client and servers are processes of their own, so the client's work is not counted.
 
-import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import net from 'node:net';
-import { basename } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { type BenchOptions, type Case, paired } from './report.js';
-
-const TICKS_PER_SECOND = 100; // sysconf(_SC_CLK_TCK) on every Linux of today
-const server = fileURLToPath(new URL('./peers/echo_server.js', import.meta.url));
+import { type Command, echoServers, Server } from './peers/server.js';
+import { type BenchOptions, type Case, caseOf, inTurn } from './report.js';
 
 interface Load {
   connections: number;
   bytes: number;
   ms: number;
 }
-
-/** Seconds of CPU that a process has used, user and system. */
-function cpuOf(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+interface Figures {
+  cpu: number;
+  rate: number;
 }
 
-/** A server's command line. It prints its port and ends with SIGTERM. */
-type Command = [command: string, ...args: string[]];
-
-async function start([command, ...args]: Command): Promise<{ child: ChildProcess; port: number }> {
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-  const [line] = (await once(child.stdout as NodeJS.ReadableStream, 'data')) as [Buffer];
-  return { child, port: Number(line.toString()) };
-}
-
-/** Microseconds of the server's CPU for each message that came back. */
-async function measure(command: Command, load: Load): Promise<number> {
-  const { child, port } = await start(command);
+/** Microseconds of the server's CPU for each message that came back, and messages per second. */
+async function measure(command: Command, load: Load): Promise<Figures> {
+  const server = await Server.start(command);
   let messages = 0;
   let going = true;
   const message = Buffer.alloc(load.bytes, 'x');
   const sockets = await Promise.all(
     Array.from({ length: load.connections }, async () => {
-      const socket = net.connect({ port, host: '127.0.0.1', noDelay: true });
+      const socket = net.connect({ port: server.port, host: '127.0.0.1', noDelay: true });
       await once(socket, 'connect');
       let missing = load.bytes;
       socket.on('data', (data) => {
@@ -56,35 +39,44 @@ async function measure(command: Command, load: Load): Promise<number> {
   );
   for (const socket of sockets) socket.write(message);
   // What is compiled in the first moments is not what a server costs.
-  await new Promise((resolve) => setTimeout(resolve, load.ms / 4));
-  const [cpu, seen] = [cpuOf(child.pid as number), messages];
+  await new Promise((resolve) => setTimeout(resolve, load.ms / 3));
+  const [cpu, seen] = [server.cpu(), messages];
   await new Promise((resolve) => setTimeout(resolve, load.ms));
-  const used = cpuOf(child.pid as number) - cpu;
+  const used = server.cpu() - cpu;
   const count = messages - seen;
   going = false;
   for (const socket of sockets) socket.destroy();
-  child.kill('SIGTERM');
-  await once(child, 'exit');
-  return (used / count) * 1e6;
+  await server.stop();
+  return { cpu: (used / count) * 1e6, rate: (count / load.ms) * 1_000 };
 }
 
-export default async function* echo({ quick, peerCmd }: BenchOptions): AsyncIterable<Case> {
-  const ours: Command = [process.execPath, server, 'multiloop'];
-  const peer: Command = peerCmd === undefined ? [process.execPath, server, 'net'] : [peerCmd];
-  const peerName = peerCmd === undefined ? 'node net' : basename(peerCmd);
-  const ms = quick ? 1_000 : 3_000;
-  const pairs = quick ? 2 : 7;
+export default async function* echo(options: BenchOptions): AsyncIterable<Case> {
+  const servers = echoServers(options);
+  const ms = options.quick ? 900 : 3_000;
+  const rounds = options.quick ? 1 : 7;
   for (const connections of [1, 50, 500]) {
     for (const bytes of [64, 16_384]) {
-      if (quick && (connections === 500 || (connections === 1 && bytes !== 64))) continue;
+      if (options.quick && (connections === 500 || (connections === 1 && bytes !== 64))) continue;
       const load = { connections, bytes, ms };
-      yield await paired(
-        `${connections} connections × ${bytes} B`,
-        'µs CPU/msg',
-        pairs,
-        () => measure(ours, load),
-        { name: peerName, run: () => measure(peer, load) },
+      const programs = Object.fromEntries(
+        Object.entries(servers).map(([name, command]) => [name, () => measure(command, load)]),
       );
+      const runs = await inTurn<string, Figures>(rounds, programs);
+      const { bufferevent, serve, ...peers } = runs;
+      const of = (all: Figures[], what: keyof Figures) => all.map((one) => one[what]);
+      const name = `${connections} × ${bytes} B`;
+      for (const [peer, theirs] of Object.entries(peers)) {
+        const cpu = { name: peer, runs: of(theirs, 'cpu') };
+        yield caseOf(`${name}, BufferEvent`, 'µs CPU/msg', of(bufferevent, 'cpu'), cpu);
+        if (peer === 'node net')
+          yield caseOf(`${name}, serve()`, 'µs CPU/msg', of(serve, 'cpu'), cpu);
+        // Nanoseconds for a message, so that less is better here as well.
+        const time = (all: Figures[]) => of(all, 'rate').map((rate) => 1e6 / rate);
+        yield caseOf(`${name}, BufferEvent, elapsed`, 'µs/msg', time(bufferevent), {
+          name: peer,
+          runs: time(theirs),
+        });
+      }
     }
   }
 }

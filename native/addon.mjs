@@ -95,9 +95,9 @@ function addonSources() {
 }
 
 /**
- * Whether ML_PORTABLE asks for the addon without what only this machine's kernel has. The two builds
- * have one place, and one replaces the other: all threads and children of a process must load the
- * same, whatever their environment says by then.
+ * Whether ML_PORTABLE asks for the addon without what only this machine's kernel has. The two
+ * builds have one place, and one replaces the other: all threads of a process must load the same,
+ * whatever their environment says by then.
  */
 export function wantsPortable() {
   const value = process.env.ML_PORTABLE ?? '';
@@ -106,7 +106,7 @@ export function wantsPortable() {
   return value === '1';
 }
 
-/** The headers that the addon is compiled against and that are not ours, and what is compiled. */
+/** The headers that the addon is compiled against and that are not ours. */
 function toolchain() {
   const { modules, uv } = process.versions;
   const require = createRequire(join(root, 'package.json'));
@@ -117,13 +117,13 @@ function toolchain() {
     // The compiler will say so.
   }
   const target = `${process.platform}-${process.arch}`;
-  const headers = `modules-${modules} uv-${uv.split('.')[0]} node-addon-api-${api}`;
-  return `${target} ${headers}${wantsPortable() ? ' portable' : ''}`;
+  return `${target} modules-${modules} uv-${uv.split('.')[0]} node-addon-api-${api}`;
 }
 
 function stateOfBuild() {
   return {
     toolchain: toolchain(),
+    portable: wantsPortable(),
     sources: fingerprint(addonSources()),
     output: fingerprint([relative(root, builtAddon)]),
   };
@@ -175,7 +175,7 @@ function findNodeGyp() {
   return onPath ? [onPath] : undefined;
 }
 
-function findOnPath(name) {
+export function findOnPath(name) {
   const folders = (process.env.PATH ?? '').split(delimiter);
   return folders
     .map((folder) => join(folder, name))
@@ -187,8 +187,9 @@ function findOnPath(name) {
 /**
  * Runs a command in a process group of its own and collects its output. If this process is told to
  * end, the whole group is, so that no compiler goes on writing behind the next set-up's back.
+ * Without `timeoutMs` it may take as long as it likes.
  */
-export function run(command, args, env = process.env) {
+export function run(command, args, env = process.env, timeoutMs = 0) {
   return new Promise((resolve) => {
     const stdio = ['ignore', 'pipe', 'pipe'];
     const child = spawn(command, args, { cwd: root, env, stdio, detached: true });
@@ -201,7 +202,10 @@ export function run(command, args, env = process.env) {
       process.exit(codes[signal]);
     };
     for (const signal of Object.keys(codes)) process.on(signal, stop);
+    const end = () => child.pid && process.kill(-child.pid, 'SIGKILL');
+    const timer = timeoutMs > 0 ? setTimeout(end, timeoutMs) : undefined;
     const done = (ok, note = '') => {
+      clearTimeout(timer);
       for (const signal of Object.keys(codes)) process.off(signal, stop);
       resolve({ ok, output: Buffer.concat(chunks).toString() + note });
     };
@@ -235,6 +239,15 @@ ${tail(output, 15)}
     pnpm approve-builds && pnpm rebuild multiloop`;
 }
 
+/** What node-gyp has made. Its own `rebuild` would remove what others keep in the folder too. */
+function removeBuild() {
+  const build = join(root, 'build');
+  if (!fs.existsSync(build)) return;
+  const its = /^(Release|Debug|Makefile|binding\.Makefile|config\.gypi|.*\.target\.mk)$/;
+  for (const name of fs.readdirSync(build))
+    if (its.test(name)) fs.rmSync(join(build, name), { recursive: true });
+}
+
 /** Compiles the addon, only what has changed where that is safe, and proves that it loads. */
 export async function compile({ clean = false } = {}) {
   const gyp = findNodeGyp();
@@ -247,10 +260,12 @@ export async function compile({ clean = false } = {}) {
   const isKept = (file) => file in before.sources;
   const canContinue =
     stamp?.toolchain === before.toolchain && Object.keys(stamp.sources).every(isKept);
-  const commands = canContinue && !clean ? ['configure', 'build'] : ['rebuild'];
-  const args = [...gyp.slice(1), ...commands, '-j', 'max'];
+  // It does notice other flags, and so ML_PORTABLE.
+  if (!canContinue || clean) removeBuild();
+  const args = [...gyp.slice(1), 'configure', 'build', '-j', 'max'];
   if (headers) args.push(`--nodedir=${headers}`);
-  if (wantsPortable()) args.push('--', '-Dportable=1');
+  // Not after a --, since what is there goes to make as well.
+  if (wantsPortable()) args.push('--portable=1');
 
   // binding.gyp asks `node` where things are, and it should be this one.
   const path = dirname(process.execPath) + delimiter + (process.env.PATH ?? '');

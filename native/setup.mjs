@@ -45,7 +45,7 @@ function dependenciesAreStale() {
   });
 }
 
-function findNpm() {
+export function findNpm() {
   const candidates = [
     process.env.npm_execpath,
     join(dirname(dirname(process.execPath)), 'lib/node_modules/npm/bin/npm-cli.js'),

@@ -1,5 +1,9 @@
 // multiloop's public surface.
 
+export type { BufferChange, ChangeCallback } from './buffer/changes.js';
+export { type Bytes, EvBuffer } from './buffer/ev_buffer.js';
+export { FileSegment, type FileSegmentOptions } from './buffer/file_segment.js';
+export type { Eol } from './buffer/search.js';
 export { type ErrorCode, MultiloopError, type SystemError } from './errors.js';
 export type { CommonTimeout } from './event/common_timeout.js';
 export * from './event/ev.js';
@@ -16,6 +20,10 @@ export { serve } from './runtime/serve.js';
 export type { ServeOptions } from './runtime/settings.js';
 export { defineWorker, type LoopContext, type LoopWorker } from './runtime/worker.js';
 export { type Address, formatAddress, parseAddress } from './stream/address.js';
+export type { BevEvent, BevHandlers, BevOptions, FlushMode } from './stream/bev_options.js';
+export type { ConnectOptions } from './stream/connect.js';
+export { BufferEvent } from './stream/kinds.js';
 export { Listener } from './stream/listener.js';
 export type { ListenOptions } from './stream/listening_socket.js';
+export { RateLimit, RateLimitGroup, type RateLimits } from './stream/rate_limit.js';
 export { version, versionNumber } from './version.js';

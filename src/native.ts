@@ -85,6 +85,22 @@ export interface Native {
   sockAccept(listener: number): number;
   lastPeer(): RawAddress | undefined;
   isIp(text: string): 0 | 4 | 6;
+  slabShare(slab: Uint8Array): void;
+  slabRecv(fd: number, offset: number, length: number): number;
+  slabSend(fd: number, offset: number, length: number): number;
+  sockSendPart(fd: number, from: Uint8Array, offset: number, length: number): number;
+  sysReadv(fd: number, pieces: Uint8Array[]): number;
+  sysWritev(fd: number, pieces: Uint8Array[]): number;
+  sysPread(fd: number, into: Uint8Array, offset: number, length: number, position: number): number;
+  sendFile(to: number, file: number, position: number, length: number): number;
+  sockConnect(
+    kind: number,
+    name: string,
+    port: number,
+    localHost: string,
+  ): number | [errno: number, syscall: string];
+  sockType(fd: number): number;
+  sockResetOnClose(fd: number): number;
   inboxNew(capacity: number, waker: string, parent: number): number;
   inboxFree(inbox: number): void;
   inboxAttach(base: number, inbox: number): number;

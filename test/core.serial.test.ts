@@ -1,7 +1,8 @@
 // The core without Node: test/core/*.cc and native/core are compiled to one program, plain, under
 // ASan with UBSan, and under TSan, and each is run. Objects are kept in build/core-tests, so that
 // only what has changed is compiled again. The interfaces of other kernels are those of
-// test/emulation, so the backends on them are tested like the others.
+// test/emulation, so the backends on them are tested like the others. ML_PORTABLE=1 tests the
+// portable core in their place.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -22,15 +23,17 @@ import * as assert from 'uvu/assert';
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const compiler = 'g++';
 const compileJobs = 2;
-const runSeconds = 60;
+const runSeconds = 150;
 const tailLines = 60;
 
 const warnings = ['-Wall', '-Wextra', '-Wshadow', '-Wconversion', '-Werror'];
 const language = ['-std=c++20', '-fno-exceptions', '-fno-rtti', '-pthread'];
-const emulation = ['-DML_EMULATE', '-Itest/emulation/include'];
+const isPortable = process.env.ML_PORTABLE === '1';
+const kernels = isPortable ? ['-DML_PORTABLE'] : ['-DML_EMULATE', '-Itest/emulation/include'];
 // A report needs files and lines; all that a debugger likes would take half as long again.
-const common = [...language, ...emulation, ...warnings, '-O1', '-g1'];
-const linker = ['-pthread', '-Wl,--wrap=close,--wrap=dup2,--wrap=dup3'];
+const common = [...language, ...kernels, ...warnings, '-O1', '-g1'];
+const wraps = isPortable ? [] : ['-Wl,--wrap=close,--wrap=dup2,--wrap=dup3'];
+const linker = ['-pthread', ...wraps];
 
 interface Variant {
   name: string;
@@ -38,7 +41,7 @@ interface Variant {
   env: Record<string, string>;
 }
 
-const variants: Variant[] = [
+const all: Variant[] = [
   { name: 'plain', flags: [], env: {} },
   {
     name: 'address-undefined',
@@ -56,6 +59,8 @@ const variants: Variant[] = [
     env: { TSAN_OPTIONS: 'halt_on_error=1' },
   },
 ];
+// What threads share is the same in both.
+const variants = isPortable ? all.filter(({ name }) => name !== 'thread') : all;
 
 // ── processes ───────────────────────────────────────────────────────────────────────────────────
 
@@ -107,7 +112,8 @@ const tail = (text: string) => text.trimEnd().split('\n').slice(-tailLines).join
 // ── compiling ───────────────────────────────────────────────────────────────────────────────────
 
 function sources(): string[] {
-  const folders = ['test/core', 'test/emulation', 'native/core', 'native/core/backend'];
+  const folders = ['test/core', 'native/core', 'native/core/backend'];
+  if (!isPortable) folders.push('test/emulation');
   return folders.flatMap((folder) =>
     readdirSync(join(root, folder))
       .filter((name) => name.endsWith('.cc'))
@@ -115,7 +121,8 @@ function sources(): string[] {
   );
 }
 
-const folderOf = (variant: Variant) => join(root, 'build/core-tests', variant.name);
+const folderOf = (variant: Variant) =>
+  join(root, 'build/core-tests', `${isPortable ? 'portable-' : ''}${variant.name}`);
 
 /** Identifies an object: the command that makes it and the contents of all it was made from. */
 function keyOf(command: string[], dependencies: string[]): string {

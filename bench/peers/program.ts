@@ -29,7 +29,7 @@ export function nativeProgram(command: string, ...args: (string | number)[]): Pr
 let pin: string[] | undefined;
 
 /** `taskset -c CORE`, with the last core that we may use, or nothing where there is no taskset. */
-function pinned(): string[] {
+export function pinned(): string[] {
   if (pin !== undefined) return pin;
   try {
     const allowed = readFileSync('/proc/self/status', 'utf8').match(/Cpus_allowed_list:\s*(\S+)/);

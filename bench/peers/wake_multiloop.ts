@@ -35,11 +35,11 @@ function open(from: number, to: number): Side {
   return {
     base,
     listen(receive, done) {
-      base._onMessage = (index) => {
+      base._dispatcher.onMessage = (index) => {
         const message = native.inboxTake(base._id, index) as Buffer;
         // An empty message ends the other side.
         if (message.length > 0 && receive(message.readDoubleLE(0))) return;
-        base._onMessage = undefined;
+        base._dispatcher.onMessage = undefined;
         done();
         native.inboxDetach(base._id);
         base.close();

@@ -11,6 +11,7 @@
 #include "signal_hub.cc"
 #include "base_binding.cc"
 #include "sys_binding.cc"
+#include "net_binding.cc"
 #include "inbox_binding.cc"
 // clang-format on
 
@@ -77,6 +78,17 @@ constexpr Export kExports[] = {
     {"sockAccept", sock_accept},
     {"lastPeer", last_peer},
     {"isIp", is_ip},
+    {"slabShare", slab_share},
+    {"slabRecv", slab_recv},
+    {"slabSend", slab_send},
+    {"sockSendPart", sock_send_part},
+    {"sysReadv", sys_vector<sys::readv>},
+    {"sysWritev", sys_vector<sys::writev>},
+    {"sysPread", sys_pread},
+    {"sendFile", send_file},
+    {"sockConnect", sock_connect},
+    {"sockType", sock_type},
+    {"sockResetOnClose", sock_reset_on_close},
     {"inboxNew", inbox_new},
     {"inboxFree", inbox_free},
     {"inboxAttach", inbox_attach},

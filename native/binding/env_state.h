@@ -75,6 +75,9 @@ class EnvState {
   // Memory of TypeScript's (src/event/sys.ts) for reads and writes of a few bytes.
   ByteSpan small{nullptr, 0};
   napi_ref small_memory = nullptr;
+  // Memory of TypeScript's that streams read into (src/buffer/slab.ts).
+  ByteSpan slab{nullptr, 0};
+  napi_ref slab_memory = nullptr;
   // The peer of the last accept on this thread.
   sys::SockAddr last_peer{};
 

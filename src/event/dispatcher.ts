@@ -283,7 +283,7 @@ export class Dispatcher {
       this.#runSignal(event, what);
       return;
     }
-    event.runInAsyncScope(event._callback, undefined, what, event);
+    event.runInAsyncScope(event._callback, event._owner, what, event);
     if (!this.sync) drainTicks();
   }
 

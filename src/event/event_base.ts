@@ -150,9 +150,20 @@ export class EventBase implements Disposable {
       0,
       this.priorities - 1,
     );
+    return this._event(fd, mask, callback, priority, undefined);
+  }
+
+  /** @internal `event` with arguments that are known to be right; `owner` is `this` there. */
+  _event(
+    fd: number,
+    mask: EvMask,
+    callback: EventCallback,
+    priority: number,
+    owner: object | undefined,
+  ): EventHandle {
     const id = native.eventNew(this._id, fd, mask);
     if (id < 0) throw systemError(id, 'event_new');
-    const event = new EventHandle(this, id, fd, mask, callback, priority);
+    const event = new EventHandle(this, id, fd, mask, callback, priority, owner);
     this._dispatcher.keep(event);
     return event;
   }
@@ -342,14 +353,10 @@ export class EventBase implements Disposable {
     if (after !== undefined) checkMillis('after', after);
     // As libevent does it: an event of middle priority, so that urgent callbacks still run before
     // and those of lower priority do not.
-    this.once(
-      -1,
-      Ev.TIMEOUT,
-      () => {
-        this.#exitAsked = true;
-      },
-      after,
-    );
+    const ask = () => {
+      this.#exitAsked = true;
+    };
+    this.once(-1, Ev.TIMEOUT, ask, after);
   }
 
   /**
@@ -373,7 +380,7 @@ export class EventBase implements Disposable {
     this._dispatcher.continueAsked = true;
   }
 
-  /** Whether the last loop ended by loopExit; until the next one starts. */
+  /** Whether the last loop ended by loopExit, or by loopBreak; until the next one starts. */
   get gotExit(): boolean {
     return this.#gotExit;
   }
@@ -465,11 +472,6 @@ export class EventBase implements Disposable {
   _activate(event: EventHandle, what: EvMask): void {
     this._dispatcher.activate(event, what);
     if (!this._dispatcher.inPass) this.#kick();
-  }
-
-  /** @internal The runtime's: see Dispatcher.onMessage. */
-  set _onMessage(onMessage: Dispatcher['onMessage']) {
-    this._dispatcher.onMessage = onMessage;
   }
 
   /** @internal Calls `passEnd` when this pass is over. False outside a pass: do it now. */

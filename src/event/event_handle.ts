@@ -37,14 +37,15 @@ export class EventHandle extends AsyncResource implements Disposable {
   readonly mask: EvMask;
   /** @internal What the dispatcher calls: the callback, or the finalizer. */
   _callback: EventCallback;
+  /** @internal `this` in there. A stream's events share its methods: no closure for each. */
+  readonly _owner: object | undefined;
 
   readonly base: EventBase;
   /** The descriptor, the number of a signal, or -1 for a timer or a user event. */
   readonly fd: number;
-  readonly callback: EventCallback;
   /** @internal */ _freed = false;
-  #finalizer: (() => void) | undefined;
-  #freedAt: Error | undefined;
+  // What few events have: the end that was asked for, and in debug mode where it was freed.
+  #end: { finalizer?: () => void; callback?: EventCallback; freedAt?: Error } | undefined;
 
   /** @internal Use `base.event()` or `base.timer()`. */
   constructor(
@@ -54,15 +55,21 @@ export class EventHandle extends AsyncResource implements Disposable {
     mask: EvMask,
     callback: EventCallback,
     priority: number,
+    owner: object | undefined,
   ) {
     super('multiloop.event');
     this._id = id;
     this._priority = priority;
     this.mask = mask;
     this._callback = callback;
+    this._owner = owner;
     this.base = base;
     this.fd = fd;
-    this.callback = callback;
+  }
+
+  /** What `base.event()` was given. */
+  get callback(): EventCallback {
+    return this.#end?.callback ?? this._callback;
   }
 
   /** 0 is the most urgent. Throws while the event is active. */
@@ -103,7 +110,7 @@ export class EventHandle extends AsyncResource implements Disposable {
 
   /** Stops waiting and cancels an activation that was not delivered yet. Idempotent. */
   del(): void {
-    if (this._freed || this.base._closed || this.#finalizer !== undefined) return;
+    if (this._freed || this.base._closed || this.#end?.finalizer !== undefined) return;
     native.eventDel(this.base._id, this._id);
     this._calls = 0;
     if (this._active !== 0) this.base._dispatcher.deactivate(this, 0xff);
@@ -164,7 +171,7 @@ export class EventHandle extends AsyncResource implements Disposable {
     this.#alive();
     checkFunction('callback', callback);
     this.del();
-    this.#finalizer = callback;
+    this.#end = { finalizer: callback, callback: this._callback };
     this._callback = () => {
       this.#release();
       callback();
@@ -177,7 +184,7 @@ export class EventHandle extends AsyncResource implements Disposable {
    * open: it is the caller's. Idempotent; one that is being finalized frees itself.
    */
   free(): void {
-    if (this.#finalizer === undefined) this.#release();
+    if (this.#end?.finalizer === undefined) this.#release();
   }
   [Symbol.dispose](): void {
     this.free();
@@ -189,7 +196,7 @@ export class EventHandle extends AsyncResource implements Disposable {
 
   /** @internal The base is closed: answers the finalizer that has not run yet. */
   _abandon(): (() => void) | undefined {
-    const finalizer = this._freed ? undefined : this.#finalizer;
+    const finalizer = this._freed ? undefined : this.#end?.finalizer;
     this._freed = true;
     return finalizer;
   }
@@ -200,7 +207,7 @@ export class EventHandle extends AsyncResource implements Disposable {
     this._calls = 0;
     const { base } = this;
     if (base._closed) return;
-    if (base._debug) this.#freedAt = new Error('It was freed here');
+    if (base._debug) this.#end = { ...this.#end, freedAt: new Error('It was freed here') };
     if (this._active !== 0) base._dispatcher.deactivate(this, 0xff);
     native.eventFree(base._id, this._id);
     base._dispatcher.forget(this);
@@ -209,8 +216,10 @@ export class EventHandle extends AsyncResource implements Disposable {
   #alive(): void {
     this.base._checkOpen();
     if (this._freed)
-      throw new MultiloopError('ERR_EVENT_FREED', `${this} was freed`, { cause: this.#freedAt });
-    if (this.#finalizer !== undefined)
+      throw new MultiloopError('ERR_EVENT_FREED', `${this} was freed`, {
+        cause: this.#end?.freedAt,
+      });
+    if (this.#end?.finalizer !== undefined)
       throw new MultiloopError('ERR_EVENT_FREED', `${this} is being finalized`);
   }
 

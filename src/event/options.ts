@@ -20,7 +20,10 @@ export interface EventBaseOptions {
    * event_config_set_max_dispatch_interval.
    */
   maxDispatch?: { intervalMs?: number; callbacks?: number; minPriority?: number };
-  /** How signals wake this base: by an eventfd where the kernel has it, else by a pipe. */
+  /**
+   * How signals wake this base: by an eventfd where the kernel has it, else by kqueue's own
+   * 'evfilt_user', which is for a base on kqueue only, else by a pipe.
+   */
   waker?: WakerName;
   /**
    * Who blocks while dispatching. 'base': the backend waits, and libuv's descriptor is one more in

@@ -26,12 +26,14 @@ export function wakerReports(): readonly WakerReport[] {
     const backend = only === '' ? {} : { backend: only as BackendName };
     return status === 0
       ? { name, available: true, ...backend }
-      : { name, available: false, ...backend, reason: reasonFor(status) };
+      : { name, available: false, ...backend, reason: reasonFor(name, status) };
   });
   return reports;
 }
 
-function reasonFor(status: number): string {
+function reasonFor(name: WakerName, status: number): string {
+  if (name === 'evfilt_user' && process.platform === 'linux')
+    return `for kqueue on macOS and the BSDs; this is ${process.platform}`;
   if (status !== -ENOSYS) return `the kernel refuses it: ${errnoName(status)}`;
   if (native.portable()) return 'left out of this build (ML_PORTABLE)';
   return `not on this kernel; this is ${process.platform}`;
@@ -45,10 +47,12 @@ export function chooseWaker(waker: WakerName | undefined, backend: BackendName):
   const chosen = asked.find(fits);
   if (chosen !== undefined) return chosen.name;
   const refusals = asked.map((report) => `${report.name} (${refusalOf(report, backend)})`);
-  const here = wakerReports().filter(fits);
+  const here = wakerReports()
+    .filter(fits)
+    .map(({ name }) => name);
   throw new MultiloopError(
     'ERR_WAKER_UNAVAILABLE',
-    `No usable waker: ${refusals.join('; ')}. Available for ${backend}: ${here.map(({ name }) => name).join(', ')}`,
+    `No usable waker: ${refusals.join('; ')}. Available for ${backend}: ${here.join(', ')}`,
   );
 }
 

@@ -84,7 +84,7 @@ export class Coordinator {
     if (this.inbox < 0) throw systemError(this.inbox, 'inbox_new');
     const status = native.inboxAttach(this.base._id, this.inbox);
     if (status < 0) throw systemError(status, 'inbox_attach');
-    this.base._onMessage = (index, numbers, at) => this.#message(index, numbers, at);
+    this.base._dispatcher.onMessage = (index, numbers, at) => this.#message(index, numbers, at);
     native.inboxRef(this.base._id, false);
     const loop = this.base.dispatch();
     if (native.baseDrive(this.base._id) !== 0) return;

@@ -22,7 +22,7 @@ class Loop implements ConnectionHost {
   readonly counters: StatsPage;
   worker: LoopWorker = {};
   readonly #task: LoopTask;
-  readonly #connections = new Map<number, Connection>();
+  readonly #connections = new Set<Connection>();
   readonly #abort = new AbortController();
   #stopping = false;
   #emptied: () => void = () => undefined;
@@ -33,7 +33,7 @@ class Loop implements ConnectionHost {
     this.listeners = new Map(task.listeners);
     this.counters = new StatsPage(task.stats);
     this.base = new EventBase({ backend: task.backend, waker: task.waker, drive: 'base' });
-    this.base._onMessage = (index, numbers, at) => this.#message(index, numbers, at);
+    this.base._dispatcher.onMessage = (index, numbers, at) => this.#message(index, numbers, at);
     this.context = {
       id: task.loop,
       generation: task.generation,
@@ -70,7 +70,7 @@ class Loop implements ConnectionHost {
   }
 
   closed(conn: Connection): void {
-    this.#connections.delete(conn.id);
+    this.#connections.delete(conn);
     if (this.#connections.size === 0) this.#emptied();
   }
 
@@ -94,7 +94,7 @@ class Loop implements ConnectionHost {
 
   #accept(id: number, fd: number): void {
     const conn = new Connection(this, id, fd);
-    this.#connections.set(id, conn);
+    this.#connections.add(conn);
     conn._open();
     if (this.#stopping) conn._drain();
   }
@@ -116,7 +116,7 @@ class Loop implements ConnectionHost {
       this.#overdue = resolve;
     });
     this.#abort.abort();
-    for (const conn of [...this.#connections.values()]) conn._drain();
+    for (const conn of [...this.#connections]) conn._drain();
     if (this.#connections.size > 0)
       await new Promise<void>((resolve) => {
         this.#emptied = resolve;
@@ -131,7 +131,7 @@ class Loop implements ConnectionHost {
   }
 
   #giveUp(): void {
-    for (const conn of [...this.#connections.values()]) conn.destroy();
+    for (const conn of [...this.#connections]) conn.destroy();
     this.#overdue();
   }
 }

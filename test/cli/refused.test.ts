@@ -31,7 +31,7 @@ const misuses: [args: string[], message: RegExp][] = [
   [['serve', '--port', '99999'], /^--port must be .* from 0 to 65535, not '99999'$/],
   [['serve', '--drain-ms', '1s'], /^--drain-ms must be/],
   [['serve', '--max-connections', '0'], /^--max-connections must be/],
-  [['serve', '--waker', 'bell'], /^--waker must be eventfd or pipe, not 'bell'$/],
+  [['serve', '--waker', 'bell'], /^--waker must be eventfd or evfilt_user or pipe, not 'bell'$/],
   [['serve', '--policy', 'random'], /^--policy must be round-robin, not 'random'$/],
   [['serve', '--path', 'x', '--port', '1'], /^--path and --port exclude each other$/],
   [['serve', 'htp'], /^'htp' is neither a file .* echo, http and tail; did you mean http\?$/],

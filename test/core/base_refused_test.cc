@@ -23,10 +23,11 @@ Fd make_file() {
   return file;
 }
 
-// What the kernel refuses is told once. poll and select tell of a closed descriptor for as long as
-// it stays, and where files are watched they are always ready.
-bool tells_once(const Rig& rig, bool is_file) {
-  return rig.has(kFeatureConstant) && !(is_file && rig.has(kFeatureAnyFd));
+// A descriptor that the kernel refuses is told once. poll and select refuse none that was open:
+// they tell of a closed one for as long as it stays. Most have files, which are always ready.
+bool tells_once(const Rig& rig) { return rig.has(kFeatureConstant); }
+bool refuses(const Rig& rig, bool is_file) {
+  return tells_once(rig) && !(is_file && rig.has(kFeatureAnyFd));
 }
 
 }  // namespace
@@ -55,7 +56,7 @@ TEST_EACH_BASE(a_number_that_cannot_be_watched_any_more_is_told_once) {
     EXPECT_EQ(rig.remaining(reads), kLong);
     EXPECT_EQ(rig.pending(once), 0);
     EXPECT_EQ(rig.pending(both), kRead | kWrite);
-    if (tells_once(rig, is_file)) {
+    if (refuses(rig, is_file)) {
       EXPECT_TRUE(sleeps(rig));
       // Who comes now is refused in the call itself.
       const EventId late = rig.create(number, kRead);
@@ -89,7 +90,7 @@ TEST_EACH_BASE(who_waits_for_the_end_alone_is_told_of_a_refusal) {
   EXPECT_EQ(rig.base->add(id, kForever), 0);
   pair.near.close();
   EXPECT_EQ(rig.poll(kPatience), kFoundWork);
-  EXPECT_EQ(rig.told(id) & kClosed, tells_once(rig, false) ? kClosed : rig.told(id) & kClosed);
+  EXPECT_EQ(rig.told(id) & kClosed, tells_once(rig) ? kClosed : rig.told(id) & kClosed);
   EXPECT_EQ(rig.pending(id), 0);
 }
 

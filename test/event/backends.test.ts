@@ -159,7 +159,7 @@ test('a waker that is asked for is taken or refused, and without one the best is
   assert.is(error.code, 'ERR_WAKER_UNAVAILABLE');
   assert.match(
     error.message,
-    'eventfd (left out of this build (ML_PORTABLE)). Available here: pipe',
+    'eventfd (left out of this build (ML_PORTABLE)). Available for poll: pipe',
   );
 });
 

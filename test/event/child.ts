@@ -18,14 +18,16 @@ export const imports = `
   import { EventBase } from '${source('event/event_base')}';
   import { sys } from '${source('event/sys')}';
   import { Listener } from '${source('stream/listener')}';
+  import { BufferEvent } from '${source('stream/kinds')}';
 `.replaceAll('\n', ' ');
 
-/** Runs a few lines as a process of their own, after `imports`. */
+/** Runs a few lines as a process of their own, after `imports` if not `bare`. */
 export function runChild(
   lines: string,
-  options: { flags?: string[]; shell?: string } = {},
+  options: { flags?: string[]; shell?: string; bare?: boolean } = {},
 ): Promise<Ended> {
-  const args = [...(options.flags ?? []), '--input-type=module', '-e', imports + lines];
+  const source = options.bare === true ? lines : imports + lines;
+  const args = [...(options.flags ?? []), '--input-type=module', '-e', source];
   // The shell sets the limits and becomes the process.
   const child =
     options.shell === undefined

@@ -22,6 +22,9 @@ import {
 import { nestable, testedBackends, wakersOf } from '../machine.js';
 import { assertNoneLeft, openDescriptors, PATIENCE_MS, within } from './support.js';
 
+/** Those that a behaviour is tested over. */
+export const backendsHere = testedBackends;
+
 export type Way = 'loopSync' | 'base drive' | 'libuv drive';
 
 export function waysOf(backend: BackendName): Way[] {
@@ -72,6 +75,11 @@ export class Trial {
   }
   own(fd: number): number {
     this.#descriptors.add(fd);
+    return fd;
+  }
+  /** Somebody else closes it from now on. */
+  disown(fd: number): number {
+    this.#descriptors.delete(fd);
     return fd;
   }
   close(fd: number): void {

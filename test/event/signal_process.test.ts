@@ -9,6 +9,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { EventHandle } from '../../src/index.js';
+import { isPortable } from '../machine.js';
 import { imports, runChild } from './child.js';
 import { asynchronous, behaviour } from './conformance.js';
 import { nameOf, settings } from './setting.js';
@@ -451,7 +452,8 @@ function pendingMax(): number {
 }
 
 test('a process that stood still counts every real-time signal that came meanwhile', async () => {
-  const times = Math.min(20_000, pendingMax() - 100);
+  // libuv's pipe has room for 4,096 of them, and a portable build cannot make it larger.
+  const times = Math.min(isPortable ? 4_000 : 20_000, pendingMax() - 100);
   const lines = `
     const base = new EventBase();
     let heard = 0;

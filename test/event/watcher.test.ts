@@ -483,7 +483,7 @@ behaviour('an exception of a check watcher loses no message of the turn', async 
   const inbox = native.inboxNew(8, 'pipe', 0);
   assert.is(native.inboxAttach(base._id, inbox), 0);
   const seen: string[] = [];
-  base._onMessage = (index) => {
+  base._dispatcher.onMessage = (index) => {
     seen.push(String(native.inboxTake(base._id, index)));
     if (seen.length === 3) base.loopBreak();
   };

@@ -44,7 +44,12 @@ const cases: [what: string, options: unknown, code: string, message: RegExp][] =
     'ERR_BACKEND_UNAVAILABLE',
     /BSDs.*here: (epoll, )?poll, select/,
   ],
-  ['unknown waker', { worker, waker: 'bell' }, 'ERR_INVALID_ARG_VALUE', /'eventfd', 'pipe'/],
+  [
+    'unknown waker',
+    { worker, waker: 'bell' },
+    'ERR_INVALID_ARG_VALUE',
+    /'eventfd', 'evfilt_user', 'pipe'/,
+  ],
   ['unknown policy', { worker, policy: 'random' }, 'ERR_INVALID_ARG_VALUE', /'round-robin'/],
   ['port', { worker, listen: { port: 65_536 } }, 'ERR_OUT_OF_RANGE', /"listen.port"/],
   ['host', { worker, listen: { host: 'no-such.invalid' } }, 'ENOTFOUND', /no-such\.invalid/],

@@ -8,7 +8,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type LoopGroup, serve } from '../../src/index.js';
+import { EventBase, LoopFlag, type LoopGroup, serve } from '../../src/index.js';
+import { rejectionOf } from '../event/support.js';
 import { ofThese, wakersHere, withoutEpoll } from '../machine.js';
 import { testWhere } from '../where.js';
 import {
@@ -231,6 +232,42 @@ test('64 MiB come back intact through a slow reader, in bounded memory', async (
   assert.is(wrong, 0);
   assert.ok(held < 256 * 1024, `${held} bytes held`);
   socket.destroy();
+});
+
+// poll and select have no descriptor that libuv could wait for: the coordinator's base drives the
+// main thread then, and Node's own sockets, here the clients, are served beside it.
+test('a coordinator without a backend to nest by drives its thread', async () => {
+  const env = { EVENT_NOEPOLL: '1' };
+  Object.assign(process.env, env);
+  try {
+    group = await serve({ worker: workerFile('report'), loops: 2 });
+    const all = await whoAnswers(4);
+    assert.equal(
+      all.map(({ who }) => who.backend),
+      Array(4).fill('poll'),
+    );
+    for (const { socket } of all) socket.destroy();
+    const running = group;
+    await until(() => running.stats().served === 4, 'all 4 served');
+    // It can be the only one that does.
+    const base = new EventBase();
+    base.timer(() => undefined).add(1);
+    assert.is((await rejectionOf(base.loop())).code, 'ERR_DRIVE_TAKEN');
+    await group.close();
+    const before = descriptors().length;
+    const driving = base.loop(LoopFlag.NO_EXIT_ON_EMPTY);
+    const error = await rejectionOf(serve({ worker: workerFile('report'), loops: 1 }));
+    assert.is(error.code, 'ERR_DRIVE_TAKEN');
+    assert.match(error.message, 'close the first');
+    assert.is(descriptors().length, before);
+    base.close();
+    await driving;
+    group = await serve({ worker: workerFile('report'), loops: 1 });
+    const [{ socket }] = await whoAnswers(1);
+    socket.destroy();
+  } finally {
+    for (const name of Object.keys(env)) delete process.env[name];
+  }
 });
 
 test('code in a loop is code in a Node thread', async () => {

@@ -1,0 +1,273 @@
+// A stream over a connected stream socket.
+//
+//   kernel ─recv─► slab ─► input ─► read callback            one recv a pass, into place
+//   output ─end of pass─► sendmsg or sendfile ─► kernel      WRITE is waited for after EAGAIN only
+
+import { type Slab, slabWith } from '../buffer/slab.js';
+import { MultiloopError, systemError } from '../errors.js';
+import { Ev, type EvMask } from '../event/ev.js';
+import type { EventBase } from '../event/event_base.js';
+import type { EventHandle } from '../event/event_handle.js';
+import { native } from '../native.js';
+import { checkInteger } from '../validate.js';
+import { type Address, toAddress } from './address.js';
+import { type BevEvent, type BevOptions, TRANSFER_BYTES } from './bev_options.js';
+import { BufferEvent, EAGAIN } from './buffer_event.js';
+import { Hold } from './hold.js';
+
+/** System calls of one flush: more wait for the next turn, since others want to write too. */
+const FLUSH_CALLS_MAX = 16;
+const FD_MAX = 2 ** 31 - 1;
+/** socket(2), SOCK_STREAM: 1 on Linux, macOS and the BSDs. */
+const SOCK_STREAM = 1;
+
+export class SocketStream extends BufferEvent {
+  #fd: number;
+  #readEvent: EventHandle | undefined = undefined;
+  #writeEvent: EventHandle | undefined = undefined;
+  /** @internal Called by close() while it is connecting. */
+  _cancel: (() => void) | undefined = undefined;
+
+  /** @internal `fd` -1: it is still to be connected. */
+  constructor(base: EventBase, fd: number, options: BevOptions = {}) {
+    super(base, options);
+    const { rateLimit } = options;
+    this.#fd = fd;
+    if (fd === -1) {
+      this._readHeld = this._writeHeld = Hold.CONNECTING;
+    }
+    if (rateLimit !== undefined) this.setRateLimit(rateLimit);
+  }
+
+  /** The socket, or -1 before it is connected and after it is closed. */
+  get fd(): number {
+    return this.closed ? -1 : this.#fd;
+  }
+  override get localAddress(): Address | undefined {
+    return this.fd < 0 ? undefined : toAddress(native.sockLocal(this.#fd));
+  }
+  override get remoteAddress(): Address | undefined {
+    return this.fd < 0 ? undefined : toAddress(native.sockPeer(this.#fd));
+  }
+
+  /** Bytes of one read: 64 KiB; it is a matter of fairness between streams. */
+  get maxRead(): number {
+    return this._settings.maxRead;
+  }
+  set maxRead(value: number) {
+    checkInteger('maxRead', value, 1, TRANSFER_BYTES);
+    this._settings = { ...this._settings, maxRead: value };
+  }
+  /** Bytes of one write: no limit. */
+  get maxWrite(): number {
+    return this._settings.maxWrite;
+  }
+  set maxWrite(value: number) {
+    if (value !== Infinity) checkInteger('maxWrite', value, 1);
+    this._settings = { ...this._settings, maxWrite: value };
+  }
+
+  /** Goes on with another socket; the old one stays open unless `close` is true. */
+  setFd(fd: number, options: { close?: boolean } = {}): void {
+    checkSocket(fd);
+    if (this.closed) return;
+    const { maskRead, old } = { maskRead: this.#readEvent !== undefined, old: this.#fd };
+    this.#freeEvents();
+    this._cancel?.();
+    this._cancel = undefined;
+    if (options.close === true && old >= 0) native.sysClose(old);
+    this.#connected(fd);
+    if (maskRead) this._updateReading();
+  }
+
+  /** @internal A new connection: what was enabled and written before holds for it. */
+  _connected(fd: number): void {
+    this._cancel = undefined;
+    this.#connected(fd);
+    this._eventLater({ connected: true });
+  }
+  /** @internal Every address has failed, or it took too long. */
+  _notConnected(event: BevEvent): void {
+    this._cancel = undefined;
+    this._neverOpened(event);
+  }
+  #connected(fd: number): void {
+    this.#fd = fd;
+    this._releaseReading(Hold.CONNECTING);
+    this._releaseWriting(Hold.CONNECTING);
+  }
+
+  /** @internal */
+  override get _name(): string {
+    return this.#fd < 0 ? 'The stream' : `The stream on descriptor ${this.#fd}`;
+  }
+
+  // ── reading ──
+
+  /** @internal The event whose async context is the stream's. */
+  protected get _reader(): EventHandle {
+    this.#readEvent ??= this.#event(Ev.READ | Ev.PERSIST, this.#readable);
+    return this.#readEvent;
+  }
+  protected override _inContext<T>(make: () => T): T {
+    return this.#readEvent === undefined ? make() : this.#readEvent.runInAsyncScope(make);
+  }
+
+  protected override _startReading(timeout: number | undefined): void {
+    this._reader.add(timeout);
+  }
+  protected override _stopReading(): void {
+    this.#readEvent?.del();
+  }
+
+  #readable(what: EvMask): void {
+    if (!(what & Ev.READ)) {
+      this._failed('read', { timeout: true }, true);
+      return;
+    }
+    if (!this._mayRead()) return;
+    const most = this._readRoom(this._settings.maxRead);
+    if (most === 0) {
+      if (this._mayRead()) this._holdReading(Hold.WATERMARK);
+      return;
+    }
+    const slab = slabWith(TRANSFER_BYTES);
+    const count = native.slabRecv(this.#fd, slab.used, most);
+    if (count > 0) {
+      this._limit?.took('read', count);
+      this._came(slab, count);
+    } else if (count === 0) this._peerEnd(true);
+    else if (count !== -EAGAIN) this._failed('read', { error: systemError(count, 'recv') }, true);
+  }
+
+  /** @internal `count` bytes are where the slab's free memory begins. */
+  protected _came(slab: Slab, count: number): void {
+    this.input._received(slab, count);
+    this._received(count);
+  }
+
+  // ── writing ──
+
+  protected override _flush(): void {
+    this.#write(false);
+  }
+  protected override _stopWriting(): void {
+    this.#writeEvent?.del();
+  }
+
+  /** @internal WRITE is armed: its callback writes what comes. */
+  override _queueFlush(): void {
+    if (this.#writeEvent === undefined || this.#writeEvent.pending(Ev.WRITE) === 0)
+      super._queueFlush();
+  }
+
+  #write(direct: boolean): void {
+    const { output } = this;
+    let wrote = false;
+    for (let calls = 0; output.length > 0; calls++) {
+      let most = Math.min(output.length, this._settings.maxWrite);
+      if (this._limit !== undefined) most = Math.min(most, this._limit.writeRoom());
+      if (most <= 0) break;
+      const count = calls < FLUSH_CALLS_MAX ? this.#writeOnce(most) : -EAGAIN;
+      if (count === undefined) return;
+      if (count < 0) {
+        this.#armWrite();
+        break;
+      }
+      wrote = true;
+    }
+    if (wrote) this._wrote(direct);
+  }
+
+  /** Bytes that went, or -EAGAIN; undefined after an error, which has been told. */
+  #writeOnce(most: number): number | undefined {
+    let count: number;
+    try {
+      count = this.output._writeTo(this.#fd, most, true);
+    } catch (error) {
+      // A file that is shorter than it was, or cannot be read.
+      this._failed('write', { error: error as Error }, false);
+      return undefined;
+    }
+    if (count >= 0) {
+      this._sent(count);
+    } else if (count !== -EAGAIN) {
+      this._failed('write', { error: systemError(count, 'send') }, false);
+      return undefined;
+    }
+    return count;
+  }
+
+  /** @internal The kernel has taken so many. */
+  protected _sent(count: number): void {
+    this.bytesWritten += count;
+    this._limit?.took('write', count);
+  }
+
+  #armWrite(): void {
+    this.output._settle();
+    this.#writeEvent ??= this._inContext(() => this.#event(Ev.WRITE, this.#writable));
+    this.#writeEvent.add(this._settings.writeTimeout);
+  }
+
+  #writable(what: EvMask): void {
+    if (!(what & Ev.WRITE)) this._failed('write', { timeout: true }, true);
+    else if (this._mayWrite()) this.#write(true);
+  }
+
+  // ── ending ──
+
+  protected override _finish(): void {
+    const status = native.sockShutdown(this.#fd);
+    if (status < 0) this._failed('write', { error: systemError(status, 'shutdown') }, false);
+  }
+
+  protected override _release(reset: boolean): void {
+    this._cancel?.();
+    this._cancel = undefined;
+    this.#freeEvents();
+    if (this.#fd >= 0 && this._closesUnder) this._closeFd(this.#fd, reset);
+  }
+  /** @internal The one place where the socket is closed. */
+  protected _closeFd(fd: number, reset: boolean): void {
+    if (reset) native.sockResetOnClose(fd);
+    native.sysClose(fd);
+  }
+
+  #event(mask: EvMask, callback: (what: EvMask) => void): EventHandle {
+    const event = this.base._event(this.#fd, mask, callback, this.priority, this);
+    return this._refed ? event : event.unref();
+  }
+  #freeEvents(): void {
+    this.#readEvent?.free();
+    this.#writeEvent?.free();
+    this.#readEvent = this.#writeEvent = undefined;
+  }
+  protected override _timeoutsChanged(): void {
+    if (this._settings.readTimeout === undefined) this.#readEvent?.removeTimer();
+    if (this._settings.writeTimeout === undefined) this.#writeEvent?.removeTimer();
+    else if (this.#writeEvent?.pending(Ev.WRITE)) this.#armWrite();
+  }
+  protected override _priorityChanged(value: number): void {
+    for (const event of [this.#readEvent, this.#writeEvent])
+      if (event !== undefined) event.priority = value;
+  }
+  protected override _refChanged(): void {
+    for (const event of [this.#readEvent, this.#writeEvent]) {
+      if (this._refed) event?.ref();
+      else event?.unref();
+    }
+  }
+}
+
+/** Refuses what is no stream socket, so that its first read does not. */
+export function checkSocket(fd: unknown): number {
+  const number = checkInteger('fd', fd, 0, FD_MAX);
+  const type = native.sockType(number);
+  if (type === SOCK_STREAM) return number;
+  if (type < 0) throw systemError(type, 'getsockopt', undefined, `descriptor ${number}`);
+  throw new MultiloopError(
+    'ERR_NOT_A_STREAM',
+    `Descriptor ${number} is a socket of another type than SOCK_STREAM; use Datagram for it`,
+  );
+}
