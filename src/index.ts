@@ -15,7 +15,7 @@ export type { Watcher } from './event/watchers.js';
 export type { Connection } from './runtime/connection.js';
 export { type GroupStats, LoopGroup } from './runtime/loop_group.js';
 export type { LoopHandle, LoopState, LoopStats } from './runtime/loop_slot.js';
-export type { PolicyName } from './runtime/policy.js';
+export type { Distribute, Incoming, PolicyName } from './runtime/policy.js';
 export { serve } from './runtime/serve.js';
 export type { ServeOptions } from './runtime/settings.js';
 export { defineWorker, type LoopContext, type LoopWorker } from './runtime/worker.js';

@@ -118,6 +118,8 @@ export interface Native {
     max: number,
     out: Float64Array,
   ): number;
+  ledgerMove(base: number, connection: number, to: number, bytes: Uint8Array): number;
+  ledgerOwner(connection: number): number;
   ledgerClose(base: number, connection: number, reset: boolean): boolean;
   ledgerPeer(connection: number): RawAddress | undefined;
   ledgerListener(connection: number): number;

@@ -100,6 +100,8 @@ constexpr Export kExports[] = {
     {"inboxWake", inbox_wake},
     {"inboxStats", inbox_stats},
     {"ledgerAccept", ledger_accept},
+    {"ledgerMove", ledger_move},
+    {"ledgerOwner", ledger_owner},
     {"ledgerClose", ledger_close},
     {"ledgerPeer", ledger_peer},
     {"ledgerListener", ledger_listener},

@@ -134,6 +134,7 @@ class Base {
 
  private:
   static constexpr std::uint32_t kNone = UINT32_MAX;
+  static constexpr Micros kTurnsInMean = 8;
   enum class Special : std::uint8_t { kNo, kWaker, kSignals, kExternal };
 
   struct Event {
@@ -190,6 +191,7 @@ class Base {
   void note_changes();
   bool told_all() const { return ready_at_ == ready_count_; }
   void wait(Micros timeout, std::uint32_t* found);
+  void count_turn(Micros end);
   void report_refused();
   void drain_ready(std::uint32_t* found);
   bool fits(std::uint32_t records, std::uint32_t limit) const;
@@ -221,6 +223,7 @@ class Base {
   bool inbox_refd_ = true;
   int external_ = -1;
   Micros now_ = 0;
+  Micros turn_began_ = 0;
   int failure_ = 0;           // of applying changes, for the next wait to report
   std::vector<int> refused_;  // descriptors that the kernel would not watch
   // What the kernel reported and the ring had no room for yet.

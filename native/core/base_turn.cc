@@ -69,11 +69,16 @@ void Base::wait(Micros timeout, std::uint32_t* found) {
   if (!refused_.empty() || failure_ != 0) timeout = 0;
   if (inbox_ != nullptr && timeout != 0 && !inbox_->prepare_to_sleep()) timeout = 0;
   const Micros before = timeout == 0 ? 0 : monotonic_now();
+  if (inbox_ != nullptr && timeout != 0)
+    inbox_->counters().busy_since.store(0, std::memory_order_relaxed);
   const int count = changes_.backend().wait(timeout, ready_);
   changes_.take_refused(&refused_);
   update_time();
   if (timeout != 0) page_->idle += static_cast<double>(now_ - before);
-  if (inbox_ != nullptr) inbox_->awake();
+  if (inbox_ != nullptr) {
+    inbox_->awake();
+    count_turn(timeout == 0 ? now_ : before);
+  }
   ready_at_ = 0;
   ready_count_ = count < 0 ? 0 : static_cast<std::size_t>(count);
   const int error = count < 0 ? count : failure_;
@@ -81,6 +86,22 @@ void Base::wait(Micros timeout, std::uint32_t* found) {
   if (error == 0) return;
   page_->error = error;
   *found |= kFoundError;
+}
+
+// The turn that ended at `end`, when the wait before this moment began; for whoever chooses a loop
+// by how long it would keep a message waiting. Written by this thread alone.
+void Base::count_turn(Micros end) {
+  InboxCounters& counters = inbox_->counters();
+  constexpr auto kRelaxed = std::memory_order_relaxed;
+  if (turn_began_ != 0) {
+    const Micros turn = end - turn_began_;
+    const Micros mean = counters.turn_mean.load(kRelaxed);
+    counters.turn_mean.store(mean + (turn - mean) / kTurnsInMean, kRelaxed);
+    if (turn > counters.turn_longest.load(kRelaxed)) counters.turn_longest.store(turn, kRelaxed);
+  }
+  turn_began_ = now_;
+  counters.turns.fetch_add(1, kRelaxed);
+  counters.busy_since.store(now_, kRelaxed);
 }
 
 // A descriptor that the kernel would not watch was closed, or replaced by a file that cannot be
@@ -217,11 +238,16 @@ void Base::drain_inbox() {
   while (page_->messages < static_cast<int>(kMessagesPerTurn) && inbox_->pop(&message)) {
     const auto at = static_cast<std::uint32_t>(page_->messages);
     int fd = -1;
-    if (message.kind == MessageKind::kHandoff || message.kind == MessageKind::kReturned) {
+    if (message.id != kNoConnection) {
       // From here on the descriptor is this loop's, and its release would find it.
-      if (!Ledger::take(message.id, inbox_->handle())) continue;
+      if (!Ledger::take(message.id, inbox_->handle())) {
+        free_message(message);
+        continue;
+      }
       fd = Ledger::fd(message.id);
       inbox_->counters().opened.fetch_add(1, std::memory_order_relaxed);
+      if (message.kind == MessageKind::kMove)
+        inbox_->counters().moved_in.fetch_add(1, std::memory_order_relaxed);
     }
     posts_[at] = {message.bytes, message.length};
     page_->inbox[at] = {static_cast<double>(message.kind), static_cast<double>(message.from),

@@ -22,39 +22,70 @@ Delivery delivery_of(Inbox::Push result) {
   return Delivery::kGone;
 }
 
-// A descriptor waiting in the closed inbox of `gone` goes to its coordinator, else it is closed.
-void return_descriptor(ConnectionId id, Inbox* gone, bool redistribute) {
+std::byte* copy_of(const void* bytes, std::size_t length) {
+  auto* copy = static_cast<std::byte*>(std::malloc(length > 0 ? length : 1));
+  ML_CHECK(copy != nullptr);
+  // An empty array of JavaScript has no address.
+  if (length > 0) std::memcpy(copy, bytes, length);
+  return copy;
+}
+
+// A descriptor waiting in the closed inbox of `gone` goes to its coordinator, with what it brings
+// along, else it is closed.
+void return_descriptor(Message* message, Inbox* gone, bool redistribute) {
+  const ConnectionId id = message->id;
   if (redistribute && Ledger::redirect(id, gone->handle(), gone->parent())) {
     const InboxPin parent(gone->parent());
-    const Message message{MessageKind::kReturned, gone->handle(), id, nullptr, 0};
-    if (parent && parent->push(message) == Inbox::Push::kOk) return;
+    const Message back{MessageKind::kReturned, gone->handle(), id, message->bytes, message->length};
+    if (parent && parent->push(back) == Inbox::Push::kOk) {
+      message->bytes = nullptr;
+      return;
+    }
     ML_CHECK(Ledger::close_undelivered(id, gone->parent()));
   } else {
     ML_CHECK(Ledger::close_undelivered(id, gone->handle()));
   }
-  gone->counters().lost.fetch_add(1, std::memory_order_relaxed);
+  for (std::atomic<std::uint64_t>* counter :
+       {&gone->counters().opened, &gone->counters().closed, &gone->counters().lost})
+    counter->fetch_add(1, std::memory_order_relaxed);
+}
+
+Delivery send(ConnectionId id, InboxHandle from, InboxHandle to, MessageKind kind, std::byte* bytes,
+              std::size_t length, bool wake_it) {
+  const InboxPin target(to);
+  if (!target) return Delivery::kGone;
+  if (!Ledger::send(id, from, to)) return Delivery::kNotOwner;
+  const Delivery delivery = delivery_of(target->push({kind, from, id, bytes, length}));
+  if (delivery != Delivery::kOk)
+    ML_CHECK(Ledger::redirect(id, to, from) && Ledger::take(id, from));
+  else if (wake_it)
+    target->wake_sleeper();
+  return delivery;
 }
 
 }  // namespace
 
 Delivery hand_off(ConnectionId id, InboxHandle from, InboxHandle to) {
-  const InboxPin target(to);
-  if (!target) return Delivery::kGone;
-  if (!Ledger::send(id, from, to)) return Delivery::kNotOwner;
-  const Message message{MessageKind::kHandoff, from, id, nullptr, 0};
-  const Delivery delivery = delivery_of(target->push(message));
-  if (delivery != Delivery::kOk) ML_CHECK(Ledger::redirect(id, to, from) && Ledger::take(id, from));
+  return send(id, from, to, MessageKind::kHandoff, nullptr, 0, false);
+}
+
+Delivery move(ConnectionId id, InboxHandle from, InboxHandle to, const void* bytes,
+              std::size_t length) {
+  std::byte* copy = copy_of(bytes, length);
+  const Delivery delivery = send(id, from, to, MessageKind::kMove, copy, length, true);
+  if (delivery != Delivery::kOk) {
+    std::free(copy);
+    return delivery;
+  }
+  const InboxPin source(from);
+  if (source) source->counters().moved_out.fetch_add(1, std::memory_order_relaxed);
   return delivery;
 }
 
 Delivery post(InboxHandle from, InboxHandle to, const void* bytes, std::size_t length) {
   const InboxPin target(to);
   if (!target) return Delivery::kGone;
-  auto* copy = static_cast<std::byte*>(std::malloc(length > 0 ? length : 1));
-  ML_CHECK(copy != nullptr);
-  // An empty array of JavaScript has no address.
-  if (length > 0) std::memcpy(copy, bytes, length);
-  const Message message{MessageKind::kPost, from, kNoConnection, copy, length};
+  const Message message{MessageKind::kPost, from, kNoConnection, copy_of(bytes, length), length};
   const Delivery delivery = delivery_of(target->push(message));
   if (delivery == Delivery::kOk)
     target->wake_sleeper();
@@ -78,8 +109,7 @@ void release_loop(Inbox* inbox, bool redistribute) {
       std::this_thread::yield();
       continue;
     }
-    if (message.kind == MessageKind::kHandoff || message.kind == MessageKind::kReturned)
-      return_descriptor(message.id, inbox, redistribute);
+    if (message.id != kNoConnection) return_descriptor(&message, inbox, redistribute);
     free_message(message);
   }
   const std::uint32_t closed = Ledger::close_all(inbox->handle());

@@ -15,6 +15,10 @@ enum class Delivery { kOk, kFull, kGone, kNotOwner };
 // Gives `id`, which `from` owns, to the loop of `to`. Not kOk: `from` still owns it. The receiver
 // is not woken; wake() does that, once for a burst.
 Delivery hand_off(ConnectionId id, InboxHandle from, InboxHandle to);
+// The same for a live connection, with `length` bytes (copied) of what it brings along; wakes the
+// receiver. The caller has taken the descriptor out of its kernel's set.
+Delivery move(ConnectionId id, InboxHandle from, InboxHandle to, const void* bytes,
+              std::size_t length);
 // Sends `length` bytes (copied) to `to` and wakes it.
 Delivery post(InboxHandle from, InboxHandle to, const void* bytes, std::size_t length);
 void wake(InboxHandle to);

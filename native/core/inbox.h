@@ -28,9 +28,10 @@ constexpr std::uint32_t kInboxCapacityMax = 1U << 20;
 
 enum class MessageKind : std::uint32_t {
   kHandoff = 1,   // id: a ledger entry that is now the receiver's
-  kReturned = 2,  // id: a ledger entry that comes back to the coordinator, its loop being gone
+  kReturned = 2,  // id, and bytes if it was moving: it comes back, its new loop being gone
   kPost = 3,      // bytes: a value of the application or the runtime
   kReleased = 4,  // from: a loop whose thread is gone and whose descriptors are settled
+  kMove = 5,      // id, as kHandoff, with bytes: what the connection brings along
 };
 
 struct Message {
@@ -50,9 +51,16 @@ struct InboxCounters {
   std::atomic<std::uint64_t> refused_full{0};
   std::atomic<std::uint64_t> wakes_sent{0};
   std::atomic<std::uint64_t> wakes_saved{0};
-  std::atomic<std::uint64_t> opened{0};  // ledger entries taken over by this loop
-  std::atomic<std::uint64_t> closed{0};  // … and closed by it, or by its release
-  std::atomic<std::uint64_t> lost{0};    // … of which by its release
+  std::atomic<std::uint64_t> opened{0};     // ledger entries taken over by this loop
+  std::atomic<std::uint64_t> closed{0};     // … and closed by it, or by its release
+  std::atomic<std::uint64_t> lost{0};       // … of which by its release
+  std::atomic<std::uint64_t> moved_in{0};   // of `opened`: from another loop, alive
+  std::atomic<std::uint64_t> moved_out{0};  // given to another loop, alive; not in `closed`
+  // Of the loop's turns, in microseconds of the monotonic clock. A turn begins when a wait ends.
+  std::atomic<std::uint64_t> turns{0};
+  std::atomic<std::int64_t> busy_since{0};  // 0: it waits, or has not begun
+  std::atomic<std::int64_t> turn_mean{0};   // of the last few turns
+  std::atomic<std::int64_t> turn_longest{0};
 };
 
 class Inbox {

@@ -168,6 +168,14 @@ bool Ledger::owns(int fd) {
   return entry != nullptr && Word::from(entry->word.load()).state != FdState::kFree;
 }
 
+InboxHandle Ledger::owner(ConnectionId id) {
+  const Entry* entry = find(fd_of(id));
+  if (entry == nullptr) return kNoInbox;
+  const Word word = Word::from(entry->word.load());
+  return word.generation == generation_of(id) && word.state != FdState::kFree ? word.owner
+                                                                              : kNoInbox;
+}
+
 std::uint32_t Ledger::listener(ConnectionId id) {
   const Entry* entry = find(fd_of(id));
   if (entry == nullptr) return 0;

@@ -45,6 +45,8 @@ class Ledger {
 
   static int fd(ConnectionId id);
   static bool owns(int fd);
+  // Who owns the entry or will when its message arrives; kNoInbox when it is gone.
+  static InboxHandle owner(ConnectionId id);
   static std::uint32_t listener(ConnectionId id);
   // False when the entry is gone or the peer has no address (a unix socket's is unnamed).
   static bool peer(ConnectionId id, sys::SockAddr* out);

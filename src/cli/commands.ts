@@ -36,7 +36,7 @@ const serveFlags = {
   },
   policy: {
     value: 'NAME',
-    help: 'which loop a new connection goes to: round-robin',
+    help: 'for new connections: round-robin, least-connections, two-index, least-lag, sticky',
     read: oneOf(POLICY_NAMES),
   },
   'drain-ms': {

@@ -153,7 +153,7 @@ export class EventBase implements Disposable {
     return this._event(fd, mask, callback, priority, undefined);
   }
 
-  /** @internal `event` with arguments that are known to be right; `owner` is `this` there. */
+  /** @internal `event` with arguments known to be right; `owner` is `this` in callbacks. */
   _event(
     fd: number,
     mask: EvMask,

@@ -56,4 +56,4 @@ export const CALLS_SHIFT = 8;
 export const Found = { WORK: 1, EXTERNAL: 2, ERROR: 4 } as const;
 
 /** What a message is: native/core/inbox.h, MessageKind. */
-export const MessageKind = { HANDOFF: 1, RETURNED: 2, POST: 3, RELEASED: 4 } as const;
+export const MessageKind = { HANDOFF: 1, RETURNED: 2, POST: 3, RELEASED: 4, MOVE: 5 } as const;

@@ -6,14 +6,28 @@
 
 import type { Bytes, EvBuffer } from '../buffer/ev_buffer.js';
 import type { Slab } from '../buffer/slab.js';
+import { MultiloopError } from '../errors.js';
 import { Ev } from '../event/ev.js';
 import { native } from '../native.js';
 import { type Address, toAddress } from '../stream/address.js';
 import { type BevEvent, OUTPUT_HIGH_WATERMARK } from '../stream/bev_options.js';
 import { Hold } from '../stream/hold.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
+import { RateLimit } from '../stream/rate_limit.js';
 import { SocketStream } from '../stream/socket_stream.js';
+import { checkInteger } from '../validate.js';
+import { decodeBaggage, encodeBaggage } from './baggage.js';
 import type { LoopContext, LoopWorker } from './worker.js';
+
+/** With more output than this a connection writes first and moves then. */
+const MOVE_OUTPUT_MAX = 256 * 1024;
+
+interface Departure {
+  loop: number;
+  done: Promise<void>;
+  resolve(): void;
+  reject(error: Error): void;
+}
 
 /** A chunk of more bytes gets memory of its own instead of a part of Node's pool. */
 const POOLED_CHUNK_MAX = 2_048;
@@ -25,8 +39,12 @@ export interface ConnectionHost {
   readonly listeners: ReadonlyMap<number, ListenOptions>;
   readonly counters: LoopCounters;
   closed(conn: Connection): void;
+  /** Gives the connection to another loop: 0, or why not. */
+  send(conn: Connection, loop: number, bytes: Uint8Array): Delivered;
   hookFailed(conn: Connection, error: unknown): void;
 }
+
+export type Delivered = 'ok' | 'full' | 'gone' | 'no such loop';
 
 /** Counted by the loop, read by any thread. */
 export interface LoopCounters {
@@ -45,6 +63,8 @@ export class Connection<State = unknown> extends SocketStream {
   #holds = 0;
   #needDrain = false;
   #whenIdle: (() => void) | undefined = undefined;
+  #moving: Departure | undefined = undefined;
+  #left = false;
 
   /** @internal */
   constructor(host: ConnectionHost, id: number, fd: number) {
@@ -67,6 +87,7 @@ export class Connection<State = unknown> extends SocketStream {
 
   /** As BufferEvent.write(); after false the `writable` hook follows. */
   override write(data: Bytes | EvBuffer): boolean {
+    this.#here();
     if (super.write(data)) return true;
     this.#needDrain = !this.closed;
     return false;
@@ -74,10 +95,52 @@ export class Connection<State = unknown> extends SocketStream {
 
   /** Stops reading; the kernel's buffer fills and the peer has to wait. */
   pause(): void {
+    this.#here();
     this._holdReading(Hold.PAUSED);
   }
   resume(): void {
+    this.#here();
     this._releaseReading(Hold.PAUSED);
+  }
+  override end(data?: Bytes): void {
+    this.#here();
+    super.end(data);
+  }
+
+  /**
+   * Gives the connection to another loop, with its unread input, unsent output and state: when no
+   * hook of it is running or waiting, and not before its output is below 256 KiB. Resolves when it
+   * has left; it is served there in any case from then on, or by a third loop if that one dies.
+   * This object then answers ERR_CONNECTION_MOVED. Rejects with ERR_NOT_MOVABLE if it was closed
+   * meanwhile or its state cannot be packed, ERR_LOOP_GONE or ERR_INBOX_FULL; it stays here then.
+   */
+  move(loop: number): Promise<void> {
+    this.#here();
+    checkInteger('loop', loop, 0, 2 ** 16);
+    if (this.closed) return Promise.reject(this.#notMovable('it is closed'));
+    if (loop === this.loop.id && this.#moving === undefined) return Promise.resolve();
+    if (this.#moving !== undefined) {
+      // The last word counts; who asked before is served by it too.
+      this.#moving.loop = loop;
+      return this.#moving.done;
+    }
+    const moving = { loop } as Departure;
+    moving.done = new Promise<void>((resolve, reject) => {
+      moving.resolve = resolve;
+      moving.reject = reject;
+    });
+    // Who does not wait for it does not want the thread to end for it.
+    moving.done.catch(() => undefined);
+    this.#moving = moving;
+    this._holdReading(Hold.MOVING);
+    // Not below a hook of its own, which may go on to use the connection.
+    queueMicrotask(() => this.#depart());
+    return moving.done;
+  }
+
+  /** Not at a boundary: a hook's promise is open, or a buffer is not empty. */
+  get busy(): boolean {
+    return this.#holds > 0 || this.inputLength > 0 || this.outputLength > 0;
   }
 
   // ── for the loop ──
@@ -100,6 +163,115 @@ export class Connection<State = unknown> extends SocketStream {
       return;
     }
     this.#whenIdle = () => this.close();
+  }
+
+  // ── moving ──
+
+  #here(): void {
+    if (this.#left)
+      throw new MultiloopError(
+        'ERR_CONNECTION_MOVED',
+        `Connection ${this.id} has moved to another loop; use the object that its worker has`,
+      );
+  }
+
+  #depart(): void {
+    const moving = this.#moving;
+    if (moving === undefined) return;
+    if (this.closed) {
+      this.#moving = undefined;
+      moving.reject(this.#notMovable('it was closed'));
+      return;
+    }
+    if (this.#holds > 0 || this.outputLength > MOVE_OUTPUT_MAX) return;
+    this.#moving = undefined;
+    try {
+      this.#send(moving.loop);
+    } catch (error) {
+      this._stay();
+      this._releaseReading(Hold.MOVING);
+      moving.reject(error as Error);
+      return;
+    }
+    const { left } = this.#host.worker;
+    try {
+      left?.call(this.#host.worker, this as Connection);
+    } catch (error) {
+      this.#host.hookFailed(this as Connection, error);
+    }
+    moving.resolve();
+  }
+
+  /** Throws why it stays. */
+  #send(loop: number): void {
+    if (loop === this.loop.id) throw this.#notMovable('it is on that loop');
+    const bytes = this.#pack();
+    this._unhook();
+    const delivered = this.#host.send(this as Connection, loop, bytes);
+    if (delivered === 'ok') {
+      this.#left = true;
+      this._leave();
+      return;
+    }
+    if (delivered === 'full')
+      throw new MultiloopError('ERR_INBOX_FULL', `The inbox of loop ${loop} is full`);
+    throw new MultiloopError(
+      'ERR_LOOP_GONE',
+      `There is no loop ${loop} to move to${delivered === 'gone' ? ': it died' : ''}`,
+    );
+  }
+
+  #pack(): Buffer {
+    const { pack } = this.#host.worker;
+    const { rateLimit: limit, inputLength, outputLength } = this;
+    try {
+      return encodeBaggage({
+        packed: pack === undefined ? this.state : pack.call(this.#host.worker, this as Connection),
+        byPack: pack !== undefined,
+        input: inputLength === 0 ? undefined : this.input.copyOut(inputLength),
+        output: outputLength === 0 ? undefined : this.output.copyOut(outputLength),
+        enabled: this.enabled,
+        flags: this._state,
+        settings: { ...this._settings },
+        limit: limit === undefined ? undefined : { ...limit },
+        read: this.bytesRead,
+        written: this.bytesWritten,
+        paused: (this._readHeld & Hold.PAUSED) !== 0,
+        needDrain: this.#needDrain,
+      });
+    } catch (cause) {
+      const said = cause instanceof Error ? cause.message : String(cause);
+      throw this.#notMovable(`its state could not be packed: ${said}`, cause);
+    }
+  }
+
+  #notMovable(why: string, cause?: unknown): MultiloopError {
+    const message = `Connection ${this.id} cannot move: ${why}`;
+    return new MultiloopError('ERR_NOT_MOVABLE', message, { cause });
+  }
+
+  /** @internal It comes from another loop. */
+  _arrive(bytes: Buffer): void {
+    const baggage = decodeBaggage(bytes);
+    this._settings = baggage.settings;
+    this._state = baggage.flags;
+    this.bytesRead = baggage.read;
+    this.bytesWritten = baggage.written;
+    this.#needDrain = baggage.needDrain;
+    if (baggage.limit !== undefined) this.setRateLimit(new RateLimit(baggage.limit));
+    if (baggage.paused) this._holdReading(Hold.PAUSED);
+    if (baggage.input !== undefined) this.input._add(baggage.input);
+    this.disable(Ev.WRITE);
+    if (baggage.output !== undefined) this.output._add(baggage.output);
+    this.base._runIn(this._reader, () => {
+      const { worker } = this.#host;
+      if (worker.unpack === undefined) this.state = baggage.packed as State;
+      else this.#call((conn) => worker.unpack?.(conn, baggage.packed), undefined);
+      if (this.closed) return;
+      if (baggage.input !== undefined) this.trigger(Ev.READ);
+      this.enable(baggage.enabled);
+      if (this.#needDrain && this.outputLength === 0) this._tellLater(Ev.WRITE);
+    });
   }
 
   // ── what its stream finds out ──
@@ -175,6 +347,7 @@ export class Connection<State = unknown> extends SocketStream {
   /** @internal */
   override _tellClosed(error: Error | undefined): void {
     this.#host.closed(this as Connection);
+    this.#depart();
     super._tellClosed(error);
     const { close } = this.#host.worker;
     if (close === undefined) return;
@@ -191,6 +364,7 @@ export class Connection<State = unknown> extends SocketStream {
     return this.#holds === 0 && this.outputLength === 0;
   }
   #becameIdle(): void {
+    if (this.#moving !== undefined) this.#depart();
     if (this.#whenIdle === undefined || !this.#idle()) return;
     const whenIdle = this.#whenIdle;
     this.#whenIdle = undefined;

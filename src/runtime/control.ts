@@ -20,6 +20,7 @@ export interface LoopTask {
   /** By the number that the ledger keeps with each connection. */
   listeners: [number: number, options: ListenOptions][];
   stats: SharedArrayBuffer;
+  directory: SharedArrayBuffer;
 }
 
 /** How the task ended, unless its thread died. */
@@ -27,9 +28,16 @@ export type LoopEnd = { stopped: true } | { failed: FlatError };
 
 export type ToCoordinator =
   | { type: 'ready'; loop: number; generation: number; threadId: number; backend: BackendName }
-  | { type: 'workerError'; loop: number; connection: number; error: FlatError };
+  | { type: 'workerError'; loop: number; connection: number; error: FlatError }
+  /** A move that was asked for, by the number of the request. */
+  | { type: 'moved'; request: number; count?: number; error?: FlatError };
 
-export type ToLoop = { type: 'stop'; drainMs: number };
+export type ToLoop =
+  | { type: 'stop'; drainMs: number }
+  | { type: 'post'; value: unknown }
+  | { type: 'move'; request: number; connection: number; loop: number }
+  /** Gives `count` connections that are idle to another loop. */
+  | { type: 'shed'; request: number; count: number; loop: number };
 
 export function encode(message: ToCoordinator | ToLoop): Buffer {
   return serialize(message);
@@ -61,7 +69,7 @@ export function flatten(error: unknown): FlatError {
 }
 
 export function unflatten(flat: FlatError): Error {
-  const ours = flat.code?.startsWith('ERR_WORKER') ?? false;
+  const ours = /^ERR_(WORKER|NOT_MOVABLE|LOOP|INBOX|CONNECTION)/.test(flat.code ?? '');
   const error = ours
     ? new MultiloopError(flat.code as ErrorCode, flat.message)
     : Object.assign(new Error(flat.message), flat.code === undefined ? {} : { code: flat.code });

@@ -19,8 +19,8 @@ const INBOX_MESSAGES = 16_384;
 export interface Sink {
   /** Accepted connections, by id; the coordinator owns them. */
   accepted(ids: Float64Array, count: number): void;
-  /** A connection whose loop died before it took it. */
-  returned(id: number): void;
+  /** A connection whose loop died before it took it, with what it brings along if it moved. */
+  returned(id: number, bytes: Buffer | undefined): void;
   /** The loop of `inbox` is gone and its descriptors are settled. */
   released(inbox: number): void;
   report(inbox: number, message: ToCoordinator): void;
@@ -133,6 +133,12 @@ export class Coordinator {
     this.#loops.delete(inbox);
   }
 
+  /** Gives a connection that the coordinator owns to a loop; with `bytes` it was moving. */
+  give(id: number, inbox: number, bytes: Buffer | undefined): number {
+    if (bytes === undefined) return native.inboxHandoff(id, this.inbox, inbox);
+    return native.ledgerMove(this.base._id, id, inbox, bytes);
+  }
+
   /** Closes a connection that the coordinator owns, with a reset. */
   refuse(id: number): void {
     native.ledgerClose(this.base._id, id, true);
@@ -142,14 +148,14 @@ export class Coordinator {
     const kind = numbers[at];
     const from = numbers[at + 1];
     if (kind === MessageKind.RELEASED) this.#loops.get(from)?.released(from);
-    else if (kind === MessageKind.RETURNED) this.#returned(numbers[at + 2]);
+    else if (kind === MessageKind.RETURNED) this.#returned(numbers[at + 2], index);
     else if (kind === MessageKind.POST) this.#report(from, index);
   }
 
-  #returned(id: number): void {
+  #returned(id: number, index: number): void {
     const sink = this.#sinks.get(native.ledgerListener(id));
     if (sink === undefined) this.refuse(id);
-    else sink.returned(id);
+    else sink.returned(id, native.inboxTake(this.base._id, index));
   }
 
   #report(from: number, index: number): void {

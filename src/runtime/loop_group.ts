@@ -6,10 +6,13 @@ import { MultiloopError, systemError } from '../errors.js';
 import { Delivery, native } from '../native.js';
 import type { Address } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
+import { checkInteger } from '../validate.js';
 import { encode, type LoopTask, type ToCoordinator, unflatten } from './control.js';
 import { Coordinator, type LedgerListener, type Sink } from './coordinator.js';
+import { Directory } from './directory.js';
 import { type LoopHandle, LoopSlot, type LoopStats } from './loop_slot.js';
-import { type Policy, roundRobin } from './policy.js';
+import { Moves } from './moves.js';
+import { makePolicy, type Policy } from './policy.js';
 import type { Settings } from './settings.js';
 import { ThreadPool } from './thread_pool.js';
 
@@ -20,6 +23,12 @@ const WAITING_MAX = 4_096;
 /** How often a stop message is tried again when a loop's inbox is full. */
 const STOP_RETRY_MS = 10;
 
+/** A connection that is to be given to a loop, with what it brings along if it was moving. */
+interface Parcel {
+  id: number;
+  bytes?: Buffer;
+}
+
 export interface GroupStats {
   accepted: number;
   open: number;
@@ -28,6 +37,8 @@ export interface GroupStats {
   refused: number;
   /** Closed because the loop's thread died. */
   lost: number;
+  /** Of live connections from one loop to another. */
+  moves: number;
   loops: LoopStats[];
 }
 
@@ -43,7 +54,9 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   readonly #coordinator: Coordinator;
   readonly #threads: ThreadPool;
   readonly #slots: LoopSlot[];
-  readonly #policy: Policy = roundRobin();
+  readonly #policy: Policy;
+  readonly #directory: Directory;
+  readonly #moves: Moves;
   readonly #sink: Sink;
   readonly #tasks = new Set<Promise<void>>();
   readonly #starting = new Map<LoopSlot, { ready(): void; failed(error: Error): void }>();
@@ -51,8 +64,10 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   #listeners: LedgerListener[] = [];
   #accepted = 0;
   #refused = 0;
-  /** Accepted while no loop served. */
-  readonly #waiting: number[] = [];
+  /** Of those that were moving: no loop was left for them. */
+  #lost = 0;
+  /** Accepted, or returned by a loop that died, while no loop served. */
+  readonly #waiting: Parcel[] = [];
   #started = false;
   #refd = false;
   #closing: Promise<void> | undefined;
@@ -71,7 +86,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     this.#coordinator = Coordinator.acquire();
     this.#sink = {
       accepted: (ids, count) => this.#acceptedBatch(ids, count),
-      returned: (id) => this.#handOut([id]),
+      returned: (id, bytes) => this.#handOut([{ id, bytes }]),
       released: (inbox) => this.#released(inbox),
       report: (inbox, message) => this.#report(inbox, message),
       failed: (error) => this.#emitError(error),
@@ -81,6 +96,12 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
         new LoopSlot(id, backend, waker, (thread) => this.#threads.terminate(thread)),
     );
     this.#threads = new ThreadPool(this.#slots.length, settings);
+    this.#directory = new Directory(this.#slots.length);
+    this.#moves = new Moves(this.#directory, this.#coordinator.inbox);
+    this.#policy = makePolicy(settings.policy, {
+      listener: (number) => this.#listeners.find((one) => one.number === number)?.options ?? {},
+      failed: (error) => this.#emitError(error),
+    });
   }
 
   get addresses(): Address[] {
@@ -93,11 +114,13 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   /** Totals over all loops, also while they are blocked. */
   stats(): GroupStats {
     const loops = this.#slots.map((slot) => slot.stats);
-    const sum = (key: 'served' | 'lost') => loops.reduce((total, loop) => total + loop[key], 0);
+    const sum = (key: 'served' | 'lost' | 'movedOut') =>
+      loops.reduce((total, loop) => total + loop[key], 0);
     const served = sum('served');
-    const lost = sum('lost');
+    const lost = sum('lost') + this.#lost;
     const open = this.#accepted - served - this.#refused - lost;
-    return { accepted: this.#accepted, open, served, refused: this.#refused, lost, loops };
+    const moves = sum('movedOut');
+    return { accepted: this.#accepted, open, served, refused: this.#refused, lost, moves, loops };
   }
 
   /** @internal Opens the listening sockets, then the loops; accepts when every loop is ready. */
@@ -134,34 +157,104 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     return this.#setRef(false);
   }
 
+  // ── between loops ──
+
+  /** Sends a value to a loop's `message` hook. Throws ERR_LOOP_GONE and ERR_INBOX_FULL. */
+  post(loop: number, value: unknown): void {
+    checkInteger('loop', loop, 0, this.#slots.length - 1);
+    this.#directory.post(this.#coordinator.inbox, loop, value);
+  }
+  /** To every loop that is alive; ERR_INBOX_FULL names those that did not get it. */
+  broadcast(value: unknown): void {
+    this.#directory.broadcast(this.#coordinator.inbox, value);
+  }
+
+  /**
+   * Has a connection move to another loop; see Connection.move(), whose errors it rejects with.
+   * ERR_NOT_MOVABLE too when no loop serves it.
+   */
+  async move(connection: number, loop: number): Promise<void> {
+    checkInteger('connection', connection, 1);
+    checkInteger('loop', loop, 0, this.#slots.length - 1);
+    await this.#moves.move(this.#slots, connection, loop);
+  }
+
+  /**
+   * Evens the loops' numbers of connections out, by moving idle ones from where there are more than
+   * the mean to where there are fewer. Answers how many moved.
+   */
+  async rebalance(): Promise<number> {
+    const serving = this.#slots.filter((slot) => slot.phase === 'serving');
+    for (const slot of serving) slot.refresh();
+    const total = serving.reduce((sum, slot) => sum + slot.load, 0);
+    const low = Math.floor(total / serving.length);
+    const high = Math.ceil(total / serving.length);
+    const room = serving.map((slot) => ({ slot, free: Math.max(0, high - slot.load) }));
+    // Those below the mean are filled first, so that nobody ends above it while others are below.
+    room.sort((a, b) => b.free - a.free);
+    const moves: Promise<number>[] = [];
+    for (const slot of serving) {
+      let extra = slot.load - high;
+      for (const to of room) {
+        const want = to.slot.load < low ? to.free : Math.min(to.free, extra);
+        const count = Math.min(extra, want);
+        if (count <= 0) continue;
+        moves.push(this.#moves.shed(slot, count, to.slot));
+        to.free -= count;
+        extra -= count;
+      }
+    }
+    const ends = await Promise.allSettled(moves);
+    return ends.reduce((sum, end) => sum + (end.status === 'fulfilled' ? end.value : 0), 0);
+  }
+
   // ── handing out ──
 
-  #handOut(ids: Iterable<number>): void {
+  #handOut(parcels: Iterable<Parcel>): void {
     const woken = new Set<LoopSlot>();
+    const candidates = this.#candidates();
     let full = 0;
-    for (const id of ids) {
-      const slot = this.#give(id);
-      if (slot !== undefined) woken.add(slot);
-      else if (!this.#wait(id)) full += this.#refuse(id);
+    let refused = 0;
+    for (const parcel of parcels) {
+      const slot = this.#give(parcel, candidates);
+      if (slot === 'refuse') refused += this.#refuse(parcel);
+      else if (slot !== undefined) woken.add(slot);
+      else if (!this.#wait(parcel)) full += this.#refuse(parcel);
     }
     // One wake-up a loop and batch, however many connections it got.
     for (const slot of woken) native.inboxWake(slot.inbox);
     if (full > 0) this.emit('shed', 'inboxes full', full);
+    if (refused > 0) this.emit('shed', 'policy', refused);
+  }
+
+  /** Who can serve, by fresh numbers; those who are blocked only when all are. */
+  #candidates(): LoopSlot[] {
+    const serving = this.#slots.filter((slot) => slot.phase === 'serving');
+    for (const slot of serving) slot.refresh();
+    const free = serving.filter((slot) => !slot.blocked);
+    return free.length > 0 ? free : serving;
   }
 
   #acceptedBatch(ids: Float64Array, count: number): void {
     const room = Math.max(0, this.#settings.maxConnections - this.stats().open);
     this.#accepted += count;
-    this.#handOut(ids.subarray(0, Math.min(count, room)));
+    const all = Array.from(ids.subarray(0, count), (id) => ({ id }));
+    this.#handOut(all.slice(0, room));
     if (count <= room) return;
-    for (const id of ids.subarray(room, count)) this.#refuse(id);
+    for (const parcel of all.slice(room)) this.#refuse(parcel);
     this.emit('shed', 'maxConnections', count - room);
   }
 
-  #give(id: number): LoopSlot | undefined {
-    for (const slot of this.#policy(this.#slots)) {
-      const delivery = native.inboxHandoff(id, this.#coordinator.inbox, slot.inbox);
-      if (delivery === Delivery.OK) return slot;
+  #give(parcel: Parcel, candidates: LoopSlot[]): LoopSlot | 'refuse' | undefined {
+    if (candidates.length === 0) return undefined;
+    const picked = this.#policy.pick(parcel.id, candidates);
+    if (picked === undefined) return 'refuse';
+    for (const slot of picked) {
+      const delivery = this.#coordinator.give(parcel.id, slot.inbox, parcel.bytes);
+      if (delivery === Delivery.OK) {
+        slot.load++;
+        return slot;
+      }
       // Its thread is gone and its task will say so in a moment.
       if (delivery === Delivery.GONE) this.#standDown(slot);
     }
@@ -169,26 +262,29 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   }
 
   /** Without a loop to serve it, a connection waits for the next one that comes up. */
-  #wait(id: number): boolean {
+  #wait(parcel: Parcel): boolean {
     if (this.#isServing() || this.#closing !== undefined) return false;
     if (this.#waiting.length >= WAITING_MAX) return false;
-    this.#waiting.push(id);
+    this.#waiting.push(parcel);
     return true;
   }
 
   #isServing(): boolean {
-    return this.#slots.some(({ state }) => state === 'serving');
+    return this.#slots.some(({ phase }) => phase === 'serving');
   }
 
   #standDown(slot: LoopSlot): void {
-    slot.state = 'dead';
+    slot.phase = 'dead';
+    this.#directory.set(slot.id, 0);
+    this.#moves.gone(slot);
     // With nobody to serve them, further connections wait in the kernel's queue.
     if (!this.#isServing()) for (const listener of this.#listeners) listener.pause();
   }
 
-  #refuse(id: number): number {
+  #refuse({ id, bytes }: Parcel): number {
     this.#coordinator.refuse(id);
-    this.#refused++;
+    if (bytes === undefined) this.#refused++;
+    else this.#lost++;
     return 1;
   }
 
@@ -199,7 +295,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     const inbox = native.inboxNew(settings.inboxSize, slot.waker, this.#coordinator.inbox);
     if (inbox < 0) throw systemError(inbox, 'inbox_new');
     slot.inbox = inbox;
-    slot.state = 'starting';
+    slot.phase = 'starting';
     this.#coordinator.addLoop(inbox, this.#sink);
     const task: LoopTask = {
       loop: slot.id,
@@ -212,6 +308,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       coordinator: this.#coordinator.inbox,
       listeners: this.#listeners.map(({ number, options }) => [number, plain(options)]),
       stats: slot.page.memory,
+      directory: this.#directory.memory,
     };
     const started = new Promise<void>((ready, failed) => {
       this.#starting.set(slot, { ready, failed });
@@ -234,8 +331,10 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     } catch (thrown) {
       error = thrown instanceof Error ? thrown : new Error(`thrown: ${String(thrown)}`);
     }
-    const wasStarting = slot.state === 'starting';
-    slot.state = 'dead';
+    const wasStarting = slot.phase === 'starting';
+    slot.phase = 'dead';
+    this.#directory.set(slot.id, 0);
+    this.#moves.gone(slot);
     slot.threadId = -1;
     // A loop that never got to serve has no release to wait for.
     if (wasStarting) this.#dropInbox(slot, task.inbox);
@@ -291,11 +390,16 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       this.emit('workerError', unflatten(message.error), message.connection);
       return;
     }
+    if (message.type === 'moved') {
+      this.#moves.answered(message);
+      return;
+    }
     slot.threadId = message.threadId;
-    slot.state = this.#closing === undefined ? 'serving' : 'draining';
+    this.#directory.set(slot.id, inbox);
+    slot.phase = this.#closing === undefined ? 'serving' : 'draining';
     this.#starting.get(slot)?.ready();
     this.#starting.delete(slot);
-    if (slot.state === 'draining') this.#stopLoop(slot, inbox);
+    if (slot.phase === 'draining') this.#stopLoop(slot, inbox);
     else if (this.#started) this.#welcome();
     this.emit('loop', slot, 'up');
   }
@@ -326,8 +430,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       listener.close();
       this.#coordinator.forgetListener(listener);
     }
-    for (const id of this.#waiting.splice(0)) this.#refuse(id);
-    for (const slot of this.#slots) if (slot.state === 'serving') this.#stopLoop(slot, slot.inbox);
+    for (const parcel of this.#waiting.splice(0)) this.#refuse(parcel);
+    for (const slot of this.#slots) if (slot.phase === 'serving') this.#stopLoop(slot, slot.inbox);
     await this.#whenEnded(this.#settings.drainMs + STOP_GRACE_MS);
     await this.#threads.destroy();
     // Every thread is gone and has said what became of its descriptors; the last of those
@@ -345,8 +449,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   }
 
   #stopLoop(slot: LoopSlot, inbox: number): void {
-    if (slot.inbox !== inbox || slot.state === 'dead') return;
-    slot.state = 'draining';
+    if (slot.inbox !== inbox || slot.phase === 'dead') return;
+    slot.phase = 'draining';
     const message = encode({ type: 'stop', drainMs: this.#settings.drainMs });
     if (native.inboxPost(this.#coordinator.inbox, inbox, message) !== Delivery.FULL) return;
     setTimeout(() => this.#stopLoop(slot, inbox), STOP_RETRY_MS);

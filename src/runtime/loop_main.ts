@@ -8,12 +8,28 @@ import { EventBase } from '../event/event_base.js';
 import { MessageKind } from '../event/page.js';
 import { native } from '../native.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
-import { Connection, type ConnectionHost } from './connection.js';
-import { decode, encode, flatten, type LoopEnd, type LoopTask, type ToLoop } from './control.js';
+import { checkInteger } from '../validate.js';
+import { Connection, type ConnectionHost, type Delivered } from './connection.js';
+import {
+  decode,
+  encode,
+  type FlatError,
+  flatten,
+  type LoopEnd,
+  type LoopTask,
+  type ToLoop,
+} from './control.js';
+import { Directory, delivered } from './directory.js';
 import { loadWorker } from './load_worker.js';
 import { markLoopThread } from './loop_thread.js';
 import { StatsPage } from './stats_page.js';
 import type { LoopContext, LoopWorker } from './worker.js';
+
+const FD_BITS = 20;
+/** The descriptor in a connection's id (native/core/ledger.h). */
+const fdOf = (id: number): number => id % 2 ** FD_BITS;
+
+const checkLoop = (loop: unknown): number => checkInteger('loop', loop, 0, 2 ** 16);
 
 class Loop implements ConnectionHost {
   readonly base: EventBase;
@@ -22,8 +38,9 @@ class Loop implements ConnectionHost {
   readonly counters: StatsPage;
   worker: LoopWorker = {};
   readonly #task: LoopTask;
-  readonly #connections = new Set<Connection>();
+  readonly #connections = new Map<number, Connection>() /* by descriptor */;
   readonly #abort = new AbortController();
+  readonly #directory: Directory;
   #stopping = false;
   #emptied: () => void = () => undefined;
   #overdue: () => void = () => undefined;
@@ -32,6 +49,7 @@ class Loop implements ConnectionHost {
     this.#task = task;
     this.listeners = new Map(task.listeners);
     this.counters = new StatsPage(task.stats);
+    this.#directory = new Directory(task.directory);
     this.base = new EventBase({ backend: task.backend, waker: task.waker, drive: 'base' });
     this.base._dispatcher.onMessage = (index, numbers, at) => this.#message(index, numbers, at);
     this.context = {
@@ -42,6 +60,8 @@ class Loop implements ConnectionHost {
       workerData: task.workerData,
       signal: this.#abort.signal,
       connections: () => this.#connections.values(),
+      post: (loop, value) => this.#directory.post(task.inbox, checkLoop(loop), value),
+      broadcast: (value) => this.#directory.broadcast(task.inbox, value, task.loop),
     };
   }
 
@@ -70,8 +90,7 @@ class Loop implements ConnectionHost {
   }
 
   closed(conn: Connection): void {
-    this.#connections.delete(conn);
-    if (this.#connections.size === 0) this.#emptied();
+    this.#removed(conn);
   }
 
   hookFailed(conn: Connection, error: unknown): void {
@@ -88,15 +107,31 @@ class Loop implements ConnectionHost {
 
   #message(index: number, numbers: Float64Array, at: number): void {
     const kind = numbers[at];
-    if (kind === MessageKind.HANDOFF) this.#accept(numbers[at + 2], numbers[at + 3]);
-    else if (kind === MessageKind.POST) this.#control(index);
+    if (kind === MessageKind.POST) this.#control(index);
+    else if (kind === MessageKind.HANDOFF || kind === MessageKind.MOVE)
+      this.#take(index, numbers[at + 2], numbers[at + 3], kind === MessageKind.MOVE);
   }
 
-  #accept(id: number, fd: number): void {
+  #take(index: number, id: number, fd: number, moves: boolean): void {
     const conn = new Connection(this, id, fd);
-    this.#connections.add(conn);
-    conn._open();
+    this.#connections.set(fd, conn);
+    const bytes = moves ? native.inboxTake(this.base._id, index) : undefined;
+    if (bytes === undefined) conn._open();
+    else conn._arrive(bytes);
     if (this.#stopping) conn._drain();
+  }
+
+  send(conn: Connection, loop: number, bytes: Uint8Array): Delivered {
+    const inbox = this.#directory.inbox(loop);
+    if (inbox === 0) return loop < this.#directory.size ? 'gone' : 'no such loop';
+    const result = delivered(native.ledgerMove(this.base._id, conn.id, inbox, bytes));
+    if (result === 'ok') this.#removed(conn);
+    return result;
+  }
+
+  #removed(conn: Connection): void {
+    this.#connections.delete(fdOf(conn.id));
+    if (this.#connections.size === 0) this.#emptied();
   }
 
   #control(index: number): void {
@@ -104,6 +139,48 @@ class Loop implements ConnectionHost {
     if (bytes === undefined) return;
     const message = decode<ToLoop>(bytes);
     if (message.type === 'stop') this.#stop(message.drainMs);
+    else if (message.type === 'post') this.#posted(message.value);
+    else if (message.type === 'move') this.#moveFor(message);
+    else this.#shed(message);
+  }
+
+  #posted(value: unknown): void {
+    try {
+      this.worker.message?.(value, this.context);
+    } catch (error) {
+      this.#report(0, error);
+    }
+  }
+
+  /** The coordinator asks. */
+  #moveFor({ request, connection, loop }: ToLoop & { type: 'move' }): void {
+    const conn = this.#connections.get(fdOf(connection));
+    const moved =
+      conn?.id === connection
+        ? conn.move(loop)
+        : Promise.reject(
+            new MultiloopError('ERR_NOT_MOVABLE', `Connection ${connection} is not here any more`),
+          );
+    moved.then(
+      () => this.#answer(request, 1),
+      (error) => this.#answer(request, 0, flatten(error)),
+    );
+  }
+
+  async #shed({ request, count, loop }: ToLoop & { type: 'shed' }): Promise<void> {
+    const moves: Promise<void>[] = [];
+    for (const conn of [...this.#connections.values()]) {
+      if (moves.length === count) break;
+      if (!conn.busy) moves.push(conn.move(loop));
+    }
+    // One that cannot stays here, as if it had not been asked.
+    const ends = await Promise.allSettled(moves);
+    this.#answer(request, ends.filter((end) => end.status === 'fulfilled').length);
+  }
+
+  #answer(request: number, count: number, error?: FlatError): void {
+    const { inbox, coordinator } = this.#task;
+    native.inboxPost(inbox, coordinator, encode({ type: 'moved', request, count, error }));
   }
 
   /** Lets what is being written finish, at most for `drainMs`, then ends the dispatch. */
@@ -116,7 +193,7 @@ class Loop implements ConnectionHost {
       this.#overdue = resolve;
     });
     this.#abort.abort();
-    for (const conn of [...this.#connections]) conn._drain();
+    for (const conn of [...this.#connections.values()]) conn._drain();
     if (this.#connections.size > 0)
       await new Promise<void>((resolve) => {
         this.#emptied = resolve;
@@ -131,7 +208,7 @@ class Loop implements ConnectionHost {
   }
 
   #giveUp(): void {
-    for (const conn of [...this.#connections]) conn.destroy();
+    for (const conn of [...this.#connections.values()]) conn.destroy();
     this.#overdue();
   }
 }

@@ -5,7 +5,10 @@ import type { BackendName, WakerName } from '../event/ev.js';
 import { native } from '../native.js';
 import { StatsPage } from './stats_page.js';
 
-export type LoopState = 'starting' | 'serving' | 'draining' | 'dead';
+/** blocked: it serves, but its present turn has taken 100 ms already. */
+export type LoopState = 'starting' | 'serving' | 'blocked' | 'draining' | 'dead';
+/** A turn of so many milliseconds means that the loop is blocked. */
+const BLOCKED_MS = 100;
 
 export interface LoopStats {
   /** Connections given to this loop, now open, and closed by it. */
@@ -14,6 +17,9 @@ export interface LoopStats {
   served: number;
   /** Of those closed: because its thread died. */
   lost: number;
+  /** Live connections that came from other loops, and that went to others. */
+  movedIn: number;
+  movedOut: number;
   /** Messages that wait in the inbox. */
   inbox: number;
   /** Times its inbox had no room. */
@@ -24,6 +30,10 @@ export interface LoopStats {
   /** Wake-ups written to the waker, and those that were not needed because it was awake. */
   wakesSent: number;
   wakesSaved: number;
+  turns: number;
+  /** How long a message would have to wait: the mean turn, or the present one if that is longer. */
+  lagMs: number;
+  longestStallMs: number;
 }
 
 export interface LoopHandle {
@@ -47,8 +57,16 @@ const LOST = 4;
 const WAKES_SENT = 5;
 const WAKES_SAVED = 6;
 const REFUSED = 7;
+const MOVED_IN = 8;
+const MOVED_OUT = 9;
+const TURNS = 10;
+const BUSY = 11;
+const TURN_MEAN = 12;
+const TURN_LONGEST = 13;
+/** What adds up over the inboxes of a loop's threads: up to here. */
+const SUMS_END = BUSY;
 
-const counters = new Float64Array(8);
+const counters = new Float64Array(14);
 
 export class LoopSlot implements LoopHandle {
   readonly id: number;
@@ -57,7 +75,11 @@ export class LoopSlot implements LoopHandle {
   backend: BackendName;
   generation = 0;
   threadId = -1;
-  state: LoopState = 'starting';
+  /** What the group knows of its life; whether it is blocked, `state` finds out. */
+  phase: Exclude<LoopState, 'blocked'> = 'starting';
+  /** As of refresh(), and what was assigned since. */
+  load = 0;
+  lag = 0;
   /** 0 while there is none. */
   inbox = 0;
   // Of threads that died and have not said yet what became of their descriptors.
@@ -66,7 +88,7 @@ export class LoopSlot implements LoopHandle {
   deaths: number[] = [];
   readonly #terminate: (threadId: number) => Promise<void>;
   // Of the inboxes that are gone.
-  readonly #past = new Float64Array(8);
+  readonly #past = new Float64Array(14);
 
   constructor(
     id: number,
@@ -78,6 +100,25 @@ export class LoopSlot implements LoopHandle {
     this.backend = backend;
     this.waker = waker;
     this.#terminate = terminate;
+  }
+
+  get state(): LoopState {
+    if (this.phase !== 'serving') return this.phase;
+    this.refresh();
+    return this.blocked ? 'blocked' : 'serving';
+  }
+  get blocked(): boolean {
+    return this.lag >= BLOCKED_MS && this.#busy;
+  }
+  #busy = false;
+
+  /** Looks at the loop's numbers anew. */
+  refresh(): void {
+    if (!native.inboxStats(this.inbox, counters)) return;
+    const busy = counters[BUSY] / 1000;
+    this.#busy = busy >= BLOCKED_MS;
+    this.lag = Math.max(busy, counters[TURN_MEAN] / 1000);
+    this.load = counters[OPENED] - counters[CLOSED] - counters[MOVED_OUT] + counters[DEPTH];
   }
 
   terminate(): Promise<void> {
@@ -102,7 +143,7 @@ export class LoopSlot implements LoopHandle {
   /** Adds up what an inbox counted, before it is freed. */
   settleInbox(inbox: number): void {
     if (native.inboxStats(inbox, counters))
-      for (let i = OPENED; i < counters.length; i++) this.#past[i] += counters[i];
+      for (let i = OPENED; i < SUMS_END; i++) this.#past[i] += counters[i];
     if (this.inbox === inbox) this.inbox = 0;
     else this.#retiring.splice(this.#retiring.indexOf(inbox), 1);
   }
@@ -110,18 +151,23 @@ export class LoopSlot implements LoopHandle {
   get stats(): LoopStats {
     const totals = this.#past.slice();
     let waiting = 0;
+    let [lag, longest] = [0, 0];
     for (const inbox of this.inboxes) {
       if (!native.inboxStats(inbox, counters)) continue;
-      for (let i = OPENED; i < counters.length; i++) totals[i] += counters[i];
+      for (let i = OPENED; i < SUMS_END; i++) totals[i] += counters[i];
       waiting += counters[DEPTH];
+      lag = Math.max(lag, counters[BUSY], counters[TURN_MEAN]) / 1000;
+      longest = Math.max(counters[BUSY], counters[TURN_LONGEST]) / 1000;
     }
     const total = (index: number) => totals[index];
     const { bytesRead, bytesWritten, hookErrors } = this.page;
     return {
-      accepted: total(OPENED),
-      open: total(OPENED) - total(CLOSED),
+      accepted: total(OPENED) - total(MOVED_IN),
+      open: total(OPENED) - total(CLOSED) - total(MOVED_OUT),
       served: total(CLOSED) - total(LOST),
       lost: total(LOST),
+      movedIn: total(MOVED_IN),
+      movedOut: total(MOVED_OUT),
       inbox: waiting,
       refused: total(REFUSED),
       bytesRead,
@@ -129,6 +175,9 @@ export class LoopSlot implements LoopHandle {
       hookErrors,
       wakesSent: total(WAKES_SENT),
       wakesSaved: total(WAKES_SAVED),
+      turns: total(TURNS),
+      lagMs: lag,
+      longestStallMs: longest,
     };
   }
 }

@@ -1,23 +1,176 @@
-// Policies: how the coordinator picks a loop for a new connection.
+// Policies: how the coordinator picks a loop for a new connection. Each is asked once for every
+// connection and answers the loops to try, best first; the next is tried when an inbox is full.
+//
+// A loop that cannot serve is not among the candidates, and one that is blocked only when all are.
+// Load is counted when a connection is assigned, not when the loop gets to it: what is under way
+// to a loop is load too, or a burst would all go to the one that was emptiest before it.
 
-import type { LoopSlot } from './loop_slot.js';
+import { createHash } from 'node:crypto';
+import { MultiloopError } from '../errors.js';
+import { native } from '../native.js';
+import { type Address, toAddress } from '../stream/address.js';
+import type { ListenOptions } from '../stream/listening_socket.js';
+import { checkOneOf, invalidType } from '../validate.js';
+import type { LoopHandle, LoopSlot } from './loop_slot.js';
 
-export type PolicyName = 'round-robin';
-export const POLICY_NAMES: readonly PolicyName[] = ['round-robin'];
+export type PolicyName = 'round-robin' | 'least-connections' | 'two-index' | 'least-lag' | 'sticky';
+export const POLICY_NAMES: readonly PolicyName[] = [
+  'round-robin',
+  'least-connections',
+  'two-index',
+  'least-lag',
+  'sticky',
+];
 
-/** Answers the loops to try, best first; a loop that cannot serve is not among them. */
-export type Policy = (slots: readonly LoopSlot[]) => Iterable<LoopSlot>;
+/** What a policy of the user's own may look at. */
+export interface Incoming {
+  remote?: Address;
+  listener: ListenOptions;
+}
 
-export function roundRobin(): Policy {
-  let next = 0;
-  return function* (slots) {
-    // A loop that is skipped because it cannot serve does not lose its turn to come.
-    const first = next;
-    for (let i = 0; i < slots.length; i++) {
-      const at = (first + i) % slots.length;
-      if (slots[at].state !== 'serving') continue;
-      next = (at + 1) % slots.length;
-      yield slots[at];
+/**
+ * Picks the loop for a connection: one of `loops`, which can all serve, or its id; or refuses it.
+ * Called by the coordinator between accepting and handing out, so it must be quick. When it throws
+ * or answers anything else, that is an 'error' of the group and round-robin picks instead.
+ */
+export type Distribute = (
+  incoming: Incoming,
+  loops: readonly LoopHandle[],
+) => LoopHandle | number | 'refuse';
+
+export interface Policy {
+  /** `candidates` is not empty. Answers undefined to refuse the connection. */
+  pick(id: number, candidates: readonly LoopSlot[]): Iterable<LoopSlot> | undefined;
+}
+
+/** What the group does for a policy of the user's own. */
+export interface PolicyHost {
+  listener(number: number): ListenOptions;
+  failed(error: Error): void;
+}
+
+export function checkPolicy(policy: unknown): PolicyName | Distribute {
+  if (typeof policy === 'function') return policy as Distribute;
+  if (typeof policy === 'string') return checkOneOf('options.policy', policy, POLICY_NAMES);
+  throw invalidType('options.policy', 'of type string or function', policy);
+}
+
+export function makePolicy(policy: PolicyName | Distribute, host: PolicyHost): Policy {
+  if (typeof policy === 'function') return new UserPolicy(policy, host);
+  switch (policy) {
+    case 'least-connections':
+      return new LeastLoad((slot) => slot.load);
+    // A message waits for the turn that runs and for those who are before it.
+    case 'least-lag':
+      return new LeastLoad((slot) => slot.lag * 1e6 + slot.load);
+    case 'two-index':
+      return new TwoIndex();
+    case 'sticky':
+      return new Sticky();
+    default:
+      return new RoundRobin();
+  }
+}
+
+function* from(slots: readonly LoopSlot[], first: number): Generator<LoopSlot> {
+  for (let i = 0; i < slots.length; i++) yield slots[(first + i) % slots.length];
+}
+
+class RoundRobin implements Policy {
+  // The number of the loop whose turn it is: one that is left out for a while keeps its place.
+  #next = 0;
+  pick(_id: number, candidates: readonly LoopSlot[]): Iterable<LoopSlot> {
+    let first = candidates.findIndex((slot) => slot.id >= this.#next);
+    if (first === -1) first = 0;
+    this.#next = candidates[first].id + 1;
+    return from(candidates, first);
+  }
+}
+
+/** The loop with the least of something; among equals they take turns. */
+class LeastLoad implements Policy {
+  readonly #of: (slot: LoopSlot) => number;
+  #turn = 0;
+  constructor(of: (slot: LoopSlot) => number) {
+    this.#of = of;
+  }
+  pick(_id: number, candidates: readonly LoopSlot[]): Iterable<LoopSlot> {
+    this.#turn++;
+    const inTurn = [...from(candidates, this.#turn % candidates.length)];
+    const load = new Map(inTurn.map((slot) => [slot, this.#of(slot)]));
+    return inTurn.sort((a, b) => (load.get(a) as number) - (load.get(b) as number));
+  }
+}
+
+/**
+ * HAProxy's: one index runs up and one down. Of the two loops that they stand at the lighter one
+ * gets the connection and the other index moves on. Short connections are dealt out in turn, long
+ * ones by their number, and a loop that is idle is never missed for long.
+ */
+class TwoIndex implements Policy {
+  #up = 0;
+  #down = 0;
+  pick(_id: number, candidates: readonly LoopSlot[]): Iterable<LoopSlot> {
+    const count = candidates.length;
+    const up = this.#up % count;
+    const down = count - 1 - (this.#down % count);
+    const [a, b] = [candidates[up], candidates[down]];
+    const takesUp = a === b || a.load <= b.load;
+    if (takesUp) this.#down++;
+    else this.#up++;
+    if (a === b) this.#up++;
+    return from(candidates, takesUp ? up : down);
+  }
+}
+
+/**
+ * The same loop for the same peer's address while that loop lives; when one goes, only its peers
+ * move (rendezvous hashing). A unix socket's peers have no address and take turns.
+ */
+class Sticky implements Policy {
+  readonly #otherwise = new RoundRobin();
+  pick(id: number, candidates: readonly LoopSlot[]): Iterable<LoopSlot> {
+    const host = native.ledgerPeer(id)?.host;
+    if (host === undefined) return this.#otherwise.pick(id, candidates);
+    const weight = new Map(candidates.map((slot) => [slot, hash(`${slot.id} ${host}`)]));
+    return [...candidates].sort((a, b) => (weight.get(b) as number) - (weight.get(a) as number));
+  }
+}
+
+function hash(text: string): number {
+  return createHash('md5').update(text).digest().readUInt32LE(0);
+}
+
+class UserPolicy implements Policy {
+  readonly #distribute: Distribute;
+  readonly #host: PolicyHost;
+  readonly #otherwise = new RoundRobin();
+  constructor(distribute: Distribute, host: PolicyHost) {
+    this.#distribute = distribute;
+    this.#host = host;
+  }
+
+  pick(id: number, candidates: readonly LoopSlot[]): Iterable<LoopSlot> | undefined {
+    try {
+      const remote = toAddress(native.ledgerPeer(id));
+      const listener = this.#host.listener(native.ledgerListener(id));
+      const answer = this.#distribute({ remote, listener }, candidates);
+      if (answer === 'refuse') return undefined;
+      const at = candidates.findIndex((slot) => slot === answer || slot.id === answer);
+      if (at >= 0) return from(candidates, at);
+      throw new MultiloopError(
+        'ERR_POLICY',
+        `The policy answered ${describe(answer)}; it must be one of the loops it was given, the ` +
+          "id of one, or 'refuse'. Round-robin picked instead",
+      );
+    } catch (error) {
+      this.#host.failed(error instanceof Error ? error : new Error(`thrown: ${String(error)}`));
+      return this.#otherwise.pick(id, candidates);
     }
-  };
+  }
+}
+
+function describe(answer: unknown): string {
+  if (typeof (answer as Promise<unknown>)?.then === 'function') return 'a promise';
+  return typeof answer === 'object' && answer !== null ? 'another object' : String(answer);
 }

@@ -9,7 +9,7 @@ import { resolveHost } from '../stream/address.js';
 import { checkListenOptions, type ListenOptions } from '../stream/listening_socket.js';
 import { checkInteger, checkOneOf, invalidType } from '../validate.js';
 import { workerUrl } from './load_worker.js';
-import { POLICY_NAMES, type PolicyName } from './policy.js';
+import { checkPolicy, type Distribute, type PolicyName } from './policy.js';
 
 export interface ServeOptions {
   /** Module with a worker as default export; a string is a file: URL or a path from cwd. */
@@ -23,8 +23,12 @@ export interface ServeOptions {
   /** A list is dealt out to the loops in turn. */
   backend?: BackendName | BackendName[];
   waker?: WakerName | WakerName[];
-  /** 'round-robin' */
-  policy?: PolicyName;
+  /**
+   * How a loop is picked for a new connection: 'round-robin'; 'least-connections'; 'two-index',
+   * fair on short and on long connections; 'least-lag', by how long a loop's turns take; 'sticky',
+   * by the peer's address; or a function.
+   */
+  policy?: PolicyName | Distribute;
   /** 65,536 over all loops; what is accepted beyond is closed at once. */
   maxConnections?: number;
   /** Messages that may wait for one loop: 1,024. */
@@ -49,6 +53,7 @@ export interface Settings {
   workerData: unknown;
   loops: { backend: BackendName; waker: WakerName }[];
   listen: ListenOptions[];
+  policy: PolicyName | Distribute;
   maxConnections: number;
   inboxSize: number;
   acceptBatch: number;
@@ -73,7 +78,7 @@ export async function settle(options: ServeOptions): Promise<Settings> {
     1,
     LOOPS_MAX,
   );
-  checkOneOf('options.policy', options.policy ?? 'round-robin', POLICY_NAMES);
+  const policy = checkPolicy(options.policy ?? 'round-robin');
   const backends = backendList(options.backend);
   const wakers = listOf<WakerName | undefined>(options.waker, [undefined]);
   const integer = (key: keyof ServeOptions, fallback: number, min: number, max: number) =>
@@ -88,6 +93,7 @@ export async function settle(options: ServeOptions): Promise<Settings> {
       return { backend, waker: chooseWaker(wakers[loop % wakers.length], backend) };
     }),
     listen: await listenList(options.listen),
+    policy,
     maxConnections: integer('maxConnections', 65_536, 1, 2 ** 20),
     inboxSize: integer('inboxSize', 1_024, 1, INBOX_MAX),
     acceptBatch: integer('acceptBatch', 64, 1, 4_096),

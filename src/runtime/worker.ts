@@ -10,7 +10,7 @@ import type { Connection } from './connection.js';
  * its connection with that error and is counted; the loop lives. An error outside any hook ends
  * the loop, and the group starts another in its place.
  */
-export interface LoopWorker<State = unknown> {
+export interface LoopWorker<State = unknown, Packed = State> {
   /** Before the first connection; throwing fails serve(). */
   start?(loop: LoopContext): void | Promise<void>;
   open?(conn: Connection<State>): void | Promise<void>;
@@ -22,6 +22,17 @@ export interface LoopWorker<State = unknown> {
   end?(conn: Connection<State>): void | Promise<void>;
   /** Exactly once for each connection that was opened on this loop. */
   close?(conn: Connection<State>, error?: Error): void;
+  /**
+   * Before a move: what travels, by structured clone; without it `conn.state` does. What it throws
+   * keeps the connection here.
+   */
+  pack?(conn: Connection<State>): Packed;
+  /** It lives on another loop now; free what this loop kept for it. */
+  left?(conn: Connection<State>): void;
+  /** It came from another loop; without it, what was packed becomes `conn.state`. */
+  unpack?(conn: Connection<State>, packed: Packed): void;
+  /** What `post` and `broadcast` sent to this loop. */
+  message?(value: unknown, loop: LoopContext): void;
   /** After the last connection; the loop ends when it is done, or when drainMs is over. */
   stop?(loop: LoopContext): void | Promise<void>;
 }
@@ -36,9 +47,28 @@ export interface LoopContext {
   /** Aborted when the loop begins to stop. */
   readonly signal: AbortSignal;
   connections(): IterableIterator<Connection>;
+  /**
+   * Sends a value to a loop of this group, its own included, by structured clone, in order with
+   * everything else from here. Throws ERR_LOOP_GONE and ERR_INBOX_FULL, and V8's DataCloneError.
+   */
+  post(loop: number, value: unknown): void;
+  /** To every other loop that is alive; ERR_INBOX_FULL names those that did not get it. */
+  broadcast(value: unknown): void;
 }
 
-const HOOKS = ['start', 'open', 'data', 'writable', 'end', 'close', 'stop'] as const;
+const HOOKS = [
+  'start',
+  'open',
+  'data',
+  'writable',
+  'end',
+  'close',
+  'pack',
+  'left',
+  'unpack',
+  'message',
+  'stop',
+] as const;
 
 // Shared by every copy of the package in the thread, so that serve() is recognised in all of them.
 const DEFINED = Symbol.for('multiloop.defined');
@@ -48,7 +78,9 @@ const registry = globalThis as { [DEFINED]?: LoopWorker };
  * Marks a worker, for its types. A file that both defines a worker and calls serve() has to call
  * this first: in a loop's thread nothing after `await serve()` runs.
  */
-export function defineWorker<State = unknown>(worker: LoopWorker<State>): LoopWorker<State> {
+export function defineWorker<State = unknown, Packed = State>(
+  worker: LoopWorker<State, Packed>,
+): LoopWorker<State, Packed> {
   checkWorker(worker);
   registry[DEFINED] = worker as LoopWorker;
   return worker;

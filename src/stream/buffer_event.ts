@@ -344,6 +344,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     return (this._flags & Flag.UNREFED) === 0;
   }
 
+  /** Of a socket, while it is connected. */
   get localAddress(): Address | undefined {
     return undefined;
   }
@@ -357,11 +358,9 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   get _name(): string {
     return 'The stream';
   }
-  /** @internal */
   get _peerEnded(): boolean {
     return (this._flags & Flag.PEER_ENDED) !== 0;
   }
-  /** @internal */
   get _endTold(): boolean {
     return (this._flags & Flag.ENDED) !== 0;
   }
@@ -369,11 +368,9 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   protected get _closesUnder(): boolean {
     return (this._flags & Flag.KEEPS) === 0;
   }
-  /** @internal */
+  /** @internal What a subclass does when one of these has changed. */
   protected _timeoutsChanged(): void {}
-  /** @internal */
   protected _priorityChanged(_value: number): void {}
-  /** @internal */
   protected _refChanged(): void {}
 
   /** @internal Whether bytes are wanted now. */
@@ -392,29 +389,24 @@ export abstract class BufferEvent implements Disposable, PassEnd {
       (this._flags & (Flag.CLOSED | Flag.ENDED)) === 0
     );
   }
-  /** @internal */
   _updateReading(): void {
     if (this._mayRead()) this._startReading(this._settings.readTimeout);
     else this._stopReading();
   }
-  /** @internal */
   _holdReading(why: number): void {
     if (this._readHeld & why) return;
     this._readHeld |= why;
     this._updateReading();
   }
-  /** @internal */
   _releaseReading(why: number): void {
     if (!(this._readHeld & why)) return;
     this._readHeld &= ~why;
     this._updateReading();
   }
-  /** @internal */
   _holdWriting(why: number): void {
     this._writeHeld |= why;
     this._stopWriting();
   }
-  /** @internal */
   _releaseWriting(why: number): void {
     if (!(this._writeHeld & why)) return;
     this._writeHeld &= ~why;
@@ -569,6 +561,25 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     const { handlers } = this;
     this.handlers = NO_HANDLERS;
     if (error !== undefined) handlers.event?.call(handlers, this, { error });
+  }
+
+  /** @internal It goes on elsewhere: nothing is written, closed or told any more. */
+  _leave(): void {
+    this._flags |= Flag.CLOSED;
+    this._limit?.leave();
+    this._limit = undefined;
+    this.#input?._discard();
+    this.#output?._discard();
+    this.handlers = NO_HANDLERS;
+    this.#notices?.free();
+    this.#notices = undefined;
+  }
+  /** @internal What of its state another stream would have to know. */
+  get _state(): number {
+    return this._flags & (Flag.DEFER | Flag.ENDING | Flag.ENDED | Flag.PEER_ENDED);
+  }
+  set _state(flags: number) {
+    this._flags |= flags;
   }
 
   #shut(error: Error | undefined): void {

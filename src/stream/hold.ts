@@ -6,4 +6,5 @@ export const Hold = {
   FILTER: 8,
   PAUSED: 16,
   HOOK: 32,
+  MOVING: 64,
 } as const;

@@ -238,6 +238,21 @@ export class SocketStream extends BufferEvent {
     const event = this.base._event(this.#fd, mask, callback, this.priority, this);
     return this._refed ? event : event.unref();
   }
+  /** @internal */
+  override _leave(): void {
+    this.#freeEvents();
+    super._leave();
+  }
+  /** @internal Its descriptor is out of the kernel's set; what is enabled is waited for again. */
+  _stay(): void {
+    this._updateReading();
+    if (this.#writeEvent !== undefined && this.outputLength > 0) this.#armWrite();
+  }
+  /** @internal Before it leaves: nothing of it is waited for. */
+  _unhook(): void {
+    this.#readEvent?.del();
+    this.#writeEvent?.del();
+  }
   #freeEvents(): void {
     this.#readEvent?.free();
     this.#writeEvent?.free();

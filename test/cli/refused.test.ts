@@ -32,7 +32,7 @@ const misuses: [args: string[], message: RegExp][] = [
   [['serve', '--drain-ms', '1s'], /^--drain-ms must be/],
   [['serve', '--max-connections', '0'], /^--max-connections must be/],
   [['serve', '--waker', 'bell'], /^--waker must be eventfd or evfilt_user or pipe, not 'bell'$/],
-  [['serve', '--policy', 'random'], /^--policy must be round-robin, not 'random'$/],
+  [['serve', '--policy', 'random'], /^--policy must be round-robin or .* or sticky, not 'random'$/],
   [['serve', '--path', 'x', '--port', '1'], /^--path and --port exclude each other$/],
   [['serve', 'htp'], /^'htp' is neither a file .* echo, http and tail; did you mean http\?$/],
   [['serve', 'http', 'echo'], /^http takes no argument; 'echo' is one too many$/],

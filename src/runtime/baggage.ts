@@ -1,0 +1,32 @@
+// What a connection brings along when it moves to another loop: everything that its stream knows
+// and the kernel does not. It travels as bytes inside the message that hands the descriptor over.
+
+import { deserialize, serialize } from 'node:v8';
+import type { Settings } from '../stream/bev_options.js';
+import type { RateLimits } from '../stream/rate_limit.js';
+
+export interface Baggage {
+  /** The worker's: what `pack` answered, or the connection's state. */
+  packed: unknown;
+  /** Whether `pack` made it. */
+  byPack: boolean;
+  input: Uint8Array | undefined;
+  output: Uint8Array | undefined;
+  enabled: number;
+  flags: number;
+  settings: Settings;
+  limit: RateLimits | undefined;
+  read: number;
+  written: number;
+  paused: boolean;
+  needDrain: boolean;
+}
+
+/** Throws V8's DataCloneError for what cannot be cloned. */
+export function encodeBaggage(baggage: Baggage): Buffer {
+  return serialize(baggage);
+}
+
+export function decodeBaggage(bytes: Buffer): Baggage {
+  return deserialize(bytes) as Baggage;
+}

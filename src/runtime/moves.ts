@@ -1,0 +1,75 @@
+// What the coordinator has asked of loops and waits for: moves of a connection, by request number.
+
+import { MultiloopError } from '../errors.js';
+import { native } from '../native.js';
+import { type ToCoordinator, unflatten } from './control.js';
+import type { Directory } from './directory.js';
+import type { LoopSlot } from './loop_slot.js';
+
+interface Request {
+  slot: LoopSlot;
+  resolve(count: number): void;
+  reject(error: Error): void;
+}
+
+export class Moves {
+  readonly #directory: Directory;
+  readonly #from: number;
+  readonly #requests = new Map<number, Request>();
+  #next = 1;
+
+  /** `from` is the coordinator's inbox. */
+  constructor(directory: Directory, from: number) {
+    this.#directory = directory;
+    this.#from = from;
+  }
+
+  /** Has the loop that serves `connection` give it to `loop`. */
+  async move(slots: readonly LoopSlot[], connection: number, loop: number): Promise<void> {
+    const owner = native.ledgerOwner(connection);
+    const slot = slots.find((one) => owner !== 0 && one.inbox === owner);
+    if (slot === undefined)
+      throw new MultiloopError('ERR_NOT_MOVABLE', `No loop serves a connection ${connection}`);
+    await this.#ask(slot, (request) => ({ type: 'move', request, connection, loop }));
+  }
+
+  /** Has `slot` give up to `count` connections that are idle to `to`; answers how many went. */
+  shed(slot: LoopSlot, count: number, to: LoopSlot): Promise<number> {
+    return this.#ask(slot, (request) => ({ type: 'shed', request, count, loop: to.id }));
+  }
+
+  answered({ request, count, error }: ToCoordinator & { type: 'moved' }): void {
+    const waiting = this.#requests.get(request);
+    this.#requests.delete(request);
+    if (error === undefined) waiting?.resolve(count ?? 1);
+    else waiting?.reject(unflatten(error));
+  }
+
+  /** The loop is gone, and with it what it was asked for. */
+  gone(slot: LoopSlot): void {
+    for (const [number, request] of [...this.#requests]) {
+      if (request.slot !== slot) continue;
+      this.#requests.delete(number);
+      request.reject(
+        new MultiloopError('ERR_LOOP_GONE', `Loop ${slot.id} died before it had moved it`),
+      );
+    }
+  }
+
+  #ask(
+    slot: LoopSlot,
+    message: (request: number) => Parameters<Directory['tell']>[2],
+  ): Promise<number> {
+    const request = this.#next++;
+    return new Promise<number>((resolve, reject) => {
+      const sent = this.#directory.tell(this.#from, slot.id, message(request));
+      if (sent === 'ok') {
+        this.#requests.set(request, { slot, resolve, reject });
+        return;
+      }
+      const code = sent === 'full' ? 'ERR_INBOX_FULL' : 'ERR_LOOP_GONE';
+      const why = sent === 'full' ? 'its inbox is full' : 'it has no thread now';
+      reject(new MultiloopError(code, `Loop ${slot.id} could not be asked: ${why}`));
+    });
+  }
+}
