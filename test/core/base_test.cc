@@ -707,8 +707,9 @@ TEST_EACH_BASE(a_descriptor_that_an_event_has_is_not_taken_for_anything_else) {
 
 TEST_EACH_BASE(messages_come_in_order_and_in_bounded_batches) {
   Inbox* inbox = rig.attach(256);
-  for (std::uint64_t i = 0; i < 150; ++i) {
-    const Message message{MessageKind::kPost, 77, i, nullptr, 0};
+  for (InboxHandle i = 0; i < 150; ++i) {
+    // A post has no connection, so the sender says which it is.
+    const Message message{MessageKind::kPost, i, kNoConnection, nullptr, 0};
     EXPECT_EQ(inbox->push(message), Inbox::Push::kOk);
   }
   std::uint64_t next = 0;
@@ -719,8 +720,8 @@ TEST_EACH_BASE(messages_come_in_order_and_in_bounded_batches) {
     for (int i = 0; i < rig.page->messages; ++i) {
       const Page::MessageRecord& record = rig.page->inbox[i];
       EXPECT_EQ(record.kind, static_cast<double>(MessageKind::kPost));
-      EXPECT_EQ(record.from, 77);
-      EXPECT_EQ(record.id, static_cast<double>(next++));
+      EXPECT_EQ(record.from, static_cast<double>(next++));
+      EXPECT_EQ(record.id, static_cast<double>(kNoConnection));
       EXPECT_EQ(record.fd, -1);
     }
   }
