@@ -45,7 +45,8 @@ export default async function* seed(options: BenchOptions): AsyncIterable<Case> 
   for (const { backend, size } of cases(options.quick)) {
     for (const { active, writes } of SHAPES) {
       const args = [backend, size, active, writes];
-      const name = `${backend}, ${active} active of ${size}, ${writes} writes`;
+      const other = peerBackend(backend) === backend ? '' : ` beside ${peerBackend(backend)}`;
+      const name = `${backend}${other}, ${active} active of ${size}, ${writes} writes`;
       const theirArgs = [peerBackend(backend), size, active, writes];
       const theirs = peer && nativeProgram(peer.command, ...theirArgs);
       const able = theirs !== undefined && (backend !== 'select' || (await isAble(name, theirs)));
@@ -54,8 +55,7 @@ export default async function* seed(options: BenchOptions): AsyncIterable<Case> 
         yield await paired(name, 'µs', pairs, ours);
         continue;
       }
-      const of = backend === 'io_uring' ? ' with epoll' : '';
-      const alone = { name: `${peer?.name}${of}`, run: () => measure(theirs) };
+      const alone = { name: peer?.name ?? '', run: () => measure(theirs) };
       yield await paired(name, 'µs', pairs, ours, alone);
       if (peerBackend(backend) === 'epoll') continue;
       const threaded = nativeProgram(theirs.command, ...args, 1);
