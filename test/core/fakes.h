@@ -32,7 +32,6 @@ class Watched final : public Backend {
     return failure != 0 ? failure : inner_->wait(timeout, out);
   }
   int pollable_fd() const override { return inner_->pollable_fd(); }
-  void flush() override { inner_->flush(); }
   std::uint32_t renewals() const override { return inner_->renewals(); }
 
   int changes = 0;
