@@ -20,7 +20,7 @@ import {
   sys,
 } from '../../src/index.js';
 import { native } from '../../src/native.js';
-import { isPortable } from '../machine.js';
+import { beside, isPortable, withoutNesting } from '../machine.js';
 import { type Ended, runChild } from './child.js';
 import { asynchronous, behaviour, type Trial } from './conformance.js';
 import { runTraced, type Traced, withStrace } from './strace.js';
@@ -584,21 +584,26 @@ listening('pausing in onAccept leaves the others with the kernel', {}, async (do
   assert.is(other.closed, true);
 });
 
-listening('closing the base in onAccept ends it there', {}, async (door) => {
-  const base = new EventBase({ backend: 'epoll', drive: 'libuv' });
-  let accepted = 0;
-  const other = new Listener(base, {}, (fd) => {
-    accepted++;
-    sys.close(fd);
-    base.close();
-  });
-  const { port } = other.address as { port: number };
-  for (let i = 0; i < 3; i++) await door.connect(port, '127.0.0.1');
-  assert.is(await base.dispatch(), 'stopped');
-  await turn();
-  assert.is(accepted, 1);
-  other.close();
-});
+listening(
+  'closing the base in onAccept ends it there',
+  {},
+  async (door) => {
+    const base = new EventBase({ backend: beside, drive: 'libuv' });
+    let accepted = 0;
+    const other = new Listener(base, {}, (fd) => {
+      accepted++;
+      sys.close(fd);
+      base.close();
+    });
+    const { port } = other.address as { port: number };
+    for (let i = 0; i < 3; i++) await door.connect(port, '127.0.0.1');
+    assert.is(await base.dispatch(), 'stopped');
+    await turn();
+    assert.is(accepted, 1);
+    other.close();
+  },
+  withoutNesting,
+);
 
 test('listeners that fail or close leave no descriptor', () => {
   using base = new EventBase();
@@ -698,7 +703,10 @@ test('out of descriptors, those who wait are told, nothing spins, and the listen
 
 // ── what the kernel may say, injected ───────────────────────────────────────────────────────────
 
-/** accept4 is injected to fail with each error `times` times before a connection is accepted. */
+/** The call of the build. */
+const acceptCall = isPortable ? 'accept' : 'accept4';
+
+/** It is injected to fail with each error `times` times before a connection is accepted. */
 function injected(error: string, times: number): Promise<Traced> {
   return runTraced(
     `
@@ -713,7 +721,7 @@ function injected(error: string, times: number): Promise<Traced> {
     }, (e) => errors.push(e.code));
     const socket = connect(listener.address.port, '127.0.0.1').on('error', () => undefined);
     await base.dispatch();`,
-    `-e trace=accept4 -e inject=accept4:error=${error}:when=1..${times}`,
+    `-e trace=${acceptCall} -e inject=${acceptCall}:error=${error}:when=1..${times}`,
   );
 }
 
@@ -744,23 +752,27 @@ for (const [error, exhausted] of [
     assert.equal(JSON.parse(stdout), { errors: [error], exhausted });
   });
 
-withStrace('deferAccept is ignored where the kernel does not know it', async () => {
-  const { stdout, stderr, log } = await runTraced(
-    `const base = new EventBase();
+withStrace(
+  'deferAccept is ignored where the kernel does not know it',
+  async () => {
+    const { stdout, stderr, log } = await runTraced(
+      `const base = new EventBase();
     const listener = new Listener(base, { deferAccept: true }, () => undefined);
     console.log(listener.address.port > 0);
     listener.close();`,
-    // The first one is SO_REUSEADDR.
-    '-e trace=setsockopt -e inject=setsockopt:error=ENOPROTOOPT:when=2',
-  );
-  assert.equal([stdout, stderr], ['true\n', '']);
-  assert.ok(log.some((line) => /TCP_DEFER_ACCEPT.*-1 ENOPROTOOPT/.test(line)));
-});
+      // The first one is SO_REUSEADDR.
+      '-e trace=setsockopt -e inject=setsockopt:error=ENOPROTOOPT:when=2',
+    );
+    assert.equal([stdout, stderr], ['true\n', '']);
+    assert.ok(log.some((line) => /TCP_DEFER_ACCEPT.*-1 ENOPROTOOPT/.test(line)));
+  },
+  onlyLinux,
+);
 
 withStrace('the backlog is 511, and nobody is made to keep connections alive', async () => {
   const { log, stderr } = await runTraced(
     `const base = new EventBase();
-    for (const options of [{}, { backlog: 16 }, { host: '::1' }, { path: '@ml' + process.pid }])
+    for (const options of [{}, { backlog: 16 }, { host: '::1' }, { path: '${freshPath()}' }])
       new Listener(base, options, () => undefined).close();`,
     '-e trace=listen,setsockopt',
   );

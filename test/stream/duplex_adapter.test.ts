@@ -244,7 +244,7 @@ onEach(
   'a pause of the consumer lets the loop go on, and an end of the Duplexes ends it',
   async (rig) => {
     // Not the rig's base, which never ends: one that would end as soon as it is empty.
-    const base = new EventBase({ backend: 'epoll', drive: 'libuv' });
+    const base = new EventBase({ drive: 'libuv' });
     const [one, other] = BufferEvent.pair(base).map((bev) => rig.own(bev.toDuplex()));
     const result = base.dispatch();
     let over = false;
@@ -639,7 +639,7 @@ test('when the base is closed, it fails or closes and gives its descriptor back'
     (near: DuplexAdapter) => void near.write(Buffer.alloc(TOTAL)),
     (near: DuplexAdapter) => void near.end('x'),
   ]) {
-    const base = new EventBase({ backend: 'epoll', drive: 'libuv' });
+    const base = new EventBase({ drive: 'libuv' });
     const running = base.dispatch();
     const [near, far] = sys.socketPair();
     const duplex = BufferEvent.socket(base, near).toDuplex();
@@ -690,7 +690,7 @@ onEach(
 // ── the process ─────────────────────────────────────────────────────────────────────────────────
 
 const connected = `
-  const base = new EventBase({ backend: 'epoll', drive: DRIVE });
+  const base = new EventBase({ drive: DRIVE });
   const [near, far] = sys.socketPair();
   const duplex = BufferEvent.socket(base, near).toDuplex();
   const other = BufferEvent.socket(base, far);

@@ -626,7 +626,7 @@ onEach(drives, 'over a zlib stream', async (rig) => {
 // ── the loop and the process ────────────────────────────────────────────────────────────────────
 
 test('the loop goes on while it reads or has to write, and ends after that', async () => {
-  const base = new EventBase({ backend: 'epoll', drive: 'libuv' });
+  const base = new EventBase({ drive: 'libuv' });
   const through = new PassThrough();
   const events: BevEvent[] = [];
   const bev = BufferEvent.fromDuplex(base, through, {
@@ -650,7 +650,7 @@ test('the loop goes on while it reads or has to write, and ends after that', asy
 
 const child = `
   import net from 'node:net';
-  const base = new EventBase({ backend: 'epoll', drive: DRIVE });
+  const base = new EventBase({ drive: DRIVE });
   const server = net.createServer((socket) => socket.resume()).listen(0, '127.0.0.1', () => {
     const socket = net.connect(server.address().port, '127.0.0.1');
     const bev = BufferEvent.fromDuplex(base, socket).enable(Ev.READ);

@@ -1,25 +1,34 @@
 // The queue of a datagram socket against a plain list: whatever is pushed and taken, in whatever
 // order, what leaves is what was pushed.
 
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { native } from '../../src/native.js';
 import { AddressBook } from '../../src/stream/address_book.js';
 import { QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, SendQueue } from '../../src/stream/send_queue.js';
+import { isPortable } from '../machine.js';
 
 const MESSAGE_BYTES = 20_000;
 const none = new Uint8Array(0);
 const book = new AddressBook(1);
 let names = 0;
+const folder = mkdtempSync(join(tmpdir(), 'multiloop-queue-'));
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+/** An abstract one where there are such names. */
+const freshName = () =>
+  isPortable ? join(folder, `${names++}`) : `@multiloop-queue-${process.pid}-${names++}`;
 
-/** Two unix sockets with abstract names, which take a few messages each until they are read. */
+/** Two unix sockets, which take a few messages each until they are read. */
 function receivers() {
   const memory = Buffer.alloc(64 * MESSAGE_BYTES);
   const nameMemory = Buffer.alloc(64 * 128);
   const records = new Int32Array(64 * 3);
   return [0, 1].map(() => {
-    const name = book.pack('name', { path: `@multiloop-queue-${process.pid}-${names++}` });
+    const name = book.pack('name', { path: freshName() });
     const fd = native.datagramOpen(1, name, none, false, false, -1) as number;
     return {
       name,
