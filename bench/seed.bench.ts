@@ -26,7 +26,11 @@ const QUICK_SIZES: Partial<Record<BackendName, number[]>> = {
   epoll: [100, 1_000],
   poll: [1_000],
   select: [100],
+  io_uring: [100, 1_000],
 };
+
+/** libevent has no io_uring: ours is put beside its epoll. */
+const peerBackend = (backend: BackendName) => (backend === 'io_uring' ? 'epoll' : backend);
 
 function cases(quick: boolean): { backend: BackendName; size: number }[] {
   const backends = EventBase.backends().filter((one) => one.available);
@@ -41,8 +45,10 @@ export default async function* seed(options: BenchOptions): AsyncIterable<Case> 
   for (const { backend, size } of cases(options.quick)) {
     for (const { active, writes } of SHAPES) {
       const args = [backend, size, active, writes];
-      const name = `${backend}, ${active} active of ${size}, ${writes} writes`;
-      const theirs = peer && nativeProgram(peer.command, ...args);
+      const other = peerBackend(backend) === backend ? '' : ` beside ${peerBackend(backend)}`;
+      const name = `${backend}${other}, ${active} active of ${size}, ${writes} writes`;
+      const theirArgs = [peerBackend(backend), size, active, writes];
+      const theirs = peer && nativeProgram(peer.command, ...theirArgs);
       const able = theirs !== undefined && (backend !== 'select' || (await isAble(name, theirs)));
       const ours = () => measure(nodeProgram('seed_multiloop', ...args));
       if (!able) {
@@ -51,7 +57,7 @@ export default async function* seed(options: BenchOptions): AsyncIterable<Case> 
       }
       const alone = { name: peer?.name ?? '', run: () => measure(theirs) };
       yield await paired(name, 'µs', pairs, ours, alone);
-      if (backend === 'epoll') continue;
+      if (peerBackend(backend) === 'epoll') continue;
       const threaded = nativeProgram(theirs.command, ...args, 1);
       const beside = { name: `${alone.name}, 2 threads`, run: () => measure(threaded) };
       yield await paired(name, 'µs', pairs, ours, beside);

@@ -10,7 +10,7 @@ export const allBackends: readonly BackendName[] = EventBase.backends()
   .filter(({ available }) => available)
   .map(({ name }) => name);
 
-/** Set by test/run.mjs for the backends that run on an emulation of their kernel. */
+/** Set by test/run.mjs for the backends that have processes of their own. */
 const asked = process.env.ML_TEST_BACKENDS?.split(',');
 
 /** Those that tests go over. */

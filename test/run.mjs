@@ -7,10 +7,11 @@
 // A file named *.serial.test.ts runs alone, after the others. uvu prints a summary but neither ends
 // a process that still has handles open nor fails when a file has no summary; both are done here.
 //
-// The files of test/event that go over every backend run once more, marked [emulated], over those of
-// other kernels, with an addon that has emulations of these (test/emulation). With --arm64 nothing
-// runs but files of test/event, marked [linux-arm64], by Node for that processor under qemu-user and
-// with the addon for it (native/cross.mjs); without those it is skipped.
+// The files of test/event that go over every backend run once more, marked [io_uring], over that one,
+// and once more, marked [emulated], over those of other kernels, with an addon that has emulations
+// of these (test/emulation). With --arm64 nothing runs but files of test/event, marked [linux-arm64],
+// by Node for that processor under qemu-user and with the addon for it (native/cross.mjs); without
+// those it is skipped.
 
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
@@ -155,13 +156,33 @@ function findFiles() {
   return all.filter((file) => isAsked(file) && !isLeftOut(file)).sort();
 }
 
+const goesOverBackends = ({ file }) =>
+  file.startsWith('event/') &&
+  /\b(behaviour|settings|testedBackends)\b/.test(readFileSync(join(top, file), 'utf8'));
+
+/**
+ * io_uring has processes of its own. A ring that is closed interrupts the thread that had it once
+ * more, some 20 ms later (Linux, io_uring.c, io_ring_exit_work), and a wait of epoll's that is
+ * interrupted is one turn more than a test may expect.
+ */
+function apart(files) {
+  if (process.platform !== 'linux' || process.env.ML_PORTABLE === '1') return files;
+  const others = { ML_TEST_BACKENDS: 'evport,kqueue,epoll,devpoll,poll,select' };
+  const ring = { ML_TEST_BACKENDS: 'io_uring' };
+  return files.flatMap((one) =>
+    goesOverBackends(one)
+      ? [
+          { ...one, env: others },
+          { ...one, env: ring, label: ' [io_uring]' },
+        ]
+      : [one],
+  );
+}
+
 /** Once more, over the backends that have to be emulated here. */
 async function emulatedRuns(files) {
   // They would be the same: no build has both.
   if (process.env.ML_PORTABLE === '1') return [];
-  const goesOverBackends = ({ file }) =>
-    file.startsWith('event/') &&
-    /\b(behaviour|settings|testedBackends)\b/.test(readFileSync(join(top, file), 'utf8'));
   const again = files.filter(goesOverBackends);
   if (again.length === 0) return [];
   const {
@@ -220,14 +241,15 @@ for (const [signal, code] of [
   });
 }
 
-const files = findFiles().map((file) => ({ file }));
+const asked = findFiles().map((file) => ({ file }));
+const files = apart(asked);
 const isSerial = ({ file }) => file.endsWith('.serial.test.js');
 if (onArm64) {
-  await runAll(await arm64Runs(files), jobs);
+  await runAll(await arm64Runs(asked), jobs);
 } else {
   const isParallel = (one) => !isSerial(one);
   await runAll(files.filter(isParallel), jobs);
-  const again = await emulatedRuns(files);
+  const again = await emulatedRuns(asked);
   await runAll(again.filter(isParallel), jobs);
   await runAll([...files, ...again].filter(isSerial), 1);
 }

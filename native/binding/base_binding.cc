@@ -227,16 +227,15 @@ napi_value backends(napi_env env, napi_callback_info) {
   napi_value list = nullptr;
   napi_create_array(env, &list);
   std::uint32_t at = 0;
+  const std::vector<int> statuses = try_backends();
   for (const BackendType& type : backend_types()) {
-    int error = 0;
-    const std::unique_ptr<Backend> made = type.create(&error);
     napi_value row = nullptr;
     napi_value emulated = nullptr;
     napi_get_boolean(env, type.emulated, &emulated);
     napi_create_array_with_length(env, 4, &row);
     napi_set_element(env, row, 0, js(env, type.name));
     napi_set_element(env, row, 1, js(env, static_cast<std::uint32_t>(type.features)));
-    napi_set_element(env, row, 2, js(env, made == nullptr ? error : 0));
+    napi_set_element(env, row, 2, js(env, statuses[at]));
     napi_set_element(env, row, 3, emulated);
     napi_set_element(env, list, at++, row);
   }

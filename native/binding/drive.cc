@@ -300,7 +300,10 @@ void EnvState::turn_nested(BaseHost* host) {
 }
 
 void EnvState::settle(BaseHost* host) {
-  if (host->dispatching || released_) return;
+  if (released_) return;
+  // A loop that is over may still be on the stack.
+  if (host->drive == Drive::kNone && host->page->time_cached == 0) host->base->release_files();
+  if (host->dispatching) return;
   if (host->drive == Drive::kBase) {
     sync_liveness();
     return;

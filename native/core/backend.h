@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "clock.h"
 #include "mask.h"
@@ -46,6 +47,10 @@ class Backend {
   }
   // Tells the kernel what this backend otherwise tells it in its own wait.
   virtual void flush() {}
+  // Whether flush() has something to tell.
+  [[nodiscard]] virtual bool has_unflushed() const { return false; }
+  // Whether what is in the set stays open after a close(2) of its descriptor.
+  [[nodiscard]] virtual bool holds_files() const { return false; }
   [[nodiscard]] virtual int take_refused() { return -1; }
 
   // Waits for at most `timeout` (kForever: no limit) and fills `out`; answers how many, 0 on a
@@ -74,6 +79,8 @@ struct BackendType {
 // Every backend of this build, preferred first.
 std::span<const BackendType> backend_types();
 const BackendType* find_backend(const char* name);
+// Whether each can be made here, in that order: 0 or -errno.
+std::vector<int> try_backends();
 
 // Which of them there are is up to platform.h.
 std::unique_ptr<Backend> create_evport(int* error);

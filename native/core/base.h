@@ -93,7 +93,10 @@ class Base {
   void forget(int fd);
   // Tells the kernel what was changed since the last wait: for a base that may not wait again.
   void apply_changes();
-  bool has_changes() const { return changes_.has_changes(); }
+  // Between loops, when what was removed may be closed long before the next wait: where the kernel
+  // would keep it open, it is told now.
+  void release_files();
+  bool has_changes() const { return changes_.has_changes() || changes_.backend().has_unflushed(); }
 
   // The inbox whose messages this base receives, or null. The base does not own it.
   [[nodiscard]] int attach(Inbox* inbox);

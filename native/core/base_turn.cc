@@ -17,6 +17,13 @@ void Base::apply_changes() {
   changes_.take_refused(&refused_);
 }
 
+void Base::release_files() {
+  if (!changes_.backend().holds_files() || !changes_.has_changes()) return;
+  if (const int status = changes_.apply(&refused_); status < 0) failure_ = status;
+  changes_.backend().flush();
+  changes_.take_refused(&refused_);
+}
+
 // What the backend may tell with the wait is left to it.
 void Base::note_changes() {
   page_->unsettled = 0;

@@ -46,16 +46,29 @@ function probe(): BackendReport[] {
   return ALL.map(({ name, kernels }) => {
     const row = built.get(name);
     if (row === undefined)
-      return { name, available: false, reason: reasonNotBuilt(name, kernels), features: [] };
+      return { name, available: false, reason: reasonNotBuilt(kernels), features: [] };
+    if (row[2] !== 0)
+      return { name, available: false, reason: reasonRefused(name, row[2]), features: [] };
     const features = FEATURES.filter(([bit]) => row[1] & bit).map(([, feature]) => feature);
-    if (row[2] === 0) return { name, available: true, features };
-    const reason = `the kernel refuses it: ${errnoName(row[2])}`;
-    return { name, available: false, reason, features };
+    return { name, available: true, features };
   });
 }
 
-function reasonNotBuilt(name: BackendName, kernels: string): string {
-  if (name === 'io_uring') return 'not in this version of multiloop';
+function reasonRefused(name: BackendName, status: number): string {
+  const code = errnoName(status);
+  const cause = name === 'io_uring' ? IO_URING_CAUSES[code] : undefined;
+  return `the kernel refuses it: ${code}${cause === undefined ? '' : ` (${cause})`}`;
+}
+
+/** What each error of io_uring_setup(2) means here. */
+const IO_URING_CAUSES: Record<string, string> = {
+  EPERM: 'the sysctl kernel.io_uring_disabled forbids it, or a sandbox does',
+  ENOSYS: 'it takes Linux 5.17 and CONFIG_IO_URING, or a sandbox hides it',
+  ENOMEM: 'out of memory that may be locked; see ulimit -l',
+  EMFILE: 'out of descriptors',
+};
+
+function reasonNotBuilt(kernels: string): string {
   const isThisKernels = process.platform === 'linux' && kernels === 'Linux';
   if (native.portable() && isThisKernels) return 'left out of this build (ML_PORTABLE)';
   return `for ${kernels}; this is ${process.platform}`;

@@ -60,7 +60,7 @@ test('an unknown backend: what there is, and why not the others', async () => {
   const said = line(await run('serve', '--backend', 'epol'), 2);
   assert.match(said, "--backend: there is no backend 'epol'");
   assert.match(said, /available here: [^;]*poll, select/);
-  assert.match(said, /not here: .*io_uring \(/);
+  assert.match(said, /not here: .*devpoll \(for Solaris/);
 });
 
 test('a backend that is not available here: the reason', async () => {

@@ -1,7 +1,8 @@
 // Descriptors that are closed while a duplicate of theirs is alive. epoll keeps them in its set,
-// where nothing can name them any more (epoll(7), Q&A 6); poll, select and /dev/poll know numbers
-// only, and with event ports the number is part of what is waited for. For every base: it may
-// return early once, then it sleeps, and nobody is told of a ghost.
+// where nothing can name them any more (epoll(7), Q&A 6); kqueue drops a number that is closed;
+// poll, select and /dev/poll know numbers only; with event ports the number is part of what is
+// waited for; and io_uring ends a poll by its name. For every base: it may return early once, then
+// it sleeps, and nobody is told of a ghost.
 #include <poll.h>
 #include <unistd.h>
 

@@ -23,12 +23,15 @@ class Watched final : public Backend {
     ++changes;
     return refusal != 0 ? refusal : inner_->change(fd, before, after);
   }
+  void flush() override { inner_->flush(); }
+  bool has_unflushed() const override { return inner_->has_unflushed(); }
+  bool holds_files() const override { return inner_->holds_files(); }
+  int take_refused() override { return inner_->take_refused(); }
   int wait(Micros timeout, std::span<Ready> out) override {
     ++waits;
     return failure != 0 ? failure : inner_->wait(timeout, out);
   }
   int pollable_fd() const override { return inner_->pollable_fd(); }
-  void flush() override { inner_->flush(); }
   std::uint32_t renewals() const override { return inner_->renewals(); }
 
   int changes = 0;

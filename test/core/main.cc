@@ -4,6 +4,7 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <thread>
 
 #include "../../native/core/clock.h"
 #include "check.h"
@@ -54,7 +55,9 @@ bool run(const Test& test) {
   std::printf("%s … ", test.name.c_str());
   const int before = failures.load();
   const multiloop::Micros begin = multiloop::monotonic_now();
-  test.body(test.argument);
+  // On a thread of its own: a ring of io_uring's that is closed interrupts the thread that had it
+  // once more, some 20 ms later (Linux, io_uring.c, io_ring_exit_work).
+  std::thread([&test] { test.body(test.argument); }).join();
   const auto millis = static_cast<long>((multiloop::monotonic_now() - begin) / 1'000);
   const bool held = failures.load() == before;
   std::printf("%s %ld ms\n", held ? "ok" : "FAILED", millis);

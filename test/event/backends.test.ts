@@ -8,13 +8,14 @@ import {
   type EventBaseOptions,
   type Feature,
 } from '../../src/index.js';
-import { isPortable, ofThese, wakersHere } from '../machine.js';
+import { allBackends, isPortable, ofThese, wakersHere } from '../machine.js';
 import { codeOf, thrownBy } from './support.js';
 
 /** The preferred one of Linux, where this build has it. */
 const [first] = ofThese('epoll', 'poll');
 const hasEpoll = first === 'epoll';
-const here = ofThese('epoll', 'poll', 'select').join(', ');
+const here = ofThese('epoll', 'poll', 'select', 'io_uring').join(', ');
+const hasUring = allBackends.includes('io_uring');
 
 const all: BackendName[] = ['evport', 'kqueue', 'epoll', 'devpoll', 'poll', 'select', 'io_uring'];
 
@@ -44,10 +45,10 @@ test('every backend is reported, preferred first, with its features or the reaso
   }
   const reasonOf = (name: BackendName) => reports.find((report) => report.name === name)?.reason;
   assert.is(reasonOf('kqueue'), `for macOS and the BSDs; this is ${process.platform}`);
-  assert.is(reasonOf('io_uring'), 'not in this version of multiloop');
+  if (isPortable) assert.is(reasonOf('io_uring'), 'left out of this build (ML_PORTABLE)');
 });
 
-test('the features are those that libevent declares', () => {
+test('the features are those that libevent declares, and those of io_uring, which it lacks', () => {
   const features = Object.fromEntries(
     EventBase.backends().map((report) => [report.name, report.features]),
   );
@@ -55,7 +56,8 @@ test('the features are those that libevent declares', () => {
   // POLLRDHUP is Linux's own.
   assert.equal(features.poll, isPortable ? ['fds'] : ['fds', 'early-close']);
   assert.equal(features.select, ['fds']);
-  for (const backend of ofThese('epoll', 'poll', 'select')) {
+  assert.equal(features.io_uring, hasUring ? ['et', 'o1', 'fds', 'early-close'] : []);
+  for (const backend of ofThese('epoll', 'poll', 'select', 'io_uring')) {
     using base = new EventBase({ backend });
     assert.equal([...base.features], features[backend]);
   }
@@ -89,6 +91,13 @@ test('the first backend that nothing speaks against is taken', () => {
       [{ require: ['early-close'], avoid: ['epoll'] }, 'poll'],
       [{ require: ['early-close', 'fds'] }, 'poll'],
     );
+  // It comes last: only who asks for it, or for what no other has, gets it.
+  if (hasEpoll && hasUring)
+    cases.push(
+      [{ backend: 'io_uring' }, 'io_uring'],
+      [{ avoid: ['epoll', 'poll', 'select'] }, 'io_uring'],
+      [{ require: ['et', 'fds'] }, 'io_uring'],
+    );
   for (const [options, name] of cases) assert.is(chosen(options), name, JSON.stringify(options));
 });
 
@@ -107,7 +116,7 @@ test('EVENT_NO<NAME> disables a backend, empty or not, unless ignoreEnv is set',
 });
 
 test('without a usable backend the error has every reason and what there is', () => {
-  const error = thrownBy(() => chosen({ avoid: ['epoll'], require: ['et'] }));
+  const error = thrownBy(() => chosen({ avoid: ['epoll', 'io_uring'], require: ['et'] }));
   assert.is(error.code, 'ERR_BACKEND_UNAVAILABLE');
   for (const part of [
     hasEpoll ? 'epoll (in options.avoid)' : 'epoll (left out of this build (ML_PORTABLE))',
@@ -126,7 +135,6 @@ test('without a usable backend the error has every reason and what there is', ()
 test('a backend that is asked for is taken or refused, never replaced', () => {
   const cases: [EventBaseOptions, string][] = [
     [{ backend: 'kqueue' }, 'kqueue (for macOS and the BSDs; this is linux)'],
-    [{ backend: 'io_uring' }, 'io_uring (not in this version of multiloop)'],
     [{ backend: 'select', require: ['et', 'fds', 'o1'] }, 'select (lacks et, o1)'],
     [{ backend: 'poll', avoid: ['poll'] }, 'poll (in options.avoid)'],
   ];

@@ -312,6 +312,23 @@ for (const [how, close] of Object.entries(closings)) {
   });
 }
 
+for (const [how, close] of Object.entries(closings)) {
+  behaviour(`a descriptor ${how} is closed for its peer`, async (t) => {
+    const base = t.base();
+    // In a callback the kernel is told before the wait, and outside of loops at once.
+    for (const inside of [false, true]) {
+      const [a, b] = sys.socketPair();
+      t.own(b);
+      const event = base.event(a, READ | PERSIST, () => assert.unreachable()).add();
+      assert.is(await t.run(base, NONBLOCK), 'passed');
+      if (inside) base.timer(() => close(event, a)).activate(TIMEOUT);
+      else close(event, a);
+      if (inside) assert.is(await t.run(base, NONBLOCK), 'passed');
+      assert.is(t.read(b), '');
+    }
+  });
+}
+
 for (const persist of [0, PERSIST]) {
   const kind = persist ? 'a persistent' : 'a one-shot';
   behaviour(`${kind} event closed before it was told is called once and meets EBADF`, async (t) => {

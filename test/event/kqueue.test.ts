@@ -23,7 +23,7 @@ testWhere(withoutEmulation, 'it is taken by name only', () => {
   assert.is(EventBase.backends().find(({ name }) => name === 'kqueue')?.available, true);
   assert.not.equal(made({})[0], 'kqueue');
   assert.is(made({ backend: 'kqueue' })[0], 'kqueue');
-  const error = thrownBy(() => made({ avoid: ['epoll'], require: ['et', 'fds'] }));
+  const error = thrownBy(() => made({ avoid: ['epoll', 'io_uring'], require: ['et', 'fds'] }));
   assert.is(error.code, 'ERR_BACKEND_UNAVAILABLE');
   assert.match(error.message, 'kqueue (emulated: by name only)');
 });
