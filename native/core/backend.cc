@@ -1,10 +1,12 @@
 #include "backend.h"
 
+#include "platform.h"
+
+#ifdef ML_HAVE_IO_URING
 #include <pthread.h>
+#endif
 
 #include <cstring>
-
-#include "platform.h"
 
 namespace multiloop {
 
@@ -61,12 +63,15 @@ std::vector<int> try_backends() {
     }
     return nullptr;
   };
+#ifdef ML_HAVE_IO_URING
   pthread_t thread;
   // Where there are no threads to be had, that one interruption is the lesser evil.
-  if (pthread_create(&thread, nullptr, body, &statuses) != 0)
-    body(&statuses);
-  else
+  if (pthread_create(&thread, nullptr, body, &statuses) == 0) {
     pthread_join(thread, nullptr);
+    return statuses;
+  }
+#endif
+  body(&statuses);
   return statuses;
 }
 
