@@ -155,7 +155,13 @@ export interface Native {
   ): number;
   inboxBoundaries(base: number, bytes: Uint8Array): void;
   ledgerCheckpoint(base: number, connection: number, bytes: Uint8Array): boolean;
-  ledgerMove(base: number, connection: number, to: number, bytes: Uint8Array): number;
+  ledgerMove(
+    base: number,
+    connection: number,
+    to: number,
+    bytes: Uint8Array,
+    rescued: boolean,
+  ): number;
   ledgerOwner(connection: number): number;
   ledgerClose(base: number, connection: number, reset: boolean): boolean;
   ledgerPeer(connection: number): RawAddress | undefined;

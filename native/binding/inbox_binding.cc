@@ -103,10 +103,10 @@ napi_value inbox_handoff(napi_env env, napi_callback_info info) {
   return js(env, static_cast<std::int32_t>(delivery));
 }
 
-// ledgerMove(base, connection, to, bytes) -> delivery: out of this base's kernel set, and to the
-// loop of `to`, which is woken. Not OK: the connection is this loop's as before.
+// ledgerMove(base, connection, to, bytes, rescued: boolean) -> delivery: out of this base's kernel
+// set, and to the loop of `to`, which is woken. Not OK: the connection is this loop's as before.
 napi_value ledger_move(napi_env env, napi_callback_info info) {
-  const Args<4> args(env, info);
+  const Args<5> args(env, info);
   BaseHost* host = args.state().host(args.u32(0));
   if (host == nullptr || host->base->inbox() == nullptr)
     return js(env, static_cast<std::int32_t>(Delivery::kNotOwner));
@@ -114,7 +114,9 @@ napi_value ledger_move(napi_env env, napi_callback_info info) {
   const ByteSpan bytes = bytes_of(env, args[3]);
   host->base->forget(Ledger::fd(id));
   const InboxHandle from = host->base->inbox()->handle();
-  return js(env, static_cast<std::int32_t>(move(id, from, args.u32(2), bytes.data, bytes.length)));
+  const MessageKind kind = args.boolean(4) ? MessageKind::kRescued : MessageKind::kMove;
+  const Delivery delivery = move(id, from, args.u32(2), bytes.data, bytes.length, kind);
+  return js(env, static_cast<std::int32_t>(delivery));
 }
 
 // inboxBoundaries(base, bytes: Uint8Array): see Inbox::watch_boundaries. The memory is shared and
@@ -124,8 +126,7 @@ napi_value inbox_boundaries(napi_env env, napi_callback_info info) {
   BaseHost* host = args.state().host(args.u32(0));
   ML_CHECK(host != nullptr && host->base->inbox() != nullptr);
   const ByteSpan bytes = bytes_of(env, args[1]);
-  host->base->inbox()->watch_boundaries(reinterpret_cast<const std::uint8_t*>(bytes.data),
-                                        bytes.length);
+  host->base->inbox()->watch_boundaries(reinterpret_cast<std::uint8_t*>(bytes.data), bytes.length);
   return js_undefined(env);
 }
 
@@ -154,10 +155,10 @@ napi_value inbox_wake(napi_env env, napi_callback_info info) {
   return js_undefined(env);
 }
 
-// inboxStats(handle, out: Float64Array(14)) -> boolean: false when it is gone. In this order:
+// inboxStats(handle, out: Float64Array(15)) -> boolean: false when it is gone. In this order:
 // depth, capacity, opened, closed, lost, wakes sent, wakes saved, refused for want of room, moved
-// in, moved out, turns, and in microseconds: how long it has been busy now (0: it waits), the mean
-// turn, the longest turn.
+// in, moved out, rescued of those, turns, and in microseconds: how long it has been busy now (0: it
+// waits), the mean turn, the longest turn.
 napi_value inbox_stats(napi_env env, napi_callback_info info) {
   const Args<2> args(env, info);
   const InboxPin inbox(args.u32(0));
@@ -168,7 +169,7 @@ napi_value inbox_stats(napi_env env, napi_callback_info info) {
   std::size_t length = 0;
   ML_CHECK(napi_get_typedarray_info(env, args[1], nullptr, &length, &data, nullptr, nullptr) ==
            napi_ok);
-  ML_CHECK(length >= 14);
+  ML_CHECK(length >= 15);
   auto* out = static_cast<double*>(data);
   const InboxCounters& counters = inbox->counters();
   const auto read = [](const std::atomic<std::uint64_t>& counter) {
@@ -184,11 +185,12 @@ napi_value inbox_stats(napi_env env, napi_callback_info info) {
   out[7] = read(counters.refused_full);
   out[8] = read(counters.moved_in);
   out[9] = read(counters.moved_out);
-  out[10] = read(counters.turns);
+  out[10] = read(counters.rescued);
+  out[11] = read(counters.turns);
   const Micros since = counters.busy_since.load(std::memory_order_relaxed);
-  out[11] = since == 0 ? 0 : static_cast<double>(monotonic_now() - since);
-  out[12] = static_cast<double>(counters.turn_mean.load(std::memory_order_relaxed));
-  out[13] = static_cast<double>(counters.turn_longest.load(std::memory_order_relaxed));
+  out[12] = since == 0 ? 0 : static_cast<double>(monotonic_now() - since);
+  out[13] = static_cast<double>(counters.turn_mean.load(std::memory_order_relaxed));
+  out[14] = static_cast<double>(counters.turn_longest.load(std::memory_order_relaxed));
   return found;
 }
 

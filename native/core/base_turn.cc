@@ -246,7 +246,8 @@ void Base::drain_inbox() {
       }
       fd = Ledger::fd(message.id);
       inbox_->counters().opened.fetch_add(1, std::memory_order_relaxed);
-      if (message.kind == MessageKind::kMove)
+      if (message.kind == MessageKind::kRescued) inbox_->arrives_at_boundary(fd);
+      if (message.kind == MessageKind::kMove || message.kind == MessageKind::kRescued)
         inbox_->counters().moved_in.fetch_add(1, std::memory_order_relaxed);
     }
     posts_[at] = {message.bytes, message.length};

@@ -36,7 +36,9 @@ void return_descriptor(Message* message, Inbox* gone, bool redistribute) {
   const ConnectionId id = message->id;
   if (redistribute && Ledger::redirect(id, gone->handle(), gone->parent())) {
     const InboxPin parent(gone->parent());
-    const Message back{MessageKind::kReturned, gone->handle(), id, message->bytes, message->length};
+    const bool rescued = message->kind == MessageKind::kRescued;
+    const MessageKind kind = rescued ? MessageKind::kRescued : MessageKind::kReturned;
+    const Message back{kind, gone->handle(), id, message->bytes, message->length};
     if (parent && parent->push(back) == Inbox::Push::kOk) {
       message->bytes = nullptr;
       return;
@@ -82,6 +84,7 @@ void settle_owned(Inbox* inbox, bool redistribute) {
        id = Ledger::next_owned(owner, Ledger::fd_of(id) + 1)) {
     if (redistribute && rescue(id, inbox)) {
       counters.moved_out.fetch_add(1, std::memory_order_relaxed);
+      counters.rescued.fetch_add(1, std::memory_order_relaxed);
       continue;
     }
     if (!Ledger::close(id, owner, true)) continue;
@@ -97,9 +100,9 @@ Delivery hand_off(ConnectionId id, InboxHandle from, InboxHandle to) {
 }
 
 Delivery move(ConnectionId id, InboxHandle from, InboxHandle to, const void* bytes,
-              std::size_t length) {
+              std::size_t length, MessageKind kind) {
   std::byte* copy = copy_of(bytes, length);
-  const Delivery delivery = send(id, from, to, MessageKind::kMove, copy, length, true);
+  const Delivery delivery = send(id, from, to, kind, copy, length, true);
   if (delivery != Delivery::kOk) {
     std::free(copy);
     return delivery;

@@ -18,7 +18,7 @@ Delivery hand_off(ConnectionId id, InboxHandle from, InboxHandle to);
 // The same for a live connection, with `length` bytes (copied) of what it brings along; wakes the
 // receiver. The caller has taken the descriptor out of its kernel's set.
 Delivery move(ConnectionId id, InboxHandle from, InboxHandle to, const void* bytes,
-              std::size_t length);
+              std::size_t length, MessageKind kind = MessageKind::kMove);
 // Sends `length` bytes (copied) to `to` and wakes it.
 Delivery post(InboxHandle from, InboxHandle to, const void* bytes, std::size_t length);
 void wake(InboxHandle to);

@@ -40,8 +40,7 @@ void relaxed_add(std::atomic<std::uint64_t>& counter) {
 
 // Ends a message that nobody will receive. Nobody else is left to close a descriptor in it.
 void discard(const Message& message, InboxHandle receiver) {
-  if (message.kind == MessageKind::kHandoff || message.kind == MessageKind::kReturned)
-    Ledger::close_undelivered(message.id, receiver);
+  if (message.id != kNoConnection) Ledger::close_undelivered(message.id, receiver);
   free_message(message);
 }
 
@@ -72,6 +71,8 @@ int Inbox::create(std::uint32_t capacity, Waker::Kind waker, InboxHandle parent,
     inbox.released_.store(false, std::memory_order_relaxed);
     inbox.refs_.store(1, std::memory_order_relaxed);
     inbox.parent_ = parent;
+    // The memory was that of the loop that had this place before.
+    inbox.watch_boundaries(nullptr, 0);
     inbox.counters_.~InboxCounters();
     new (&inbox.counters_) InboxCounters();
     const std::uint32_t used = (generation + 1) & kGenerationMask;
@@ -207,9 +208,14 @@ InboxPin::~InboxPin() {
   if (inbox_ != nullptr) inbox_->pins_.fetch_sub(1, std::memory_order_seq_cst);
 }
 
-void Inbox::watch_boundaries(const std::uint8_t* bytes, std::size_t length) {
+void Inbox::watch_boundaries(std::uint8_t* bytes, std::size_t length) {
   boundaries_ = bytes;
   boundaries_length_ = length;
+}
+
+void Inbox::arrives_at_boundary(int fd) {
+  const auto number = static_cast<std::size_t>(fd);
+  if (fd >= 0 && number < boundaries_length_) boundaries_[number] = 1;
 }
 
 bool Inbox::at_boundary(int fd) const {

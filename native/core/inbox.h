@@ -32,7 +32,8 @@ enum class MessageKind : std::uint32_t {
   kPost = 3,      // bytes: a value of the application or the runtime
   kReleased = 4,  // from: a loop whose thread is gone and whose descriptors are settled
   kMove = 5,      // id, as kHandoff, with bytes: what the connection brings along
-  kRescued = 6,   // id, and its checkpoint: its loop's thread died while it was at a boundary
+  kRescued = 6,   // id, and its checkpoint: its loop's thread died while it was at a boundary. To
+                 // the coordinator, and from there to the loop that adopts it
 };
 
 struct Message {
@@ -56,6 +57,7 @@ struct InboxCounters {
   std::atomic<std::uint64_t> closed{0};     // … and closed by it, or by its release
   std::atomic<std::uint64_t> lost{0};       // … of which by its release
   std::atomic<std::uint64_t> moved_in{0};   // of `opened`: from another loop, alive
+  std::atomic<std::uint64_t> rescued{0};    // of `moved_out`: by its release
   std::atomic<std::uint64_t> moved_out{0};  // given to another loop, alive; not in `closed`
   // Of the loop's turns, in microseconds of the monotonic clock. A turn begins when a wait ends.
   std::atomic<std::uint64_t> turns{0};
@@ -100,8 +102,11 @@ class Inbox {
   bool drained() const;
   // Which connections are at a boundary, by descriptor: a byte each, written by the loop in memory
   // that outlives it. Without that, none is.
-  void watch_boundaries(const std::uint8_t* bytes, std::size_t length);
+  void watch_boundaries(std::uint8_t* bytes, std::size_t length);
   bool at_boundary(int fd) const;
+  // What was rescued is at its boundary from the moment when the loop owns it, before any
+  // JavaScript of the loop has seen it.
+  void arrives_at_boundary(int fd);
   // True for the first call in the inbox's life: a loop is released once.
   [[nodiscard]] bool begin_release() { return !released_.exchange(true); }
 
@@ -124,7 +129,7 @@ class Inbox {
   InboxHandle parent_ = kNoInbox;
   Waker waker_;
   InboxCounters counters_;
-  const std::uint8_t* boundaries_ = nullptr;
+  std::uint8_t* boundaries_ = nullptr;
   std::size_t boundaries_length_ = 0;
 
   // Of the static table.

@@ -22,16 +22,11 @@ export interface Baggage {
   needDrain: boolean;
 }
 
-/** A connection whose loop died brings only what the ledger has kept of it. */
-export interface Rescued {
-  checkpoint: Uint8Array | undefined;
-}
-
 /** Throws V8's DataCloneError for what cannot be cloned. */
-export function encodeBaggage(baggage: Baggage | Rescued): Buffer {
+export function encodeBaggage(baggage: Baggage): Buffer {
   return serialize(baggage);
 }
 
-export function decodeBaggage(bytes: Buffer): Baggage | Rescued {
-  return deserialize(bytes) as Baggage | Rescued;
+export function decodeBaggage(bytes: Buffer): Baggage {
+  return deserialize(bytes) as Baggage;
 }

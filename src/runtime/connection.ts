@@ -340,10 +340,6 @@ export class Connection<State = unknown> extends SocketStream {
   /** @internal It comes from another loop. */
   _arrive(bytes: Buffer): void {
     const baggage = decodeBaggage(bytes);
-    if ('checkpoint' in baggage) {
-      this.#rescue(baggage.checkpoint);
-      return;
-    }
     this._settings = baggage.settings;
     this._state = baggage.flags;
     this.bytesRead = baggage.read;
@@ -366,8 +362,8 @@ export class Connection<State = unknown> extends SocketStream {
     });
   }
 
-  /** Its loop's thread died while it was at a boundary. */
-  #rescue(checkpoint: Uint8Array | undefined): void {
+  /** @internal Its loop's thread died while it was at a boundary. */
+  _rescue(checkpoint: Uint8Array | undefined): void {
     this.base._runIn(this._reader, () => {
       const { rescue } = this.#host.worker;
       // The worker here is another generation's, which has no such hook.

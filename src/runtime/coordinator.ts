@@ -15,6 +15,15 @@ import { decode, type ToCoordinator } from './control.js';
 /** Messages from loops that may wait: reports, and descriptors of loops that died. */
 const INBOX_MESSAGES = 16_384;
 
+/** A connection, with its baggage if it was moving or its checkpoint if it was rescued. */
+interface Given {
+  id: number;
+  bytes?: Buffer;
+  rescued?: boolean;
+}
+
+const NO_BYTES = new Uint8Array(0);
+
 /** A group, as its coordinator sees it. */
 export interface Sink {
   /** Accepted connections, by id; the coordinator owns them. */
@@ -141,10 +150,10 @@ export class Coordinator {
     this.#loops.delete(inbox);
   }
 
-  /** Gives a connection that the coordinator owns to a loop; with `bytes` it was moving. */
-  give(id: number, inbox: number, bytes: Buffer | undefined): number {
-    if (bytes === undefined) return native.inboxHandoff(id, this.inbox, inbox);
-    return native.ledgerMove(this.base._id, id, inbox, bytes);
+  /** Gives a connection that the coordinator owns to a loop, with what it brings along. */
+  give({ id, bytes, rescued }: Given, inbox: number): number {
+    if (bytes === undefined && rescued !== true) return native.inboxHandoff(id, this.inbox, inbox);
+    return native.ledgerMove(this.base._id, id, inbox, bytes ?? NO_BYTES, rescued === true);
   }
 
   /** Closes a connection that the coordinator owns, with a reset. */

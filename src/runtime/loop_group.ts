@@ -7,7 +7,6 @@ import { Delivery, native } from '../native.js';
 import type { Address } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { checkInteger, checkObject, checkSignal } from '../validate.js';
-import { encodeBaggage } from './baggage.js';
 import type { Retired } from './control.js';
 import { Coordinator, type LedgerListener, type Sink } from './coordinator.js';
 import { Directory } from './directory.js';
@@ -25,6 +24,8 @@ const WAITING_MAX = 4_096;
 interface Parcel {
   id: number;
   bytes?: Buffer;
+  /** Its loop died, and the bytes are its checkpoint. */
+  rescued?: boolean;
 }
 
 export interface GroupStats {
@@ -84,13 +85,12 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   #next: Generation | undefined;
   readonly #retiring = new Set<Generation>();
   /** Of generations that have ended. */
-  readonly #past = { served: 0, lost: 0, movedOut: 0 };
+  readonly #past = { served: 0, lost: 0, movedOut: 0, rescued: 0 };
   #listeners: LedgerListener[] = [];
   #accepted = 0;
   #refused = 0;
   /** Of those that were moving: no loop was left for them. */
   #lost = 0;
-  #rescues = 0;
   /** Accepted, or returned by a loop that died, while no loop served. */
   readonly #waiting: Parcel[] = [];
   #started = false;
@@ -111,7 +111,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     this.#sink = {
       accepted: (ids, count) => this.#acceptedBatch(ids, count),
       returned: (id, bytes) => this.#handOut([{ id, bytes }]),
-      rescued: (id, checkpoint) => this.#rescued(id, checkpoint),
+      rescued: (id, bytes) => this.#handOut([{ id, bytes, rescued: true }]),
       released: (inbox) => {
         const found = this.#find(inbox);
         found?.generation.dropInbox(found.slot, inbox);
@@ -145,13 +145,12 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   stats(): GroupStats {
     const loops = this.#current.slots.map((slot) => slot.stats);
     const retiring = [...this.#retiring].flatMap(({ slots }) => slots.map((slot) => slot.stats));
-    const sum = (key: 'served' | 'lost' | 'movedOut') =>
+    const sum = (key: 'served' | 'lost' | 'movedOut' | 'rescued') =>
       [...loops, ...retiring].reduce((total, loop) => total + loop[key], this.#past[key]);
     const served = sum('served');
     const lost = sum('lost') + this.#lost;
     const open = this.#accepted - served - this.#refused - lost;
-    const rescues = this.#rescues;
-    const moves = sum('movedOut') - rescues;
+    const [moves, rescues] = [sum('movedOut'), sum('rescued')];
     const [accepted, refused] = [this.#accepted, this.#refused];
     return { accepted, open, served, refused, lost, moves, rescues, loops };
   }
@@ -289,7 +288,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     const picked = this.#policy.pick(parcel.id, candidates);
     if (picked === undefined) return 'refuse';
     for (const slot of picked) {
-      const delivery = this.#coordinator.give(parcel.id, slot.inbox, parcel.bytes);
+      const delivery = this.#coordinator.give(parcel, slot.inbox);
       if (delivery === Delivery.OK) {
         slot.load++;
         return slot;
@@ -298,11 +297,6 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       if (delivery === Delivery.GONE) this.#standDown(slot);
     }
     return undefined;
-  }
-
-  #rescued(id: number, checkpoint: Buffer | undefined): void {
-    this.#rescues++;
-    this.#handOut([{ id, bytes: encodeBaggage({ checkpoint }) }]);
   }
 
   /** Without a loop to serve it, a connection waits for the next one that comes up. */
@@ -327,9 +321,9 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     if (!this.#isServing()) for (const listener of this.#listeners) listener.pause();
   }
 
-  #refuse({ id, bytes }: Parcel): number {
+  #refuse({ id, bytes, rescued }: Parcel): number {
     this.#coordinator.refuse(id);
-    if (bytes === undefined) this.#refused++;
+    if (bytes === undefined && rescued !== true) this.#refused++;
     else this.#lost++;
     return 1;
   }
@@ -428,7 +422,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     this.#welcome();
     const counts = await old.retire(deadlineMs);
     for (const { stats } of old.slots)
-      for (const key of ['served', 'lost', 'movedOut'] as const) this.#past[key] += stats[key];
+      for (const key of ['served', 'lost', 'movedOut', 'rescued'] as const)
+        this.#past[key] += stats[key];
     this.#retiring.delete(old);
     const report = { generation: number, ...counts, ms: performance.now() - began };
     this.emit('reload', report);

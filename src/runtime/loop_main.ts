@@ -117,16 +117,17 @@ class Loop implements ConnectionHost {
   #message(index: number, numbers: Float64Array, at: number): void {
     const kind = numbers[at];
     if (kind === MessageKind.POST) this.#control(index);
-    else if (kind === MessageKind.HANDOFF || kind === MessageKind.MOVE)
-      this.#take(index, numbers[at + 2], numbers[at + 3], kind === MessageKind.MOVE);
+    else if (kind !== MessageKind.RELEASED)
+      this.#take(kind, index, numbers[at + 2], numbers[at + 3]);
   }
 
-  #take(index: number, id: number, fd: number, moves: boolean): void {
+  #take(kind: number, index: number, id: number, fd: number): void {
     const conn = new Connection(this, id, fd);
     this.#connections.set(fd, conn);
-    const bytes = moves ? native.inboxTake(this.base._id, index) : undefined;
-    if (bytes === undefined) conn._open();
-    else conn._arrive(bytes);
+    const bytes = native.inboxTake(this.base._id, index);
+    if (kind === MessageKind.RESCUED) conn._rescue(bytes?.length === 0 ? undefined : bytes);
+    else if (kind === MessageKind.MOVE && bytes !== undefined) conn._arrive(bytes);
+    else conn._open();
     if (this.#stopping) conn._drain();
     else if (this.#retired !== undefined) this.#evict(conn, this.#retired);
   }
@@ -134,7 +135,7 @@ class Loop implements ConnectionHost {
   send(conn: Connection, loop: number, bytes: Uint8Array): Delivered {
     const inbox = this.#directory.inbox(loop);
     if (inbox === 0) return loop < this.#directory.size ? 'gone' : 'no such loop';
-    const result = delivered(native.ledgerMove(this.base._id, conn.id, inbox, bytes));
+    const result = delivered(native.ledgerMove(this.base._id, conn.id, inbox, bytes, false));
     if (result === 'ok') this.#removed(conn);
     return result;
   }

@@ -20,6 +20,8 @@ export interface LoopStats {
   /** Live connections that came from other loops, and that went to others. */
   movedIn: number;
   movedOut: number;
+  /** Those that others adopted because its thread died. */
+  rescued: number;
   /** Messages that wait in the inbox. */
   inbox: number;
   /** Times its inbox had no room. */
@@ -59,14 +61,15 @@ const WAKES_SAVED = 6;
 const REFUSED = 7;
 const MOVED_IN = 8;
 const MOVED_OUT = 9;
-const TURNS = 10;
-const BUSY = 11;
-const TURN_MEAN = 12;
-const TURN_LONGEST = 13;
+const RESCUED = 10;
+const TURNS = 11;
+const BUSY = 12;
+const TURN_MEAN = 13;
+const TURN_LONGEST = 14;
 /** What adds up over the inboxes of a loop's threads: up to here. */
 const SUMS_END = BUSY;
 
-const counters = new Float64Array(14);
+const counters = new Float64Array(15);
 
 export class LoopSlot implements LoopHandle {
   readonly id: number;
@@ -90,7 +93,7 @@ export class LoopSlot implements LoopHandle {
   deaths: number[] = [];
   readonly #terminate: (threadId: number) => Promise<void>;
   // Of the inboxes that are gone.
-  readonly #past = new Float64Array(14);
+  readonly #past = new Float64Array(15);
 
   constructor(
     id: number,
@@ -170,7 +173,8 @@ export class LoopSlot implements LoopHandle {
       served: total(CLOSED) - total(LOST),
       lost: total(LOST),
       movedIn: total(MOVED_IN),
-      movedOut: total(MOVED_OUT),
+      movedOut: total(MOVED_OUT) - total(RESCUED),
+      rescued: total(RESCUED),
       inbox: waiting,
       refused: total(REFUSED),
       bytesRead,

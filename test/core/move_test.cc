@@ -146,4 +146,76 @@ TEST(nothing_is_rescued_when_the_group_closes_or_twice_in_a_minute) {
   EXPECT_EQ(Ledger::count(), 0);
 }
 
+TEST(what_was_rescued_is_at_its_boundary_when_the_next_loop_owns_it) {
+  Place coordinator(8);
+  std::vector<std::uint8_t> boundaries(4'096);
+  TcpPair pair;
+  const int number = pair.near;
+  const ConnectionId id = adopt(pair.near, coordinator.handle);
+  int error = 0;
+  const BackendType& type = *find_backend("poll");
+  Rig rig(type, type.create(&error));
+  InboxHandle handle = kNoInbox;
+  EXPECT_EQ(Inbox::create(8, Waker::preferred(), coordinator.handle, &handle), 0);
+  Inbox* const inbox = Inbox::attach(handle);
+  EXPECT_EQ(rig.base->attach(inbox), 0);
+  inbox->watch_boundaries(boundaries.data(), boundaries.size());
+  EXPECT_EQ(move(id, coordinator.handle, handle, "kept", 4, MessageKind::kRescued), Delivery::kOk);
+  EXPECT_TRUE(!inbox->at_boundary(number));
+  static_cast<void>(rig.base->poll(0));
+  EXPECT_TRUE(inbox->at_boundary(number));
+  // It dies before anything of it has looked.
+  rig.base->detach();
+  release_loop(inbox, true);
+  EXPECT_EQ(coordinator.pop().kind, MessageKind::kRescued);
+  EXPECT_EQ(coordinator.pop().kind, MessageKind::kReleased);
+  EXPECT_TRUE(Ledger::take(id, coordinator.handle));
+  EXPECT_TRUE(Ledger::close(id, coordinator.handle, false));
+  inbox->unref();
+  Inbox::release_creator(handle);
+}
+
+TEST(a_rescue_that_finds_no_loop_stays_a_rescue) {
+  Place coordinator(8);
+  Place loop(8, coordinator.handle);
+  TcpPair pair;
+  const ConnectionId id = adopt(pair.near, coordinator.handle);
+  EXPECT_EQ(move(id, coordinator.handle, loop.handle, "kept", 4, MessageKind::kRescued),
+            Delivery::kOk);
+  loop.release();
+  const Message back = coordinator.pop();
+  EXPECT_EQ(back.kind, MessageKind::kRescued);
+  EXPECT_TRUE(text_of(back) == "kept");
+  free_message(back);
+  EXPECT_EQ(coordinator.pop().kind, MessageKind::kReleased);
+  EXPECT_TRUE(Ledger::take(id, coordinator.handle));
+  EXPECT_TRUE(Ledger::close(id, coordinator.handle, false));
+}
+
+TEST(an_inbox_knows_nothing_of_who_had_its_place_before) {
+  std::vector<std::uint8_t> boundaries(64, 1);
+  Inbox* place = nullptr;
+  {
+    const Place first(8);
+    place = first.inbox;
+    first.inbox->watch_boundaries(boundaries.data(), boundaries.size());
+    EXPECT_TRUE(first.inbox->at_boundary(3));
+  }
+  const Place second(8);
+  EXPECT_TRUE(second.inbox == place);
+  EXPECT_TRUE(!second.inbox->at_boundary(3));
+}
+
+TEST(a_connection_that_moves_to_nobody_is_closed) {
+  const Place coordinator(8);
+  InboxHandle handle = kNoInbox;
+  EXPECT_EQ(Inbox::create(8, Waker::preferred(), kNoInbox, &handle), 0);
+  TcpPair pair;
+  const ConnectionId id = adopt(pair.near, coordinator.handle);
+  EXPECT_EQ(move(id, coordinator.handle, handle, "s", 1), Delivery::kOk);
+  Inbox::release_creator(handle);
+  EXPECT_EQ(read_some(pair.far), -ECONNRESET);
+  EXPECT_EQ(Ledger::count(), 0);
+}
+
 }  // namespace multiloop::test
