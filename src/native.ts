@@ -21,13 +21,7 @@ export interface RawAddress {
 export type Failure = [errno: number, syscall: string];
 
 export interface Native {
-  baseNew(
-    backend: string,
-    page: ArrayBuffer,
-    scratch: ArrayBuffer,
-    memory: object,
-    waker: string,
-  ): number;
+  baseNew(backend: string, page: ArrayBuffer, waker: string): number;
   baseClose(base: number): void;
   baseRun(base: number, preferBase: boolean, dispatcher: () => void, resource: object): number;
   baseStop(base: number): void;
@@ -66,8 +60,6 @@ export interface Native {
   sysDup(fd: number): number;
   sysPipe(): [number, number] | number;
   sysSocketPair(): [number, number] | number;
-  sockRecv(base: number, fd: number): number;
-  sockSend(fd: number, from: Uint8Array, offset: number): number;
   sockSendv(fd: number, chunks: Uint8Array[], first: number, offset: number): number;
   sockNonBlocking(fd: number): number;
   sockCloseOnExec(fd: number): number;

@@ -66,8 +66,6 @@ constexpr Export kExports[] = {
     {"sysDup", sys_dup},
     {"sysPipe", open_two<sys::pipe>},
     {"sysSocketPair", open_two<sys::socket_pair>},
-    {"sockRecv", sock_recv},
-    {"sockSend", sock_send},
     {"sockSendv", sock_sendv},
     {"sockNonBlocking", sock_non_blocking},
     {"sockCloseOnExec", sock_close_on_exec},

@@ -13,21 +13,18 @@ namespace {
 
 constexpr std::int32_t kStale = -ESTALE;
 
-// baseNew(backend, page: ArrayBuffer, scratch: ArrayBuffer, memory: object, waker)
-//   -> id | -errno. The waker, by name, is that of its signals.
+// baseNew(backend, page: ArrayBuffer, waker) -> id | -errno. The waker, by name, is that of its
+// signals.
 napi_value base_new(napi_env env, napi_callback_info info) {
-  const Args<5> args(env, info);
+  const Args<3> args(env, info);
   const ShortString<16> name(env, args[0]);
   const BackendType* type = find_backend(name.text);
-  const ShortString<16> waker_name(env, args[4]);
+  const ShortString<16> waker_name(env, args[2]);
   const WakerType* waker = find_waker(waker_name.text);
   if (type == nullptr || waker == nullptr) return js(env, -EINVAL);
   void* page = nullptr;
   std::size_t page_length = 0;
-  void* scratch = nullptr;
-  std::size_t scratch_length = 0;
   ML_CHECK(napi_get_arraybuffer_info(env, args[1], &page, &page_length) == napi_ok);
-  ML_CHECK(napi_get_arraybuffer_info(env, args[2], &scratch, &scratch_length) == napi_ok);
   ML_CHECK(page_length == sizeof(Page));
   int error = 0;
   std::unique_ptr<Backend> backend = type->create(&error);
@@ -35,10 +32,9 @@ napi_value base_new(napi_env env, napi_callback_info info) {
   BaseHost* host = args.state().add_host();
   if (host == nullptr) return js(env, -EMFILE);
   host->page = static_cast<Page*>(page);
-  host->scratch = {static_cast<std::byte*>(scratch), scratch_length};
   const BaseOptions options{waker->kind, signal_hub()};
   host->base = std::make_unique<Base>(*type, std::move(backend), host->page, options);
-  ML_CHECK(napi_create_reference(env, args[3], 1, &host->memory) == napi_ok);
+  ML_CHECK(napi_create_reference(env, args[1], 1, &host->memory) == napi_ok);
   return js(env, static_cast<std::int32_t>(host->id));
 }
 

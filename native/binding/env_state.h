@@ -31,8 +31,7 @@ struct BaseHost {
   std::uint32_t id = 0;
   std::unique_ptr<Base> base;
   Page* page = nullptr;
-  ByteSpan scratch{nullptr, 0};
-  napi_ref memory = nullptr;      // keeps the page's and the scratch's memory alive
+  napi_ref memory = nullptr;      // keeps the page's memory alive
   napi_ref dispatcher = nullptr;  // TypeScript's function, while running
   napi_async_context context = nullptr;
   Drive drive = Drive::kNone;

@@ -136,24 +136,6 @@ napi_value open_two(napi_env env, napi_callback_info) {
   return pair;
 }
 
-// recv(base, fd) -> count | -errno, into the base's scratch memory.
-napi_value sock_recv(napi_env env, napi_callback_info info) {
-  const Args<2> args(env, info);
-  const BaseHost* host = args.state().host(args.u32(0));
-  if (host == nullptr) return js(env, -ESTALE);
-  return js(env, sys::recv(args.i32(1), host->scratch.data, host->scratch.length));
-}
-
-// send(fd, bytes, offset) -> count | -errno
-napi_value sock_send(napi_env env, napi_callback_info info) {
-  const Args<3> args(env, info);
-  const ByteSpan from = bytes_of(env, args[1]);
-  const std::size_t offset = args.u32(2);
-  ML_CHECK(offset <= from.length);
-  const iovec vector{from.data + offset, from.length - offset};
-  return js(env, sys::sendv(args.i32(0), &vector, 1));
-}
-
 // sendv(fd, chunks: Uint8Array[], first, offset) -> count | -errno: the chunks from `first` on,
 // without the first `offset` bytes, in one call.
 napi_value sock_sendv(napi_env env, napi_callback_info info) {

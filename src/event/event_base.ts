@@ -36,8 +36,6 @@ import { drainTicks } from './ticks.js';
 import { chooseWaker } from './wakers.js';
 import { type Watcher, Watchers } from './watchers.js';
 
-/** Bytes that one read takes at most: the memory that the base's streams read into. */
-const SCRATCH_BYTES = 64 * 1024;
 /** How long loopSync stays below JavaScript at most, so that terminate() ends it: 100 ms. */
 const SYNC_WAIT_MICROS = 100_000;
 
@@ -72,8 +70,6 @@ export class EventBase implements Disposable {
   /** @internal */ _closed = false;
   /** @internal */ readonly _debug: boolean;
   /** @internal */ readonly _dispatcher: Dispatcher;
-  /** @internal What the last read of a stream of this base put there. */
-  readonly _scratch: Uint8Array;
 
   readonly #words: Int32Array;
   readonly #numbers: Float64Array;
@@ -109,11 +105,9 @@ export class EventBase implements Disposable {
     this._debug = options.debug ?? process.env.MULTILOOP_DEBUG === '1';
     const limits = dispatchLimits(options.maxDispatch);
     const page = new ArrayBuffer(PAGE_BYTES);
-    const scratch = new ArrayBuffer(SCRATCH_BYTES);
     this.#words = new Int32Array(page);
     this.#numbers = new Float64Array(page);
-    this._scratch = new Uint8Array(scratch);
-    this._id = native.baseNew(this.backend, page, scratch, [page, scratch], this.waker);
+    this._id = native.baseNew(this.backend, page, this.waker);
     if (this._id < 0) throw systemError(this._id, 'event_base_new');
     this.#watchers = new Watchers(this.#words);
     this._dispatcher = new Dispatcher(
