@@ -106,11 +106,7 @@ napi_value sock_connect(napi_env env, napi_callback_info info) {
   if (status == 0) status = sys::connect(to, bound ? &from : nullptr, &failed);
   if (status >= 0 && !unix_path) static_cast<void>(sys::no_delay(status));
   if (status >= 0) return js(env, status);
-  napi_value failure = nullptr;
-  napi_create_array_with_length(env, 2, &failure);
-  napi_set_element(env, failure, 0, js(env, status));
-  napi_set_element(env, failure, 1, js(env, failed));
-  return failure;
+  return js_failure(env, status, failed);
 }
 
 // (fd) -> SOCK_STREAM, … | -errno

@@ -103,8 +103,9 @@ class LeastLoad implements Policy {
 }
 
 /**
- * HAProxy's: one index runs up and one down. Of the two loops that they stand at the lighter one
- * gets the connection and the other index moves on. Short connections are dealt out in turn, long
+ * HAProxy's: one index runs up and one down, and they never stand at the same loop. The lighter of
+ * their two gets the connection and the index at the other moves on; of two that are alike the first
+ * gets it and moves on itself, being the heavier then. Short connections are dealt out in turn, long
  * ones by their number, and a loop that is idle is never missed for long.
  */
 class TwoIndex implements Policy {
@@ -113,13 +114,12 @@ class TwoIndex implements Policy {
   pick(_id: number, candidates: readonly LoopSlot[]): Iterable<LoopSlot> {
     const count = candidates.length;
     const up = this.#up % count;
-    const down = count - 1 - (this.#down % count);
-    const [a, b] = [candidates[up], candidates[down]];
-    const takesUp = a === b || a.load <= b.load;
-    if (takesUp) this.#down++;
+    let down = count - 1 - (this.#down % count);
+    if (up === down && count > 1) down = count - 1 - (++this.#down % count);
+    const difference = candidates[up].load - candidates[down].load;
+    if (difference < 0) this.#down++;
     else this.#up++;
-    if (a === b) this.#up++;
-    return from(candidates, takesUp ? up : down);
+    return from(candidates, difference <= 0 ? up : down);
   }
 }
 

@@ -103,10 +103,10 @@ async function echo(socket: Socket, fd: number, base: EventBase): Promise<void> 
   assert.is(String((await once(socket, 'data'))[0]), 'there and back');
 }
 
-/** Registers `body` with a door on each backend and drive. */
 /** What only Linux has, and a portable build leaves out. */
 const onlyLinux = isPortable ? 'this build is portable' : undefined;
 
+/** Registers `body` with a door on each backend and drive. */
 function listening(
   name: string,
   options: (() => ListenOptions) | ListenOptions,

@@ -60,6 +60,15 @@ function command(conn: Connection<State>, line: string, loop: LoopContext): void
     case 'hops':
       answer(conn.state.hops.join(','));
       break;
+    case 'spin': {
+      // Its answer has to leave before the loop is blocked.
+      const end = performance.now() + Number(argument);
+      setImmediate(() => {
+        while (performance.now() < end);
+      });
+      answer('spinning');
+      break;
+    }
     case 'slow':
       answer('begun');
       break;

@@ -1,0 +1,125 @@
+// Policies: which loop gets a new connection.
+
+import net from 'node:net';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { type Distribute, type LoopGroup, type PolicyName, serve } from '../../src/index.js';
+import { gone, portOf, until, workerFile } from './clients.js';
+import { LineClient } from './lines.js';
+
+let group: LoopGroup;
+const start = async (policy: PolicyName | Distribute, loops = 3) => {
+  group = await serve({ worker: workerFile('mover'), loops, policy });
+};
+test.after.each(() => group.close());
+
+async function client(): Promise<{ lines: LineClient; loop: number }> {
+  const lines = await LineClient.connect(group);
+  const [, , loop] = (await lines.ask('where')).split(' ');
+  return { lines, loop: Number(loop) };
+}
+
+/** How many of `count` connections, made one after another and kept, each loop gets. */
+async function shares(count: number): Promise<{ lines: LineClient; loop: number }[][]> {
+  const byLoop: { lines: LineClient; loop: number }[][] = group.loops.map(() => []);
+  for (let i = 0; i < count; i++) {
+    const one = await client();
+    byLoop[one.loop].push(one);
+  }
+  return byLoop;
+}
+
+for (const policy of ['round-robin', 'least-connections', 'two-index'] as const)
+  test(`${policy}: long connections are shared out evenly`, async () => {
+    await start(policy);
+    const byLoop = await shares(24);
+    assert.equal(
+      byLoop.map((all) => all.length),
+      [8, 8, 8],
+    );
+  });
+
+for (const policy of ['round-robin', 'least-connections', 'two-index'] as const)
+  test(`${policy}: short connections take turns`, async () => {
+    await start(policy);
+    const counts = [0, 0, 0];
+    for (let i = 0; i < 12; i++) {
+      const { lines, loop } = await client();
+      counts[loop]++;
+      await lines.end();
+      await until(() => group.stats().open === 0, 'it is closed');
+    }
+    assert.equal(counts, [4, 4, 4]);
+  });
+
+for (const policy of ['least-connections', 'two-index'] as const)
+  test(`${policy}: a loop whose connections have gone gets the next ones`, async () => {
+    await start(policy, 2);
+    const [first, second] = await shares(20);
+    assert.equal([first.length, second.length], [10, 10]);
+    for (const { lines } of first) await lines.end();
+    await until(() => group.stats().loops[0].open === 0, 'they are closed');
+    const [again, other] = await shares(10);
+    assert.ok(again.length > other.length, `${again.length} and ${other.length}`);
+    assert.ok(policy === 'two-index' || other.length === 0);
+  });
+
+test('sticky: the same address, the same loop', async () => {
+  await start('sticky');
+  const byLoop = await shares(12);
+  assert.equal(byLoop.map((all) => all.length).sort(), [0, 0, 12]);
+});
+
+for (const policy of ['round-robin', 'least-lag'] as const)
+  test(`${policy}: a loop that is blocked gets nothing while another can serve`, async () => {
+    await start(policy, 2);
+    const { lines, loop } = await client();
+    assert.is(await lines.ask('spin 3000'), 'spinning');
+    await until(() => group.loops[loop].state === 'blocked', 'the loop is blocked');
+    const byLoop = await shares(6);
+    assert.is(byLoop[loop].length, 0);
+    assert.is(byLoop[1 - loop].length, 6);
+  });
+
+test('a function picks by handle or id, sees the peer, and may refuse', async () => {
+  const seen: unknown[] = [];
+  let calls = 0;
+  await start(({ remote, listener }, loops) => {
+    seen.push([remote, listener.port]);
+    calls++;
+    if (calls === 3) return 'refuse';
+    return calls === 1 ? loops[2] : 1;
+  });
+  assert.is((await client()).loop, 2);
+  assert.is((await client()).loop, 1);
+  // It may be reset before it knows that it was connected.
+  const refused = net.connect({ port: portOf(group), host: '127.0.0.1' });
+  refused.on('error', () => undefined);
+  await gone(refused);
+  assert.is(group.stats().refused, 1);
+  const [[remote]] = seen as [{ host: string; family: number }][];
+  assert.equal([remote.host, remote.family], ['127.0.0.1', 4]);
+});
+
+test('a function that throws or answers nonsense is an error, and the connection is served', async () => {
+  const answers = [
+    () => {
+      throw new Error('of the policy');
+    },
+    () => 99,
+    () => undefined,
+    () => Promise.resolve(0),
+  ] as unknown as (() => number)[];
+  let next = 0;
+  await start(() => answers[next++]());
+  const errors: (Error & { code?: string })[] = [];
+  group.on('error', (error) => errors.push(error));
+  for (let i = 0; i < answers.length; i++) assert.ok((await client()).loop >= 0);
+  assert.is(errors[0].message, 'of the policy');
+  assert.equal(
+    errors.slice(1).map(({ code }) => code),
+    ['ERR_POLICY', 'ERR_POLICY', 'ERR_POLICY'],
+  );
+});
+
+test.run();
