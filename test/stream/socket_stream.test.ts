@@ -1,13 +1,17 @@
 // Streams over sockets: what libevent.md says of bufferevents, on every backend.
 
-import { mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type BevHandlers, BufferEvent, Ev, EvBuffer, EventBase, sys } from '../../src/index.js';
+import { imports } from '../event/child.js';
 import { behaviour } from '../event/conformance.js';
-import { codeOf, gatheringUncaught } from '../event/support.js';
+import { codeOf, gatheringUncaught, PATIENCE_MS, within } from '../event/support.js';
 import { Log, passes, streamOf, until, WriteLog } from './streams.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'multiloop-stream-'));
@@ -439,6 +443,62 @@ behaviour('a callback that throws costs nobody else', async (trial) => {
   assert.is(first.bev.inputLength, 1, 'what it did not take is still there');
   first.bev.close();
   second.bev.close();
+});
+
+behaviour('a descriptor closed under our feet is an error of the next write', async (trial) => {
+  const base = trial.base();
+  const log = new Log();
+  const { bev } = streamOf(trial, base, log, { closeFd: false });
+  bev.disable(Ev.READ);
+  await passes(trial, base, 1);
+  closeSync(bev.fd);
+  bev.write('nowhere');
+  assert.equal(log.lines, []);
+  await until(trial, base, () => log.lines.length > 0);
+  assert.equal(log.lines, ['write EBADF']);
+  bev.close();
+  // Later work of the base is unaffected.
+  const after = streamOf(trial, base, log);
+  trial.write(after.other, 'fine');
+  await until(trial, base, () => log.text === 'fine');
+  after.bev.close();
+});
+
+test('a blocking descriptor does not block the base', async () => {
+  // What a child has as its descriptor 3 is a stream socket that nobody made non-blocking.
+  const code = `
+    import { constants, readFileSync } from 'node:fs';
+    const text = readFileSync('/proc/self/fdinfo/3', 'utf8');
+    const flags = parseInt(text.split('flags:')[1].trim(), 8);
+    if (flags & constants.O_NONBLOCK) throw new Error('it is non-blocking: ' + text);
+    const base = new EventBase({ drive: 'base' });
+    let ticks = 0;
+    const timer = base.timer(() => { if (++ticks === 3) console.log('ticks'); }, { persist: true }).add(1);
+    BufferEvent.socket(base, 3, { handlers: {
+      read: (bev) => bev.write(bev.input),
+      event: (bev) => { bev.close(); timer.free(); },
+    } }).enable(Ev.READ);
+    await base.dispatch();
+    console.log('over');
+  `;
+  const args = ['--input-type=module', '-e', imports + code];
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit', 'pipe'] });
+  let said = '';
+  const told = (text: string) =>
+    new Promise<void>((resolve) => {
+      child.stdout?.on('data', (data) => {
+        said += data;
+        if (said.includes(text)) resolve();
+      });
+    });
+  const ended = once(child, 'exit');
+  await within(PATIENCE_MS, told('ticks'));
+  const socket = child.stdio[3] as Socket;
+  socket.write('echo');
+  const [back] = await within(PATIENCE_MS, once(socket, 'data'));
+  assert.is(String(back), 'echo');
+  socket.end();
+  assert.is((await within(PATIENCE_MS, ended))[0], 0);
 });
 
 // ── timeouts ──
