@@ -104,9 +104,9 @@ class LeastLoad implements Policy {
 
 /**
  * HAProxy's: one index runs up and one down, and they never stand at the same loop. The lighter of
- * their two gets the connection and the index at the other moves on; of two that are alike the first
- * gets it and moves on itself, being the heavier then. Short connections are dealt out in turn, long
- * ones by their number, and a loop that is idle is never missed for long.
+ * their two gets the connection and the index at the other moves on; of two that are alike the
+ * first gets it and moves on itself, being the heavier then. Short connections are dealt out in
+ * turn, long ones by their number, and a loop that is idle is never missed for long.
  */
 class TwoIndex implements Policy {
   #up = 0;
