@@ -33,7 +33,7 @@ enum class MessageKind : std::uint32_t {
   kReleased = 4,  // from: a loop whose thread is gone and whose descriptors are settled
   kMove = 5,      // id, as kHandoff, with bytes: what the connection brings along
   kRescued = 6,   // id, and its checkpoint: its loop's thread died while it was at a boundary. To
-                 // the coordinator, and from there to the loop that adopts it
+                  // the coordinator, and from there to the loop that adopts it
 };
 
 struct Message {
