@@ -56,6 +56,8 @@ class Waiting<Parcel extends Peekable> {
   readonly began = performance.now();
   /** Fewer bytes than that say nothing new. */
   need = 1;
+  /** Bytes that were there when it was looked at last. */
+  count = 0;
   /** How often there were bytes. */
   looks = 0;
   /** What the kernel wakes it by, and the timer when it goes by the clock. */
@@ -173,22 +175,27 @@ export class Peeker<Parcel extends Peekable> {
    */
   #look(waiting: Waiting<Parcel>, reason?: PeekEnd): boolean {
     const { parcel } = waiting;
+    const fd = fdOf(parcel.id);
     const enough = (head: Uint8Array, peek: PeekEnd, found?: PeekFacts): true => {
       parcel.peeked = { ...found, head: head.slice(), peek };
       return true;
     };
-    const count = native.sockPeek(fdOf(parcel.id), this.#memory);
+    const count = native.sockPeek(fd, this.#memory);
     const there = this.#memory.subarray(0, Math.max(0, count));
     if (count === -EAGAIN) return reason !== undefined && enough(there, reason);
     // Of an error that was pending, which is told once, the loop sees an end too.
     if (count <= 0) return enough(there, 'end');
     waiting.looks++;
-    if (count < waiting.need && reason === undefined) return false;
+    // Bytes hide an error from recv(), and it may be what the kernel has woken us for.
+    const isDead = count === waiting.count && native.sockError(fd) < 0;
+    const over = isDead ? 'end' : reason;
+    waiting.count = count;
+    if (count < waiting.need && over === undefined) return false;
     const { verdict, found } = this.#read(parcel.id, there);
     if (typeof verdict !== 'number') return enough(there, verdict, found);
     waiting.need = verdict;
     if (Math.max(verdict, count + 1) > this.#settings.bytes) return enough(there, 'bytes', found);
-    return reason !== undefined && enough(there, reason, found);
+    return over !== undefined && enough(there, over, found);
   }
 
   #read(id: number, there: Uint8Array): { verdict: PeekEnd | number; found: PeekFacts } {

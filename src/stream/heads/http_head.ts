@@ -98,7 +98,7 @@ function readTarget(target: string, header = ''): { host?: string; path: string 
   const absolute = /^[a-z][a-z\d+.-]*:\/\/([^/?#]*)([^?#]*)/i.exec(target);
   const authority = absolute === null ? header : absolute[1].slice(absolute[1].indexOf('@') + 1);
   const path = absolute === null ? target.split('?', 1)[0] : absolute[2] || '/';
-  const host = /^(\[[\da-f:.]+\]|[^:[\]/@]+)(?::\d*)?$/i.exec(authority)?.[1].toLowerCase();
+  const host = /^(\[[\da-f:.]+\]|[^\s,:[\]/@]+)(?::\d*)?$/i.exec(authority)?.[1].toLowerCase();
   return host === undefined ? { path } : { host, path };
 }
 
