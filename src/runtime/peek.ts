@@ -19,18 +19,20 @@ export interface PeekContext {
 }
 
 /**
- * Reads the first bytes of a connection: `{ done: true, … }` with what it has found, which reaches
- * the policy as `incoming.facts`; `{ done: false, need: n }` to be called again when there are n
- * bytes; undefined when they are not of its protocol. The bytes are valid during the call only.
+ * Reads the first bytes of a connection: `{ done: true, … }` with what it has found, which the
+ * policy gets as `incoming.facts`; `{ done: false, need: n }` to be called again when there are n
+ * bytes; undefined when they are not of its protocol. The bytes are valid during the call only, and
+ * the coordinator runs it, so it must be quick. When it throws or answers anything else (ERR_PEEK),
+ * that is an 'error' of the group, and the policy gets the bytes without facts.
  */
 export type PeekFunction = (bytes: Uint8Array, context: PeekContext) => Head<object>;
 export type PeekReader = PeekName | PeekFunction;
 
 export interface PeekOptions {
   /**
-   * A reader, or several in the order in which they are tried: the first whose protocol it is reads,
-   * and 'proxy' leaves what follows its header to those after it. Without a reader, `bytes` many
-   * bytes are waited for.
+   * A reader, or several in the order in which they are tried: the first whose protocol it is
+   * reads, and 'proxy' leaves what follows its header to those after it. Without a reader, `bytes`
+   * many bytes are waited for.
    */
   read?: PeekReader | PeekReader[];
   /** The most that is looked at: 16,384. */

@@ -5,8 +5,10 @@
 //   accepted ─► a look at once ─► enough? ─► handed on
 //                     │ no
 //                     ▼
-//   watched: edge-triggered, every new byte is a look ─► after PEEK_WAKES of them, and at once where
-//   there is no edge trigger: by the clock, each look when the connection is half as old again
+//   watched: edge-triggered, a look whenever bytes come
+//                     │ after PEEK_WAKES looks; where there is no edge trigger, after the first
+//                     ▼
+//   by the clock: each look when the connection is half as old again
 //
 // So a peer that sends a byte at a time costs a few looks, as many as its age has doublings, on any
 // backend; and its bytes, once they are there, are seen before it is half as old again.
@@ -82,11 +84,13 @@ export class Peeker<Parcel extends Peekable> {
   readonly #ready: Parcel[] = [];
   readonly #handOut: EventHandle;
   readonly #deadline: EventHandle;
+  /** Perhaps by a reader, in the middle of a look. */
+  #closed = false;
 
   constructor(settings: PeekSettings, host: PeekerHost<Parcel>) {
     this.#settings = settings;
     this.#host = host;
-    this.#memory = Buffer.allocUnsafeSlow(settings.bytes);
+    this.#memory = new Uint8Array(settings.bytes);
     const { features } = host.base;
     this.#isEdge = features.has('et');
     const early = features.has('early-close') ? Ev.CLOSED : 0;
@@ -111,6 +115,7 @@ export class Peeker<Parcel extends Peekable> {
 
   /** Ends the waiting for all; answers whom it was for. */
   close(): Parcel[] {
+    this.#closed = true;
     const parcels = this.#ready.splice(0);
     for (const waiting of this.#waiting) {
       this.#release(waiting);
@@ -126,6 +131,8 @@ export class Peeker<Parcel extends Peekable> {
 
   /** Whether it is waited for; else it is to be handed on as it is. */
   #wait(waiting: Waiting<Parcel>): boolean {
+    if (this.#closed) return false;
+    if (this.#waiting.size >= this.#settings.connections) this.#makeRoom();
     try {
       this.#watch(waiting, Ev.READ | this.#also);
     } catch (error) {
@@ -135,7 +142,6 @@ export class Peeker<Parcel extends Peekable> {
       this.#host.failed(error as Error);
       return false;
     }
-    if (this.#waiting.size >= this.#settings.connections) this.#makeRoom();
     this.#waiting.add(waiting);
     if (this.#waiting.size === 1) this.#deadline.add(this.#settings.ms);
     return true;
@@ -151,7 +157,9 @@ export class Peeker<Parcel extends Peekable> {
   /** @internal Bytes have come, or the peer's end; or it is time to look. */
   _wake(waiting: Waiting<Parcel>, what: EvMask): void {
     const reason = what & Ev.CLOSED ? 'end' : undefined;
-    if (this.#look(waiting, reason)) this.#end(waiting);
+    const isOver = this.#look(waiting, reason);
+    if (this.#closed) return;
+    if (isOver) this.#end(waiting);
     else if (waiting.looks > 0) this.#stay(waiting);
   }
 
@@ -213,6 +221,7 @@ export class Peeker<Parcel extends Peekable> {
   // ── the end of the waiting ──
 
   #end(waiting: Waiting<Parcel>): void {
+    if (this.#closed) return;
     this.#waiting.delete(waiting);
     this.#release(waiting);
     this.#ready.push(waiting.parcel);
@@ -224,7 +233,7 @@ export class Peeker<Parcel extends Peekable> {
     this.#host.handOut(this.#ready.splice(0));
   }
 
-  /** Takes it out of everything that the coordinator's base has of it: a loop is to have it next. */
+  /** Takes all that the coordinator's base has of it away: a loop is to have it next. */
   #release(waiting: Waiting<Parcel>): void {
     waiting.event?.free();
     waiting.timer?.free();

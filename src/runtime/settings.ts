@@ -33,7 +33,7 @@ export interface ServeOptions {
   /**
    * Has the coordinator look at the first bytes of each connection before the policy is asked, and
    * leave them for the loop: 'tls', 'proxy' or 'http', a reader function, a list of these, or with
-   * limits `{ read, bytes, ms, connections }`. For a policy function; with 'proxy' for 'sticky' too.
+   * limits `{ read, bytes, ms, connections }`. For a policy function; for 'sticky' with 'proxy'.
    */
   peek?: PeekReader | PeekReader[] | PeekOptions;
   /** 65,536 over all loops; what is accepted beyond is closed at once. */

@@ -14,6 +14,7 @@ import {
   serve,
 } from '../../src/index.js';
 import { native } from '../../src/native.js';
+import { Coordinator } from '../../src/runtime/coordinator.js';
 import { rejectionOf, within } from '../event/support.js';
 import { allBackends } from '../machine.js';
 import { testWhere } from '../where.js';
@@ -44,7 +45,7 @@ async function start(
     told.push(incoming);
     return choose(incoming);
   };
-  group = await serve({ worker: workerFile('taker'), loops: 3, policy, peek, ...options });
+  group = await serve({ worker: workerFile('taker'), loops: 1, policy, peek, ...options });
   group.on('error', (error) => errors.push(error));
 }
 
@@ -99,7 +100,7 @@ function cut(bytes: Uint8Array, size: number): Uint8Array[] {
 const bySni = ({ sni }: Incoming) => Number(/^loop-(\d)\./.exec(sni ?? '')?.[1] ?? 0);
 
 test('by SNI: TLS clients whose ClientHello arrives in pieces are served by their loop', async () => {
-  await start('tls', bySni, { worker: workerFile('tls_ender') });
+  await start('tls', bySni, { worker: workerFile('tls_ender'), loops: 3 });
   // Sends on what a client sends, a few bytes at a time.
   const splitter = net.createServer((client) => {
     const onward = net.connect({ port: portOf(group), host: '127.0.0.1', noDelay: true });
@@ -145,7 +146,7 @@ test('by SNI: TLS clients whose ClientHello arrives in pieces are served by thei
 });
 
 test('a ClientHello in any pieces and records, byte by byte too, arrives as it was sent', async () => {
-  await start({ read: 'tls', ms: NEVER_MS }, bySni);
+  await start({ read: 'tls', ms: NEVER_MS }, bySni, { loops: 3 });
   const hello = clientHello({ sni: 'loop-2.test', alpn: ['x'] });
   for (const bytes of [hello, fragmented(hello, 50)])
     for (const size of [bytes.length, bytes.length - 1, 5, 1]) {
@@ -161,11 +162,15 @@ test('a ClientHello in any pieces and records, byte by byte too, arrives as it w
 });
 
 test('by HTTP path, host and cookie', async () => {
-  await start('http', ({ http }) => {
-    if (http?.cookies.sid === 'two') return 2;
-    if (http?.host === 'one.test') return 1;
-    return http?.path === '/refused' ? 'refuse' : 0;
-  });
+  await start(
+    'http',
+    ({ http }) => {
+      if (http?.cookies.sid === 'two') return 2;
+      if (http?.host === 'one.test') return 1;
+      return http?.path === '/refused' ? 'refuse' : 0;
+    },
+    { loops: 3 },
+  );
   const two = 'GET /x HTTP/1.1\r\nHost: a\r\nCookie: sid=two\r\n\r\n';
   assert.equal(await deliver(two), [2, two]);
   const one = 'POST /x HTTP/1.1\r\nHost: One.test:80\r\nContent-Length: 4\r\n\r\nbody';
@@ -176,14 +181,19 @@ test('by HTTP path, host and cookie', async () => {
   refused.write('GET /refused HTTP/1.1\r\n\r\n');
   await patient(gone(refused), 'the refusal');
   assert.is(group.stats().refused, 1);
+  assert.is(latin1((told[0] as Required<Incoming>).head), two, "it is the policy's to keep");
 });
 
 test('by PROXY header, and by what follows it', async () => {
-  await start(['proxy', 'tls', 'http'], ({ proxy, sni, http }) => {
-    const { source } = proxy ?? {};
-    const last = source !== undefined && 'host' in source ? source.host.at(-1) : undefined;
-    return sni === undefined && http === undefined ? 0 : Number(last ?? 0);
-  });
+  await start(
+    ['proxy', 'tls', 'http'],
+    ({ proxy, sni, http }) => {
+      const { source } = proxy ?? {};
+      const last = source !== undefined && 'host' in source ? source.host.at(-1) : undefined;
+      return sni === undefined && http === undefined ? 0 : Number(last ?? 0);
+    },
+    { loops: 3 },
+  );
   const inet = Buffer.from([192, 0, 2, 1, 192, 0, 2, 9, 1, 2, 3, 4]);
   const get = 'GET / HTTP/1.1\r\n\r\n';
   const one = Buffer.concat([proxyV2(1, 0x11, inet), clientHello({ sni: 'any.test' })]);
@@ -199,7 +209,7 @@ test('by PROXY header, and by what follows it', async () => {
 });
 
 test("'sticky' behind a proxy goes by the address that the proxy says", async () => {
-  await start('proxy', undefined, { policy: 'sticky' });
+  await start('proxy', undefined, { policy: 'sticky', loops: 3 });
   const loopsOf = async (host: string) => {
     const line = `${proxyV1(`TCP4 ${host} 10.0.0.1 1 2`)}`;
     const loops = [await deliver(line), await deliver(line.slice(0, 9), line.slice(9))];
@@ -224,6 +234,7 @@ test('a reader of your own: by bytes, listener and peer; and bytes alone', async
   };
   await start({ read, ms: NEVER_MS }, ({ facts }) => (facts === undefined ? 0 : 1), {
     listen: { port: 0, name: 'words' },
+    loops: 2,
   });
   assert.equal(await deliver('wo', 'rd;re', 'st'), [1, 'word;rest']);
   assert.equal(told[0].facts, { word: 'word', name: 'words', host: '127.0.0.1' });
@@ -323,7 +334,7 @@ test('one more than may wait, and the oldest is handed on', async () => {
 });
 
 test('many clients at once, each in two pieces', async () => {
-  await start('http', ({ http }) => Number(http?.headers.loop));
+  await start('http', ({ http }) => Number(http?.headers.loop), { loops: 3 });
   const all = Array.from({ length: 200 }, async (_, i) => {
     const text = `GET /${i} HTTP/1.1\r\nLoop: ${i % 3}\r\n\r\n`;
     return [await deliver(text.slice(0, i % text.length), text.slice(i % text.length)), text, i];
@@ -347,30 +358,50 @@ test('a group that closes while it waits leaves nothing behind', async () => {
   assert.equal([open, refused], [0, 10]);
 });
 
+test('a reader that closes the group', async () => {
+  const read: PeekFunction = (bytes) => {
+    if (bytes.length === 3) group.close();
+    return { done: false, need: bytes.length + 1 };
+  };
+  await start({ read, ms: NEVER_MS });
+  const clients = [await connect(group), await connect(group)];
+  clients[0].write('GE');
+  clients[1].write('GET');
+  await patient(Promise.all(clients.map(gone)), 'both learn it');
+  await patient(group.closed, 'the group has closed');
+  assert.equal([group.stats().refused, told.length], [2, 0]);
+});
+
 test('a loop that dies before it took a connection: the policy sees the first bytes again', async () => {
-  await start('http', ({ http }) => (told.length === 1 ? 1 : Number(http?.path.slice(1, 2))));
-  const blocked = group.loops[1];
-  // A thread that is gone already returns what it is given.
-  const dead = blocked.terminate();
-  const text = 'GET /2 HTTP/1.1\r\n\r\n';
-  const [loop, got] = await deliver(text);
-  await dead;
-  assert.is(got, text);
-  assert.ok(loop >= 0);
-  for (const { http } of told) assert.is(http?.path, '/2');
+  await start('http', undefined, { worker: workerFile('mover') });
+  const [first, second] = [await connect(group), await connect(group)];
+  const lines = (socket: net.Socket) => patient(once(socket, 'data'), 'an answer').then(String);
+  first.write('GET / HTTP/1.1\r\n\r\n');
+  await lines(first);
+  first.write('spin 10000\n');
+  assert.match(await lines(first), 'spinning');
+  second.write('GET /second HTTP/1.1\r\n\r\n');
+  await until(() => told.length === 2, 'it is in the inbox of a loop that is busy');
+  await group.loops[0].terminate();
+  assert.match(await lines(second), 'GET /second HTTP/1.1');
+  // Twice, and once more if it was asked while the loop's end was not known yet.
+  const paths = told.map(({ http }) => http?.path);
+  assert.ok(paths.length >= 3, `${paths}`);
+  assert.equal([...new Set(paths.slice(1))], ['/second']);
+  for (const socket of [first, second]) socket.destroy();
 });
 
 testWhere(
   allBackends.includes('epoll') ? undefined : 'epoll is not available here',
   'what is handed on is in no set of the coordinator any more',
   async () => {
-    await start({ read: 'http', ms: NEVER_MS }, undefined, { loops: 1 });
+    await start({ read: 'http', ms: NEVER_MS });
+    await deliver('GET / HTTP/1.1\r\n\r\n');
     const before = new Set(epollSets().flat());
     const client = await connect(group);
     const own = (client as unknown as { _handle: { fd: number } })._handle.fd;
     client.write('GET');
-    await until(() => group.stats().accepted === 1, 'it is accepted');
-    console.log(before, own, epollSets());
+    await until(() => group.stats().accepted === 2, 'it is accepted');
     const watched = () =>
       epollSets()
         .flat()
@@ -379,11 +410,65 @@ testWhere(
     const [fd] = watched();
     client.write(' / HTTP/1.1\r\n\r\n');
     await until(() => group.loops[0].stats.open === 1, 'the loop has it');
-    await until(() => group.loops[0].stats.bytesRead > 0, 'the loop has read it');
+    await until(() => watched().length === 1 && told.length === 2, 'it waits there');
+    const { bytesRead } = group.loops[0].stats;
+    client.write('more');
+    await until(() => group.loops[0].stats.bytesRead > bytesRead, 'the loop has read it');
     assert.equal(watched(), [fd], "it is in one set, which is the loop's");
     client.destroy();
   },
 );
+
+// ── what it costs ───────────────────────────────────────────────────────────────────────────────
+
+const TRICKLED = 60;
+/** More than it takes: by the clock each look is when the connection is half as old again. */
+const LOOKS_MAX = 16 + 30;
+const TURNS_MAX = 150;
+
+for (const backend of allBackends)
+  test(`${backend}: a client that trickles costs few looks, and nothing while it is silent`, async () => {
+    const others = allBackends.filter((name) => name !== backend);
+    const variables = others.map((name) => `EVENT_NO${name.toUpperCase()}`);
+    for (const variable of variables) process.env[variable] = '1';
+    let looks = 0;
+    const read: PeekFunction = (bytes) => {
+      looks++;
+      return { done: false, need: bytes.length + 1 };
+    };
+    try {
+      await start({ read, ms: NEVER_MS });
+    } finally {
+      for (const variable of variables) delete process.env[variable];
+    }
+    const coordinator = Coordinator.acquire();
+    try {
+      const { base } = coordinator;
+      assert.is(base.backend, backend);
+      const client = await connect(group);
+      client.setNoDelay(true);
+      for (let i = 0; i < TRICKLED; i++) {
+        client.write('x');
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+      await until(() => looks > 1, 'it is looked at');
+      assert.ok(looks <= LOOKS_MAX, `${looks} looks at ${TRICKLED} bytes`);
+      let turns = 0;
+      const watcher = base.prepare(() => {
+        turns++;
+      });
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      watcher.free();
+      assert.ok(turns < TURNS_MAX, `${turns} turns in 200 ms without a byte`);
+      assert.is(told.length, 0);
+      client.resetAndDestroy();
+      await until(() => told.length === 1, 'its end is noticed');
+      assert.equal([told[0].peek, (told[0].head as Uint8Array).length], ['end', TRICKLED]);
+      await until(() => group.stats().open === 0, 'the loop sees it too');
+    } finally {
+      coordinator.release();
+    }
+  });
 
 // ── options ─────────────────────────────────────────────────────────────────────────────────────
 

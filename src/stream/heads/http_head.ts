@@ -11,7 +11,7 @@ export interface HttpHead {
   /** Of the target: what is before the query. */
   path: string;
   version: '1.0' | '1.1';
-  /** Whom the request is for, in small letters and without a port; undefined when nobody is said. */
+  /** Whom the request is for, in small letters and without a port; undefined: it does not say. */
   host?: string;
   /** By name in small letters; those that came more than once are joined by `, `. */
   headers: Readonly<Record<string, string>>;
@@ -60,7 +60,7 @@ export function readHttpHead(bytes: Uint8Array): Head<HttpHead> {
 
 type RequestLine = Pick<HttpHead, 'method' | 'target' | 'version'>;
 
-/** A part of a line is looked at too, so that other protocols, which have none, are seen at once. */
+/** A part of a line is looked at too: other protocols, which have no lines, are seen at once. */
 function readRequestLine(line: string, isPart: boolean): RequestLine | 'more' | undefined {
   if (isPart && (line === '' || line === '\r')) return 'more';
   const [method, target, version, ...others] = line.split(' ');
