@@ -136,7 +136,7 @@ export class Peeker<Parcel extends Peekable> {
     try {
       this.#watch(waiting, Ev.READ | this.#also);
     } catch (error) {
-      // select() has no room for a descriptor of 1,024 and more, for one.
+      // select() has no room for a descriptor with a large number, for one.
       this.#release(waiting);
       this.#look(waiting, 'error');
       this.#host.failed(error as Error);
