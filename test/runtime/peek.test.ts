@@ -3,6 +3,8 @@
 
 import { once } from 'node:events';
 import net from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import tls from 'node:tls';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -245,6 +247,18 @@ test('a reader of your own: by bytes, listener and peer; and bytes alone', async
   await start({ bytes: 8, ms: NEVER_MS });
   assert.equal(await deliver('1234', '5678', '9'), [0, '123456789']);
   assert.equal([told[0].peek, latin1(told[0].head as Uint8Array)], ['done', '12345678']);
+});
+
+test('over a unix socket, where a client has no address', async () => {
+  const path = join(tmpdir(), `multiloop-peek-${process.pid}.sock`);
+  await start({ read: 'http', ms: NEVER_MS }, undefined, { listen: { path } });
+  const client = net.connect({ path, allowHalfOpen: true });
+  client.write('GET /unix HT');
+  await until(() => group.stats().accepted === 1, 'it is accepted');
+  client.end('TP/1.1\r\n\r\n');
+  const text = 'GET /unix HTTP/1.1\r\n\r\n';
+  assert.is(await allOf(client), `0 ${Buffer.from(text).toString('base64')}`);
+  assert.equal([told[0].http?.path, told[0].remote], ['/unix', undefined]);
 });
 
 // ── bad times ───────────────────────────────────────────────────────────────────────────────────
