@@ -2,6 +2,7 @@
 // back because the loop they were for, or were on, has died. Counts those that got none.
 
 import { Delivery, native } from '../native.js';
+import { channels } from './channels.js';
 import type { Coordinator } from './coordinator.js';
 import type { LoopSlot } from './loop_slot.js';
 import type { Policy } from './policy.js';
@@ -30,6 +31,9 @@ export interface DistributorHost {
   /** The thread of this loop is gone, as its inbox says. */
   gone(slot: LoopSlot): void;
   shed(reason: string, count: number): void;
+  /** For who traces: it was accepted, and given to a loop for the first time or as a rescue. */
+  accepted(connection: number): void;
+  given(connection: number, slot: LoopSlot, rescued: boolean): void;
 }
 
 export class Distributor {
@@ -50,6 +54,7 @@ export class Distributor {
     const room = Math.max(0, this.#host.maxConnections - this.#host.open());
     this.accepted += count;
     const all = Array.from(ids.subarray(0, count), (id) => ({ id }));
+    if (channels.accept.hasSubscribers) for (const { id } of all) this.#host.accepted(id);
     this.handOut(all.slice(0, room));
     if (count <= room) return;
     for (const parcel of all.slice(room)) this.#refuse(parcel);
@@ -102,10 +107,13 @@ export class Distributor {
     if (candidates.length === 0) return undefined;
     const picked = this.#host.policy.pick(parcel.id, candidates);
     if (picked === undefined) return 'refuse';
+    const tracing = channels.handoff.hasSubscribers || channels.rescue.hasSubscribers;
     for (const slot of picked) {
       const delivery = this.#host.coordinator.give(parcel, slot.inbox);
       if (delivery === Delivery.OK) {
         slot.load++;
+        if (tracing && parcel.rescued === true) this.#host.given(parcel.id, slot, true);
+        else if (tracing && parcel.bytes === undefined) this.#host.given(parcel.id, slot, false);
         return slot;
       }
       // Its thread is gone and its task will say so in a moment.
