@@ -49,6 +49,9 @@ const serveFlags = {
     help: 'over all loops; what is beyond is closed at once (65536)',
     read: integer(1, 2 ** 20),
   },
+  stats: { help: 'print a line a second: connections, bytes, lag', read: flagSwitch() },
+  rebalance: { help: 'move idle connections from loops that have too many', read: flagSwitch() },
+  pin: { help: 'bind each loop to a processor', read: flagSwitch() },
 } satisfies Flags;
 
 const doctorFlags = {

@@ -160,7 +160,7 @@ export class Connection<State = unknown> extends SocketStream {
     moving.done.catch(() => undefined);
     this.#moving = moving;
     // On the way to a boundary it may need what is still to come.
-    if (!evicted) this._holdReading(Hold.MOVING);
+    if (!evicted && this.#holds === 0) this._holdReading(Hold.MOVING);
     // Not below a hook of its own, which may go on to use the connection.
     queueMicrotask(() => this.#depart());
     return moving.done;

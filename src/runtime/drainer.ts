@@ -3,7 +3,7 @@
 //
 // Who is at a boundary is looked at now and then and not told, because the ways to one are many and
 // this is rare. A connection is ended when it is at a boundary twice, with at least one turn and
-// not a byte between: closing a socket that has unread input resets it, and the peer may lose an
+// nothing read between: closing a socket that has unread input resets it, and the peer may lose an
 // answer that has just left.
 
 import type { EventBase } from '../event/event_base.js';
@@ -32,7 +32,7 @@ export class Drainer {
   readonly #began = performance.now();
   readonly #sweeps: EventHandle;
   readonly #deadline: EventHandle;
-  /** Those at a boundary, and the bytes that they had moved when they were last looked at. */
+  /** Those at a boundary, and the bytes that had come from them when they were last looked at. */
   readonly #idle = new Map<Connection, number>();
   readonly #fates = new WeakMap<Connection, keyof Drained>();
 
@@ -84,10 +84,10 @@ export class Drainer {
         this.#idle.delete(conn);
         continue;
       }
-      const moved = conn.bytesRead + conn.bytesWritten;
-      if (this.#idle.get(conn) !== moved) {
-        this.#idle.set(conn, moved);
-      } else if (moved > 0 || !patient) {
+      const { bytesRead, bytesWritten } = conn;
+      if (this.#idle.get(conn) !== bytesRead) {
+        this.#idle.set(conn, bytesRead);
+      } else if (bytesRead + bytesWritten > 0 || !patient) {
         this.expect(conn);
         conn.close();
       }
