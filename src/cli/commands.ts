@@ -41,7 +41,7 @@ const serveFlags = {
   },
   'drain-ms': {
     value: 'MS',
-    help: 'how long a stop waits for answers being written (10000)',
+    help: 'how long a stop waits for what is going on (10000)',
     read: integer(0, 2 ** 31 - 1),
   },
   'max-connections': {
@@ -128,6 +128,7 @@ function aboutServe(): string[] {
     'Starts the loops, listens, and hands each new connection to one of them. The worker is the',
     `path of a module whose default export is one, or a ready-made one: ${readyMadeUsages()}.`,
     'Without a worker it is http. The arguments are for the worker; a module finds them in',
-    'loop.workerData.arguments. Ctrl-C stops; a second Ctrl-C does not wait for the drain.',
+    'loop.workerData.arguments. Ctrl-C stops, SIGTERM also lets requests that are under way finish;',
+    'a second one does not wait.',
   ];
 }
