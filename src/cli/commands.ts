@@ -128,7 +128,7 @@ function aboutServe(): string[] {
     'Starts the loops, listens, and hands each new connection to one of them. The worker is the',
     `path of a module whose default export is one, or a ready-made one: ${readyMadeUsages()}.`,
     'Without a worker it is http. The arguments are for the worker; a module finds them in',
-    'loop.workerData.arguments. Ctrl-C stops, SIGTERM also lets requests that are under way finish;',
-    'a second one does not wait.',
+    'loop.workerData.arguments. Ctrl-C stops, SIGTERM lets what is under way be finished before; a',
+    'second one does not wait.',
   ];
 }

@@ -1,4 +1,4 @@
-// Automatic rebalancing: looks at the loops' loads twice a second and has idle connections moved
+// Automatic rebalancing: looks at the loops' loads now and then and has idle connections moved
 // from those that have too many, within a budget.
 //
 // It does not oscillate. It begins when a loop is above the mean by more than the hysteresis,
@@ -25,13 +25,18 @@ export interface BalancerHost {
   shed(transfer: Transfer, restMs: number): Promise<number>;
 }
 
-const TICK_MS = 500;
+const TICK_MS = 250;
 /** A difference of fewer connections is not worth a move. */
 const DIFFERENCE_MIN = 2;
 /** Once it has begun, it goes on until what is left is this part of the hysteresis. */
 const SETTLED_SHARE = 4;
-/** A loop lags when the turns since the last look took so long on average. */
+/**
+ * A loop lags when the turns since the last look took so long on average, and so many times as long
+ * as those of the loop that is best: where all do, because the machine has too much to do, moves
+ * would not help.
+ */
 const LAG_MS = 25;
+const LAG_TIMES = 3;
 /** It keeps this part of what it would have otherwise … */
 const LAG_LOAD = 0.5;
 /** … and is given nothing for so long afterwards. */
@@ -73,9 +78,9 @@ export class Balancer {
     clearInterval(this.#timer);
   }
 
-  /** What is not used in one tick is not kept, or there could be more in some second. */
+  /** Of what is not used in one tick a part of a move is kept, or some second could have more. */
   get #tokensMax(): number {
-    return Math.max(1, (this.#options.perSecond * TICK_MS) / 1000);
+    return (this.#options.perSecond * TICK_MS) / 1000 + 1;
   }
 
   #tick(): void {
@@ -84,9 +89,9 @@ export class Balancer {
     this.#refilled = now;
     const serving = this.#host.serving();
     for (const slot of serving) slot.refresh();
-    const able = serving.filter((slot) => !slot.blocked);
-    const lagging = able.filter((slot) => this.#isLagging(slot, now));
-    const healthy = able.filter((slot) => !lagging.includes(slot));
+    // One that is blocked now may be asked too, and answers when it is not any more.
+    const lagging = this.#lagging(serving, now);
+    const healthy = serving.filter((slot) => !slot.blocked && !lagging.includes(slot));
     const takers = healthy.filter((slot) => (this.#seen.get(slot)?.coolUntil ?? 0) <= now);
     const transfers = [...this.#relieve(lagging, takers), ...this.#even(healthy, takers)];
     const askable = transfers.filter(({ from }) => !this.#asked.has(from));
@@ -97,20 +102,30 @@ export class Balancer {
     this.#tokens = Math.min(this.#tokensMax, this.#tokens + tokens);
   }
 
-  /** Whether its turns take long, judged by those since the last look. */
-  #isLagging(slot: LoopSlot, now: number): boolean {
-    if (!native.inboxTimes(slot.inbox, times)) return false;
+  #lagging(serving: LoopSlot[], now: number): LoopSlot[] {
+    const all = serving.map((slot) => ({ slot, turn: this.#meanTurn(slot) }));
+    const known = all.flatMap(({ turn }) => turn ?? []);
+    const long = Math.max(LAG_MS * 1000, LAG_TIMES * Math.min(...known));
+    const lagging = all.filter(({ turn }) => turn !== undefined && turn >= long);
+    return lagging.map(({ slot }) => {
+      (this.#seen.get(slot) as Seen).coolUntil = now + COOLING_MS;
+      return slot;
+    });
+  }
+
+  /** Of the turns since the last look, in microseconds; 0 if there was none to take. */
+  #meanTurn(slot: LoopSlot): number | undefined {
+    if (!native.inboxTimes(slot.inbox, times)) return undefined;
     const before = this.#seen.get(slot);
     const [alive, idle] = times;
     const seen: Seen = { inbox: slot.inbox, alive, idle, turns: slot.turns, coolUntil: 0 };
     this.#seen.set(slot, seen);
-    if (before?.inbox !== slot.inbox) return false;
+    if (before?.inbox !== slot.inbox) return undefined;
     seen.coolUntil = before.coolUntil;
     const turns = slot.turns - before.turns;
-    const busy = alive - before.alive - (idle - before.idle);
-    if (turns === 0 || busy / turns < LAG_MS * 1000) return false;
-    seen.coolUntil = now + COOLING_MS;
-    return true;
+    if (turns > 0) return (alive - before.alive - (idle - before.idle)) / turns;
+    // Its only turn is not over yet.
+    return slot.blocked ? undefined : 0;
   }
 
   #relieve(lagging: LoopSlot[], takers: LoopSlot[]): Transfer[] {

@@ -11,7 +11,7 @@ import { LineClient } from './lines.js';
 const Flag = { BLOCK: 0, LAG: 1 } as const;
 const flags = new Int32Array(new SharedArrayBuffer(8));
 /** In which the balancer looks twice. */
-const SEVERAL_LOOKS_MS = 1_050;
+const SEVERAL_LOOKS_MS = 600;
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const groups: LoopGroup[] = [];
