@@ -15,6 +15,7 @@
 #include "listener_binding.cc"
 #include "datagram_binding.cc"
 #include "inbox_binding.cc"
+#include "tls_binding.cc"
 // clang-format on
 
 namespace multiloop {
@@ -120,6 +121,23 @@ constexpr Export kExports[] = {
     {"ledgerPeer", ledger_peer},
     {"ledgerListener", ledger_listener},
     {"ledgerCount", ledger_count},
+    {"tlsUnavailable", tls_unavailable_why},
+#ifdef ML_HAVE_TLS
+    {"tlsContextNew", tls_context_new},
+    {"tlsContextExpired", tls_context_expired},
+    {"tlsContextFree", tls_context_free},
+    {"tlsContextCount", tls_context_count},
+    {"tlsOpen", tls_open},
+    {"tlsFree", tls_free},
+    {"tlsState", tls_state},
+    {"tlsHandshake", tls_handshake},
+    {"tlsRead", tls_read},
+    {"tlsWrite", tls_write},
+    {"tlsShutdown", tls_shutdown},
+    {"tlsError", tls_error},
+    {"tlsFacts", tls_facts},
+    {"tlsSession", tls_session},
+#endif
 };
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
