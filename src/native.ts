@@ -197,7 +197,7 @@ export interface Native {
     session: Uint8Array,
   ): number | string;
   tlsFree(session: number): void;
-  tlsState(base: number, session: number): number;
+  tlsUnfinished(base: number, session: number): number;
   tlsHandshake(base: number, session: number): number;
   tlsRead(base: number, session: number, offset: number, length: number): number;
   tlsWrite(

@@ -129,7 +129,7 @@ constexpr Export kExports[] = {
     {"tlsContextCount", tls_context_count},
     {"tlsOpen", tls_open},
     {"tlsFree", tls_free},
-    {"tlsState", tls_state},
+    {"tlsUnfinished", tls_unfinished},
     {"tlsHandshake", tls_handshake},
     {"tlsRead", tls_read},
     {"tlsWrite", tls_write},

@@ -189,13 +189,12 @@ napi_value tls_free(napi_env env, napi_callback_info info) {
   return js_undefined(env);
 }
 
-// tlsState(base, session) -> -1: there is none; 0: in its handshake; else 1 more than the bytes
-// that its unfinished record has.
-napi_value tls_state(napi_env env, napi_callback_info info) {
+// tlsUnfinished(base, session) -> the bytes of a record that was begun and has not left; -1: there
+// is no such session.
+napi_value tls_unfinished(napi_env env, napi_callback_info info) {
   const Args<2> args(env, info);
   const TlsSession* session = session_of(args);
-  if (session == nullptr) return js(env, -1L);
-  return js(env, session->established() ? static_cast<long>(session->unfinished()) + 1 : 0L);
+  return js(env, session == nullptr ? -1L : static_cast<long>(session->unfinished()));
 }
 
 // tlsHandshake(base, session) -> 0: done; 1, 2: to go on when the socket can be read, or written;
