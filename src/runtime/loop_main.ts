@@ -8,6 +8,7 @@ import { EventBase } from '../event/event_base.js';
 import { MessageKind } from '../event/page.js';
 import { native } from '../native.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
+import type { TlsPlan } from '../stream/tls_options.js';
 import { checkInteger } from '../validate.js';
 import { Connection, type ConnectionHost, type Delivered, fdOf } from './connection.js';
 import {
@@ -32,6 +33,7 @@ class Loop implements ConnectionHost {
   readonly base: EventBase;
   readonly context: LoopContext;
   readonly listeners: ReadonlyMap<number, ListenOptions>;
+  readonly tls: ReadonlyMap<number, TlsPlan>;
   readonly counters: StatsPage;
   readonly checkpointMax: number;
   worker: LoopWorker = {};
@@ -51,6 +53,7 @@ class Loop implements ConnectionHost {
   constructor(task: LoopTask) {
     this.#task = task;
     this.listeners = new Map(task.listeners);
+    this.tls = new Map(task.tls);
     this.counters = new StatsPage(task.stats);
     this.#directory = new Directory(task.directory);
     this.checkpointMax = task.checkpointMax;

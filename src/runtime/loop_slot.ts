@@ -29,6 +29,8 @@ export interface LoopStats {
   bytesRead: number;
   bytesWritten: number;
   hookErrors: number;
+  /** TLS connections whose handshake has failed; no hook has seen them. */
+  handshakesFailed: number;
   /** Wake-ups written to the waker, and those that were not needed because it was awake. */
   wakesSent: number;
   wakesSaved: number;
@@ -166,7 +168,7 @@ export class LoopSlot implements LoopHandle {
       longest = Math.max(counters[BUSY], counters[TURN_LONGEST]) / 1000;
     }
     const total = (index: number) => totals[index];
-    const { bytesRead, bytesWritten, hookErrors } = this.page;
+    const { bytesRead, bytesWritten, hookErrors, handshakesFailed } = this.page;
     return {
       accepted: total(OPENED) - total(MOVED_IN),
       open: total(OPENED) - total(CLOSED) - total(MOVED_OUT),
@@ -180,6 +182,7 @@ export class LoopSlot implements LoopHandle {
       bytesRead,
       bytesWritten,
       hookErrors,
+      handshakesFailed,
       wakesSent: total(WAKES_SENT),
       wakesSaved: total(WAKES_SAVED),
       turns: total(TURNS),

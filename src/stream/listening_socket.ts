@@ -225,7 +225,7 @@ export function checkListenOptions(options: ListenOptions): void {
   if (options.path === '' || options.host === '')
     throw invalidValue('listen', 'must not have an empty host or path', options);
   checkPath(options);
-  // What is asked for and not done would be found out by an attacker first.
+  // What is asked for and not done would be found out by an attacker first; see Listener for TLS.
   const { proxyProtocol } = options as { proxyProtocol?: unknown };
   if (proxyProtocol !== undefined && proxyProtocol !== false)
     throw invalidValue('listen.proxyProtocol', 'is not supported yet', proxyProtocol);
