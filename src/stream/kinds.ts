@@ -14,8 +14,9 @@ import { planSocket } from './tls_options.js';
 
 /**
  * A stream over a connected stream socket, which becomes its own unless `closeFd` is false. With
- * `tls` that has a certificate and a key it is a TLS server's, else a client's. Throws for a descriptor that is closed (EBADF), no socket (ENOTSOCK) or of another type
- * (ERR_NOT_A_STREAM); the descriptor stays the caller's then.
+ * `tls` that has a certificate and a key it is a TLS server's, else a client's. Throws for a
+ * descriptor that is closed (EBADF), no socket (ENOTSOCK) or of another type (ERR_NOT_A_STREAM),
+ * and for TLS that cannot be (ERR_TLS_CONFIG); the descriptor stays the caller's then.
  */
 function socket(base: EventBase, fd: number, options?: BevOptions): SocketStream {
   checkBase(base);

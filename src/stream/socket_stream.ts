@@ -102,7 +102,12 @@ export class SocketStream extends BufferEvent {
       return;
     }
     this.#fd = fd;
-    this._secure(this._plan, 0);
+    try {
+      this._secure(this._plan, 0);
+    } catch (error) {
+      // OpenSSL refuses the name or the session to resume.
+      this._neverOpened({ error: error as Error });
+    }
   }
   /** @internal Every address has failed, or it took too long. */
   _notConnected(event: BevEvent): void {

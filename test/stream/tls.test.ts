@@ -451,6 +451,9 @@ test('what is wrong with the options is said before anything is done', async () 
   for (const options of values)
     assert.is(codeOf(make(options)), 'ERR_INVALID_ARG_VALUE', JSON.stringify(options));
   assert.is(codeOf(make({ cert, key, handshakeTimeout: 0 })), 'ERR_OUT_OF_RANGE');
+  const { port } = serveOne(ours);
+  const refused = client(port, { session: Buffer.from('no session') });
+  assert.is(await refused.event(), 'ERR_TLS_CONFIG');
   const end = new End((rest) => BufferEvent.socket(base, fd, { tls: ours, ...rest }));
   assert.is(
     codeOf(() => end.bev.setFd(other)),
