@@ -5,7 +5,6 @@
 #include <dlfcn.h>
 
 #include <cstdio>
-#include <mutex>
 
 #include "check.h"
 
@@ -16,7 +15,6 @@ namespace {
 TlsLibrary library;
 char reason[160];
 bool usable = false;
-std::once_flag probed;
 
 template <typename Function>
 bool find(Function* place, const char* name) {
@@ -27,27 +25,30 @@ bool find(Function* place, const char* name) {
   return false;
 }
 
-void probe() {
+bool probe() {
   bool all = find(&library.OPENSSL_version_major, "OPENSSL_version_major");
   if (all && library.OPENSSL_version_major() != 3) {
     std::snprintf(reason, sizeof reason, "this Node carries OpenSSL %u, and 3 is needed",
                   library.OPENSSL_version_major());
-    return;
+    return false;
   }
 #define ML_FIND(name) all = find(&library.name, #name) && all;
   ML_TLS_FUNCTIONS(ML_FIND)
 #undef ML_FIND
-  if (!all) return;
+  if (!all) return false;
   // Node has done it; a program of ours has not. Idempotent (OPENSSL_init_ssl(3)).
   usable = library.OPENSSL_init_ssl(0, nullptr) == 1;
   if (!usable) std::snprintf(reason, sizeof reason, "OpenSSL could not be initialized");
+  return usable;
 }
 
 }  // namespace
 
 const char* tls_unavailable() {
-  std::call_once(probed, probe);
-  return usable ? nullptr : reason;
+  // Not std::call_once: its templates are weak symbols that Node exports too, and with those of
+  // Node 24 it looks for the function to call in Node's thread-local variables, not in ours.
+  static const bool found = probe();
+  return found ? nullptr : reason;
 }
 
 const TlsLibrary& tls_library() {

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <mutex>
 
 #include "check.h"
 #include "sys.h"
@@ -84,16 +83,17 @@ struct TlsSocket {
   }
 
   static BIO_METHOD* method() {
-    static std::once_flag once;
-    static BIO_METHOD* made = nullptr;
-    std::call_once(once, [] {
-      const TlsLibrary& tls = tls_library();
-      made = tls.BIO_meth_new(tls.BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "multiloop socket");
-      ML_CHECK(made != nullptr);
-      tls.BIO_meth_set_read(made, read);
-      tls.BIO_meth_set_write(made, write);
-      tls.BIO_meth_set_ctrl(made, control);
-    });
+    static BIO_METHOD* const made = make_method();
+    return made;
+  }
+  static BIO_METHOD* make_method() {
+    const TlsLibrary& tls = tls_library();
+    BIO_METHOD* made =
+        tls.BIO_meth_new(tls.BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "multiloop socket");
+    ML_CHECK(made != nullptr);
+    tls.BIO_meth_set_read(made, read);
+    tls.BIO_meth_set_write(made, write);
+    tls.BIO_meth_set_ctrl(made, control);
     return made;
   }
 };

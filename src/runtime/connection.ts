@@ -300,6 +300,8 @@ export class Connection<State = unknown> extends SocketStream {
       return;
     }
     if (this.#holds > 0 || this.outputLength > MOVE_OUTPUT_MAX) return;
+    // Its end is told, and has not left: nobody else would know.
+    if (this._tls?.finishing) return;
     if (moving.evicted && this.inputLength + this.outputLength > 0) return;
     this.#moving = undefined;
     if (moving.loop === this.loop.id && !moving.evicted) {
@@ -493,7 +495,10 @@ export class Connection<State = unknown> extends SocketStream {
 
   protected override _finish(): void {
     if (this._peerEnded && this._adapter === undefined) this.destroy();
-    else super._finish();
+    else {
+      super._finish();
+      if (this._tls !== undefined) this.#becameIdle();
+    }
   }
 
   protected override _closeFd(_fd: number, reset: boolean): void {

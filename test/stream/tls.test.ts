@@ -13,7 +13,9 @@ import {
   EventBase,
   Listener,
   LoopFlag,
+  RateLimit,
   type SocketStream,
+  sys,
   type TlsClientOptions,
   type TlsServerOptions,
 } from '../../src/index.js';
@@ -245,7 +247,6 @@ test('a stream that is held reads what is inside when it is let go', async () =>
 test('a limit of the rate holds for plain text', async () => {
   const { near, far } = await both();
   await far.event();
-  const { RateLimit } = await import('../../src/index.js');
   far.bev.setRateLimit(new RateLimit({ read: 100_000, readBurst: 1_000, tick: 10 }));
   near.bev.write(Buffer.alloc(3_000));
   await far.until(() => far.bytes === 3_000);
@@ -415,7 +416,7 @@ test('a peer that never reads: what is written waits, goes on after, and nothing
 });
 
 test('what is wrong with the options is said before anything is done', async () => {
-  const [fd, other] = (await import('../../src/index.js')).sys.socketPair();
+  const [fd, other] = sys.socketPair();
   // biome-ignore lint/suspicious/noExplicitAny: what is wrong on purpose has no type
   const make = (options: any) => () => BufferEvent.socket(base, fd, { tls: options });
   const { cert, key } = ours;
