@@ -344,9 +344,10 @@ test('sys.close refuses a descriptor that belongs to a connection', async () => 
   const listener = native.sockListen(0, '127.0.0.1', 0, 5, false, false, false) as number;
   const socket = connect(native.sockLocal(listener)?.port as number, '127.0.0.1');
   await once(socket, 'connect');
+  const listening = native.ledgerListen(listener, inbox, 0, 0);
   const before = openDescriptors();
-  const ids = new Float64Array(1);
-  assert.is(native.ledgerAccept(listener, inbox, 0, 1, ids), 1);
+  const ids = new Float64Array(2);
+  assert.is(native.ledgerAccept(listening, inbox, true, ids), 1);
   const [made] = openDescriptors().filter((one) => !before.includes(one));
   const fd = Number.parseInt(made, 10);
   const error = thrownBy(() => sys.close(fd));
@@ -356,7 +357,8 @@ test('sys.close refuses a descriptor that belongs to a connection', async () => 
   assert.equal(await once(socket, 'data').then(String), 'still open');
   assert.is(native.ledgerClose(base._id, ids[0], false), true);
   await new Promise((resolve) => socket.resume().on('close', resolve));
-  assert.is(sys.close(listener), 0);
+  assert.is(thrownBy(() => sys.close(listener)).code, 'ERR_FD_OWNED');
+  assert.is(native.ledgerUnlisten(listening, inbox), true);
   base.close();
   native.inboxFree(inbox);
 });

@@ -15,6 +15,7 @@
 #include "listener_binding.cc"
 #include "datagram_binding.cc"
 #include "inbox_binding.cc"
+#include "intake_binding.cc"
 // clang-format on
 
 namespace multiloop {
@@ -50,6 +51,7 @@ constexpr Export kExports[] = {
     {"eventRearm", event_call<&Base::rearm>},
     {"eventBeginSignal", event_call<&Base::begin_signal>},
     {"eventRef", event_ref},
+    {"eventAlone", event_alone},
     {"eventPending", event_pending},
     {"eventRemaining", event_remaining},
     {"fdForget", fd_forget},
@@ -111,6 +113,15 @@ constexpr Export kExports[] = {
     {"inboxHandoff", inbox_handoff},
     {"inboxWake", inbox_wake},
     {"inboxStats", inbox_stats},
+    {"inboxAccepts", inbox_accepts},
+    {"inboxShed", inbox_shed},
+    {"quotaNew", quota_new},
+    {"quotaFree", quota_free},
+    {"ledgerListen", ledger_listen},
+    {"ledgerPass", ledger_pass},
+    {"ledgerUnlisten", ledger_unlisten},
+    {"ledgerReserve", ledger_reserve},
+    {"ledgerRefuse", ledger_refuse},
     {"ledgerAccept", ledger_accept},
     {"inboxBoundaries", inbox_boundaries},
     {"ledgerCheckpoint", ledger_checkpoint},

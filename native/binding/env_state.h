@@ -10,6 +10,7 @@
 
 #include "../core/base.h"
 #include "../core/inbox.h"
+#include "../core/quota.h"
 #include "../core/sys.h"
 #include "napi_util.h"
 
@@ -66,6 +67,8 @@ class EnvState {
 
   // Inboxes created on this thread, given back when it ends.
   std::vector<InboxHandle> created_inboxes;
+  // And quotas.
+  std::vector<QuotaHandle> created_quotas;
   // Closes or passes on what this thread's loops own. Idempotent; see handoff.h.
   void release();
   void release_inbox(BaseHost* host);

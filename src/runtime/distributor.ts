@@ -22,11 +22,8 @@ export interface DistributorHost {
   readonly coordinator: Coordinator;
   readonly policy: Policy;
   readonly closing: boolean;
-  readonly maxConnections: number;
   /** The loops that new connections go to now. */
   serving(): LoopSlot[];
-  /** Connections that are open over all loops. */
-  open(): number;
   /** The thread of this loop is gone, as its inbox says. */
   gone(slot: LoopSlot): void;
   shed(reason: string, count: number): void;
@@ -47,20 +44,15 @@ export class Distributor {
 
   /** New connections, by id; the coordinator owns them. */
   acceptedBatch(ids: Float64Array, count: number): void {
-    const room = Math.max(0, this.#host.maxConnections - this.#host.open());
     this.accepted += count;
-    const all = Array.from(ids.subarray(0, count), (id) => ({ id }));
-    this.handOut(all.slice(0, room));
-    if (count <= room) return;
-    for (const parcel of all.slice(room)) this.#refuse(parcel);
-    this.#host.shed('maxConnections', count - room);
+    this.handOut(Array.from(ids.subarray(0, count), (id) => ({ id })));
   }
 
   /** Told to go away by the coordinator already: they were never a loop's. */
-  shed(count: number): void {
+  shed(reason: string, count: number): void {
     this.accepted += count;
     this.refused += count;
-    this.#host.shed('out of descriptors', count);
+    this.#host.shed(reason, count);
   }
 
   handOut(parcels: Iterable<Parcel>): void {

@@ -7,10 +7,11 @@ import type { Address } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { checkInteger, checkObject, checkSignal } from '../validate.js';
 import type { Retired } from './control.js';
-import { Coordinator, type LedgerListener, type Sink } from './coordinator.js';
+import { Coordinator, type Sink } from './coordinator.js';
 import { Directory } from './directory.js';
 import { Distributor } from './distributor.js';
 import { Generation, type GenerationHost } from './generation.js';
+import { Listeners } from './listeners.js';
 import { workerUrl } from './load_worker.js';
 import type { LoopHandle, LoopSlot, LoopStats } from './loop_slot.js';
 import { Moves } from './moves.js';
@@ -75,8 +76,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   #next: Generation | undefined;
   readonly #retiring = new Set<Generation>();
   /** Of generations that have ended. */
-  readonly #past = { served: 0, lost: 0, movedOut: 0, rescued: 0 };
-  #listeners: LedgerListener[] = [];
+  readonly #past = { served: 0, lost: 0, movedOut: 0, rescued: 0, acceptedHere: 0, shed: 0 };
+  readonly #listeners: Listeners;
   #started = false;
   #refd = false;
   #closing: Promise<void> | undefined;
@@ -99,14 +100,17 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       released: (inbox) => {
         const found = this.#find(inbox);
         found?.generation.dropInbox(found.slot, inbox);
+        this.#listeners.settle();
       },
       report: (inbox, message) => {
+        if (this.#listeners.report(inbox, message)) return;
         const found = this.#find(inbox);
         found?.generation.report(found.slot, inbox, message);
       },
       failed: (error) => this.#emitError(error),
-      shed: (count) => this.#distributor.shed(count),
+      shed: (reason, count) => this.#distributor.shed(reason, count),
     };
+    this.#listeners = this.#makeListeners(settings);
     this.#directory = new Directory(settings.loops.length);
     this.#moves = new Moves(this.#directory, this.#coordinator.inbox);
     this.#host = this.#makeHost();
@@ -115,7 +119,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   }
 
   get addresses(): Address[] {
-    return this.#listeners.map((listener) => listener.address);
+    return this.#listeners.addresses;
   }
   /** Those that serve now; a reload puts others in their place. */
   get loops(): readonly LoopHandle[] {
@@ -126,10 +130,13 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   stats(): GroupStats {
     const loops = this.#current.slots.map((slot) => slot.stats);
     const retiring = [...this.#retiring].flatMap(({ slots }) => slots.map((slot) => slot.stats));
-    const sum = (key: 'served' | 'lost' | 'movedOut' | 'rescued') =>
-      [...loops, ...retiring].reduce((total, loop) => total + loop[key], this.#past[key]);
+    const past = this.#past;
+    const sum = (key: keyof typeof past) =>
+      [...loops, ...retiring].reduce((total, loop) => total + loop[key], past[key]);
     const served = sum('served');
-    const { accepted, refused } = this.#distributor;
+    const shed = sum('shed');
+    const accepted = this.#distributor.accepted + sum('acceptedHere') + shed;
+    const refused = this.#distributor.refused + shed;
     const lost = sum('lost') + this.#distributor.lost;
     const open = accepted - served - refused - lost;
     const [moves, rescues] = [sum('movedOut'), sum('rescued')];
@@ -139,9 +146,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   /** @internal Opens the listening sockets, then the loops; accepts when every loop is ready. */
   async _start(): Promise<void> {
     try {
-      const { listen, acceptBatch } = this.#current.settings;
-      for (const options of listen)
-        this.#listeners.push(this.#coordinator.listen(options, acceptBatch, this.#sink));
+      this.#listeners.open();
       await this.#current.start();
     } catch (error) {
       await this.close();
@@ -206,29 +211,40 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     return this.#current.serving.length > 0;
   }
 
-  /** With nobody to serve them, further connections wait in the kernel's queue. */
-  #pauseUnlessServing(): void {
-    if (!this.#isServing()) for (const listener of this.#listeners) listener.pause();
+  #makeListeners(settings: Settings): Listeners {
+    return new Listeners(
+      {
+        coordinator: this.#coordinator,
+        sink: this.#sink,
+        serving: (loop) => {
+          const slot = this.#current.slots[loop];
+          return slot.phase === 'serving' ? slot : undefined;
+        },
+        anyServing: () => this.#isServing(),
+        tell: (slot, message) => this.#current.tell(slot, message),
+        shed: (reason, count) => this.emit('shed', reason, count),
+        failed: (error) => this.#emitError(error),
+      },
+      settings,
+    );
   }
 
   #makeDistributor(settings: Settings): Distributor {
     const group = this;
     const policy = makePolicy(settings.policy, {
-      listener: (number) => this.#listeners.find((one) => one.number === number)?.options ?? {},
+      listener: (number) => this.#listeners.optionsOf(number) ?? {},
       failed: (error) => this.#emitError(error),
     });
     return new Distributor({
       coordinator: this.#coordinator,
       policy,
-      maxConnections: settings.maxConnections,
       get closing() {
         return group.#closing !== undefined;
       },
       serving: () => this.#current.serving,
-      open: () => this.stats().open,
       gone: (slot) => {
         this.#current.standDown(slot);
-        this.#pauseUnlessServing();
+        this.#listeners.settle();
       },
       shed: (reason, count) => this.emit('shed', reason, count),
     });
@@ -246,14 +262,14 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       get closing() {
         return group.#closing !== undefined;
       },
-      listeners: () => this.#listeners.map(({ number, options }) => [number, plain(options)]),
+      listeners: () => this.#listeners.options.map(([number, one]) => [number, plain(one)]),
       isCurrent: (generation) => generation === this.#current,
       up: (slot) => {
         if (this.#started && this.#current.slots.includes(slot)) this.#welcome();
         this.emit('loop', slot, 'up');
       },
       down: (slot, error) => {
-        this.#pauseUnlessServing();
+        this.#listeners.settle();
         this.emit('loop', slot, 'down', error);
       },
       restarted: (slot) => this.emit('loop', slot, 'restarted'),
@@ -327,10 +343,11 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     next.enterDirectory();
     this.#welcome();
     const counts = await old.retire(deadlineMs);
+    const past = this.#past;
     for (const { stats } of old.slots)
-      for (const key of ['served', 'lost', 'movedOut', 'rescued'] as const)
-        this.#past[key] += stats[key];
+      for (const key of Object.keys(past) as (keyof typeof past)[]) past[key] += stats[key];
     this.#retiring.delete(old);
+    this.#listeners.settle();
     const report = { generation: number, ...counts, ms: performance.now() - began };
     this.emit('reload', report);
     return report;
@@ -344,18 +361,16 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   /** A loop serves again: those who waited go first. */
   #welcome(): void {
     this.#distributor.welcome();
-    for (const listener of this.#listeners) listener.resume();
+    this.#listeners.start();
   }
 
   // ── the end ──
 
   async #close(): Promise<void> {
-    for (const listener of this.#listeners) {
-      listener.close();
-      this.#coordinator.forgetListener(listener);
-    }
+    this.#listeners.close();
     this.#distributor.refuseWaiting();
     await Promise.all(this.#generations.map((generation) => generation.stop()));
+    this.#listeners.finish();
     this.unref();
     this.#coordinator.release();
     if (this.#failure === undefined) {
@@ -369,10 +384,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   #setRef(ref: boolean): this {
     if (this.#refd === ref) return this;
     this.#refd = ref;
-    for (const listener of this.#listeners) {
-      if (ref) listener.ref();
-      else listener.unref();
-    }
+    if (ref) this.#listeners.ref();
+    else this.#listeners.unref();
     for (const generation of this.#generations) generation.setRef(ref);
     if (ref) this.#coordinator.ref();
     else this.#coordinator.unref();

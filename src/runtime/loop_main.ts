@@ -18,10 +18,12 @@ import {
   type LoopEnd,
   type LoopTask,
   type Retired,
+  type ToCoordinator,
   type ToLoop,
 } from './control.js';
 import { Directory, delivered } from './directory.js';
 import { loadWorker } from './load_worker.js';
+import { LoopListeners } from './loop_listeners.js';
 import { markLoopThread } from './loop_thread.js';
 import { StatsPage } from './stats_page.js';
 import type { LoopContext, LoopWorker } from './worker.js';
@@ -40,6 +42,7 @@ class Loop implements ConnectionHost {
   readonly #connections = new Map<number, Connection>() /* by descriptor */;
   readonly #abort = new AbortController();
   readonly #directory: Directory;
+  readonly #listening: LoopListeners;
   #stopping = false;
   /** Connections that were closed because drainMs was over. */
   #gaveUpOn = 0;
@@ -56,6 +59,13 @@ class Loop implements ConnectionHost {
     this.checkpointMax = task.checkpointMax;
     this.base = new EventBase({ backend: task.backend, waker: task.waker, drive: 'base' });
     this.base._dispatcher.onMessage = (index, numbers, at) => this.#message(index, numbers, at);
+    this.#listening = new LoopListeners({
+      base: this.base,
+      inbox: task.inbox,
+      coordinator: task.coordinator,
+      accepted: (id) => this.#keep(id, fdOf(id))._open(),
+      report: (message) => this.#say(message),
+    });
     this.context = {
       id: task.loop,
       generation: task.generation,
@@ -122,14 +132,23 @@ class Loop implements ConnectionHost {
   }
 
   #take(kind: number, index: number, id: number, fd: number): void {
-    const conn = new Connection(this, id, fd);
-    this.#connections.set(fd, conn);
+    const conn = this.#keep(id, fd);
     const bytes = native.inboxTake(this.base._id, index);
     if (kind === MessageKind.RESCUED) conn._rescue(bytes?.length === 0 ? undefined : bytes);
     else if (kind === MessageKind.MOVE && bytes !== undefined) conn._arrive(bytes);
     else conn._open();
     if (this.#stopping) conn._drain();
     else if (this.#retired !== undefined) this.#evict(conn, this.#retired);
+  }
+
+  #keep(id: number, fd: number): Connection {
+    const conn = new Connection(this, id, fd);
+    this.#connections.set(fd, conn);
+    return conn;
+  }
+
+  #say(message: ToCoordinator): void {
+    native.inboxPost(this.#task.inbox, this.#task.coordinator, encode(message));
   }
 
   send(conn: Connection, loop: number, bytes: Uint8Array): Delivered {
@@ -153,6 +172,7 @@ class Loop implements ConnectionHost {
     else if (message.type === 'post') this.#posted(message.value);
     else if (message.type === 'move') this.#moveFor(message);
     else if (message.type === 'retire') this.#retire(message);
+    else if (message.type === 'listen') this.#listening.listen(message);
     else this.#shed(message);
   }
 
@@ -199,6 +219,7 @@ class Loop implements ConnectionHost {
   async #retire({ deadlineMs, drainMs }: ToLoop & { type: 'retire' }): Promise<void> {
     const counts: Retired = { moved: 0, drained: 0, closed: 0 };
     this.#retired = counts;
+    this.#listening.giveBack();
     for (const conn of [...this.#connections.values()]) this.#evict(conn, counts);
     const late = this.base.timer(() => this.#emptied());
     late.add(deadlineMs);
@@ -235,6 +256,7 @@ class Loop implements ConnectionHost {
   async #stop(drainMs: number, last: () => void = () => undefined): Promise<void> {
     if (this.#stopping) return;
     this.#stopping = true;
+    this.#listening.giveBack();
     const deadline = this.base.timer(() => this.#giveUp());
     deadline.add(drainMs);
     const over = new Promise<void>((resolve) => {

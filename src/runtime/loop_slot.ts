@@ -13,6 +13,10 @@ const BLOCKED_MS = 100;
 export interface LoopStats {
   /** Connections given to this loop, now open, and closed by it. */
   accepted: number;
+  /** Of those accepted: by this loop itself, where loops accept. */
+  acceptedHere: number;
+  /** Accepted by this loop and closed at once; not in `accepted`. */
+  shed: number;
   open: number;
   served: number;
   /** Of those closed: because its thread died. */
@@ -70,6 +74,8 @@ const TURN_LONGEST = 14;
 const SUMS_END = BUSY;
 
 const counters = new Float64Array(15);
+// What inboxAccepts writes.
+const accepts = new Float64Array(2);
 
 export class LoopSlot implements LoopHandle {
   readonly id: number;
@@ -94,6 +100,7 @@ export class LoopSlot implements LoopHandle {
   readonly #terminate: (threadId: number) => Promise<void>;
   // Of the inboxes that are gone.
   readonly #past = new Float64Array(15);
+  readonly #pastAccepts = new Float64Array(2);
 
   constructor(
     id: number,
@@ -149,6 +156,7 @@ export class LoopSlot implements LoopHandle {
   settleInbox(inbox: number): void {
     if (native.inboxStats(inbox, counters))
       for (let i = OPENED; i < SUMS_END; i++) this.#past[i] += counters[i];
+    addAccepts(this.#pastAccepts, inbox);
     this.boundaries.delete(inbox);
     if (this.inbox === inbox) this.inbox = 0;
     else this.#retiring.splice(this.#retiring.indexOf(inbox), 1);
@@ -165,10 +173,15 @@ export class LoopSlot implements LoopHandle {
       lag = Math.max(lag, counters[BUSY], counters[TURN_MEAN]) / 1000;
       longest = Math.max(counters[BUSY], counters[TURN_LONGEST]) / 1000;
     }
+    // After what was closed, or a connection could seem to be closed and not accepted.
+    const own = this.#pastAccepts.slice();
+    for (const inbox of this.inboxes) addAccepts(own, inbox);
     const total = (index: number) => totals[index];
     const { bytesRead, bytesWritten, hookErrors } = this.page;
     return {
       accepted: total(OPENED) - total(MOVED_IN),
+      acceptedHere: own[0],
+      shed: own[1],
       open: total(OPENED) - total(CLOSED) - total(MOVED_OUT),
       served: total(CLOSED) - total(LOST),
       lost: total(LOST),
@@ -187,4 +200,10 @@ export class LoopSlot implements LoopHandle {
       longestStallMs: longest,
     };
   }
+}
+
+function addAccepts(to: Float64Array, inbox: number): void {
+  if (!native.inboxAccepts(inbox, accepts)) return;
+  to[0] += accepts[0];
+  to[1] += accepts[1];
 }

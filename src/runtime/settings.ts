@@ -8,6 +8,7 @@ import { chooseWaker } from '../event/wakers.js';
 import { resolveHost } from '../stream/address.js';
 import { checkListenOptions, type ListenOptions } from '../stream/listening_socket.js';
 import { checkInteger, checkOneOf, invalidType } from '../validate.js';
+import { type AcceptMode, checkAccept } from './accept_mode.js';
 import { workerUrl } from './load_worker.js';
 import { checkPolicy, type Distribute, type PolicyName } from './policy.js';
 
@@ -29,6 +30,12 @@ export interface ServeOptions {
    * by the peer's address; or a function.
    */
   policy?: PolicyName | Distribute;
+  /**
+   * Who accepts: 'handoff', the coordinator, which hands connections out by `policy`; 'reuseport',
+   * each loop from a socket of its own, among which the kernel divides by the peers' addresses
+   * (ports only); 'shared', whichever loop is free, from one queue. 'handoff'.
+   */
+  accept?: AcceptMode;
   /** 65,536 over all loops; what is accepted beyond is closed at once. */
   maxConnections?: number;
   /** Messages that may wait for one loop: 1,024. */
@@ -59,6 +66,7 @@ export interface Settings {
   loops: { backend: BackendName; waker: WakerName }[];
   listen: ListenOptions[];
   policy: PolicyName | Distribute;
+  accept: AcceptMode;
   maxConnections: number;
   inboxSize: number;
   acceptBatch: number;
@@ -85,6 +93,7 @@ export async function settle(options: ServeOptions): Promise<Settings> {
     LOOPS_MAX,
   );
   const policy = checkPolicy(options.policy ?? 'round-robin');
+  const accept = checkAccept(options);
   const backends = backendList(options.backend);
   const wakers = listOf<WakerName | undefined>(options.waker, [undefined]);
   const integer = (key: keyof ServeOptions, fallback: number, min: number, max: number) =>
@@ -100,6 +109,7 @@ export async function settle(options: ServeOptions): Promise<Settings> {
     }),
     listen: await listenList(options.listen),
     policy,
+    accept,
     maxConnections: integer('maxConnections', 65_536, 1, 2 ** 20),
     inboxSize: integer('inboxSize', 1_024, 1, INBOX_MAX),
     acceptBatch: integer('acceptBatch', 64, 1, 4_096),
