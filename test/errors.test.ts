@@ -352,7 +352,7 @@ test('sys.close refuses a descriptor that belongs to a connection', async () => 
   const fd = Number.parseInt(made, 10);
   const error = thrownBy(() => sys.close(fd));
   assert.is(error.code, 'ERR_FD_OWNED');
-  assert.match(error.message, `Descriptor ${fd} belongs to a connection`);
+  assert.match(error.message, `Descriptor ${fd} is a connection or listener`);
   assert.is(sys.write(fd, Buffer.from('still open')), 10);
   assert.equal(await once(socket, 'data').then(String), 'still open');
   assert.is(native.ledgerClose(base._id, ids[0], false), true);
