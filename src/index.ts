@@ -13,7 +13,9 @@ export type { EventBaseOptions, EventCounts } from './event/options.js';
 export { sys } from './event/sys.js';
 export type { Watcher } from './event/watchers.js';
 export type { Connection } from './runtime/connection.js';
+export type { ConnectionInfo } from './runtime/connection_list.js';
 export {
+  type DrainReport,
   type GroupStats,
   LoopGroup,
   type ReloadOptions,

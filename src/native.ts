@@ -148,6 +148,11 @@ export interface Native {
   ): number;
   inboxBoundaries(base: number, bytes: Uint8Array): void;
   ledgerCheckpoint(base: number, connection: number, bytes: Uint8Array): boolean;
+  ledgerList(inboxes: Float64Array): Float64Array;
+  inboxNumbers(inbox: number, boundaries: Uint8Array, bytes: Float64Array): void;
+  inboxTimes(inbox: number, out: Float64Array): boolean;
+  processors(): number[] | number;
+  bindThread(processor: number): number;
   ledgerMove(
     base: number,
     connection: number,
