@@ -524,6 +524,11 @@ export class EvBuffer implements Disposable {
 
   // ── for streams ──
 
+  /** @internal The memory that the front is in, to be looked at and not kept. */
+  get _front(): Segment | undefined {
+    return this.#chain.first;
+  }
+
   /** @internal `count` bytes that a stream has read to the end of what `slab` has given out. */
   _received(slab: Slab, count: number): void {
     const before = this.length;
