@@ -305,17 +305,22 @@ export class HttpConnection extends Timed implements BevHandlers {
   /** What the handler has thrown. */
   #failed(request: HttpRequest, response: HttpResponse, thrown: unknown): void {
     const error = asError(thrown);
-    // What fails because its peer left, or because it was refused, has been reported as that.
-    if (!response.aborted || error !== this.#goneWith) this.server._failed(error, request);
+    this.#report(error, request);
     if (response.ended || response.aborted || this.#response !== response) return;
     if (response.begun) this._cut(error);
     else this.#answerInstead(response, Refusals.FAILED);
   }
-  #goneWith: Error | undefined = undefined;
+  /** A handler that fails for a reason that it was told fails for no other. */
+  #report(error: Error, request: HttpRequest | undefined): void {
+    if (error === this.#reported) return;
+    this.#reported = error;
+    this.server._failed(error, request);
+  }
+  #reported: Error | undefined = undefined;
 
   #unanswered(request: HttpRequest, response: HttpResponse): void {
     if (response.aborted || this.#response !== response) return;
-    this.server._failed(noAnswer('its handler has returned without one'), request);
+    this.#report(noAnswer('its handler has returned without one'), request);
     if (this.#response === response) this.#answerInstead(response, Refusals.FAILED);
   }
 
@@ -326,7 +331,7 @@ export class HttpConnection extends Timed implements BevHandlers {
 
   /** What was sent is no request, and where the next one begins is anybody's guess. */
   #refuse(refusal: Refusal): void {
-    const { stream, server } = this;
+    const { stream } = this;
     const { status, why } = refusal;
     const body = `${reasonOf(status)}: ${why}.\n`;
     stream.write(
@@ -334,7 +339,7 @@ export class HttpConnection extends Timed implements BevHandlers {
         `Content-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
     );
     this.#linger();
-    server._failed(new RefusedError(refusal), undefined);
+    this.#report(new RefusedError(refusal), undefined);
   }
 
   /** @internal The body is no body: its request is refused, unless its answer has begun. */
@@ -343,7 +348,7 @@ export class HttpConnection extends Timed implements BevHandlers {
     const response = this.#response;
     if (request === undefined || response === undefined) return;
     request._failBody(error);
-    this.server._failed(error, request);
+    this.#report(error, request);
     if (response.begun) this._cut(error);
     else if (error instanceof RefusedError) {
       this.closing = true;
@@ -445,7 +450,6 @@ export class HttpConnection extends Timed implements BevHandlers {
     Deadlines.clear(this);
     this.server._remove(this);
     const request = this.#request;
-    this.#goneWith = error;
     const drains = this.#drains;
     this.#drains = undefined;
     if (drains !== undefined) for (const { reject } of drains) reject(error);
@@ -453,7 +457,7 @@ export class HttpConnection extends Timed implements BevHandlers {
     request._abort(error);
     this.#response?._gone(error);
     const response = this.#endRequest(request) as HttpResponse;
-    this.server._failed(error, request);
+    this.#report(error, request);
     this.server._completed(request, response);
   }
 
@@ -533,7 +537,7 @@ export class HttpConnection extends Timed implements BevHandlers {
       const request = this.#request as HttpRequest;
       const response = this.#response;
       const error = noAnswer('answerTimeout has passed');
-      server._failed(error, request);
+      this.#report(error, request);
       request._abort(error);
       if (this.#response === response) this.#answerInstead(response, Refusals.NO_ANSWER);
     }
