@@ -262,7 +262,8 @@ export class HttpConnection extends Timed implements BevHandlers {
     const { server } = this;
     this.#hold ??= server._hold?.(this.stream);
     if (this.#request?._body !== undefined) server._requests.set(this);
-    else server._answers.set(this);
+    else if (this.#response?.begun === false) server._answers.set(this);
+    else Deadlines.clear(this);
   }
 
   // ── how a request ends ──
