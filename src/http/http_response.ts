@@ -24,7 +24,7 @@ type Stage = (typeof Stage)[keyof typeof Stage];
 const NOT_ASCII = /[^\x00-\x7f]/;
 
 /** What may be sent as a body of unknown length. */
-export type BodySource = AsyncIterable<Bytes> | Iterable<Bytes>;
+export type BodySource = AsyncIterable<Bytes> | Iterable<Bytes> | ReadableStream<Bytes>;
 
 /** Belongs to its loop's thread. What is done with it after its peer has left has no effect. */
 export class HttpResponse {
@@ -259,21 +259,17 @@ export class HttpResponse {
    * leaves is told to return. What it throws cuts the answer off, and rejects.
    */
   async pipe(source: BodySource): Promise<void> {
-    const iterator: AsyncIterator<Bytes> | Iterator<Bytes> =
-      Symbol.asyncIterator in source
-        ? source[Symbol.asyncIterator]()
-        : (source as Iterable<Bytes>)[Symbol.iterator]();
-    const stop = () => {
-      Promise.resolve(iterator.return?.()).catch(() => undefined);
-    };
+    const { next, stop } = reading(source);
     if (this.#stage === Stage.GONE) {
       stop();
       throw this.#failure;
     }
     this.#whenGone = stop;
     try {
+      // The peer may learn that there is an answer before there is anything in it.
+      if (this.#stage === Stage.NEW) this.begin();
       for (;;) {
-        const { done, value } = await iterator.next();
+        const { done, value } = await next();
         if (this.#failure !== undefined) throw this.#failure;
         if (done) break;
         if (!this.write(value)) await this.drained();
@@ -425,6 +421,30 @@ function answered(why: string): MultiloopError {
 function checkChunk(chunk: Bytes): { length: number } {
   if (typeof chunk === 'string') return { length: Buffer.byteLength(chunk) };
   return checkBytes('chunk', chunk);
+}
+
+interface Reading {
+  next(): Promise<IteratorResult<Bytes>> | IteratorResult<Bytes>;
+  /** It is not wanted any more. */
+  stop(): void;
+}
+
+function reading(source: BodySource): Reading {
+  const ignore = () => undefined;
+  if ('getReader' in source) {
+    // Its own iterator would wait for a part that is on its way before it returned.
+    const reader = source.getReader();
+    return {
+      next: () => reader.read() as Promise<IteratorResult<Bytes>>,
+      stop: () => void reader.cancel().catch(ignore),
+    };
+  }
+  const iterator =
+    Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]();
+  return {
+    next: () => iterator.next(),
+    stop: () => void Promise.resolve(iterator.return?.()).catch(ignore),
+  };
 }
 
 /** Answers the value as text. */

@@ -165,6 +165,12 @@ export class HttpServer implements Disposable {
   }
 }
 
+/** Throws what a server with these options would. */
+export function checkHttpOptions(options: HttpOptions): void {
+  httpSettings(options);
+  handlerOf(options);
+}
+
 function handlerOf({ request, fetch, scheme }: HttpOptions): RequestHandler {
   if (request !== undefined) checkFunction('options.request', request);
   if (fetch !== undefined) checkFunction('options.fetch', fetch);

@@ -241,7 +241,7 @@ function reply(
     response.end();
     return undefined;
   }
-  return response.pipe(body as unknown as AsyncIterable<Uint8Array>);
+  return response.pipe(body as ReadableStream<Uint8Array>);
 }
 
 function copyHeader(response: HttpResponse, name: string, value: string): void {

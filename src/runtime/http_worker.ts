@@ -4,8 +4,7 @@
 
 import type { HttpConnection } from '../http/http_connection.js';
 import type { HttpOptions } from '../http/http_options.js';
-import { HttpServer } from '../http/http_server.js';
-import { checkObject } from '../validate.js';
+import { checkHttpOptions, HttpServer } from '../http/http_server.js';
 import type { Connection } from './connection.js';
 import type { LoopContext, LoopWorker } from './worker.js';
 
@@ -17,7 +16,7 @@ export interface HttpWorkerOptions extends HttpOptions {
 }
 
 /** What travels with a connection. */
-interface Packed {
+export interface HttpPacked {
   requests: number;
 }
 
@@ -26,8 +25,8 @@ interface Packed {
  * with `fetch(request)`. Its limits are those of HttpServer, for each loop. Wrong options throw
  * here, ERR_INVALID_ARG_TYPE and the like.
  */
-export function httpWorker(options: HttpWorkerOptions): LoopWorker<HttpConnection, Packed> {
-  checkObject('options', options);
+export function httpWorker(options: HttpWorkerOptions): LoopWorker<HttpConnection, HttpPacked> {
+  checkHttpOptions(options);
   let server: HttpServer | undefined;
   const attach = (conn: Connection<HttpConnection>, requests: number) => {
     server ??= serverOn(conn.loop, options);
