@@ -101,7 +101,7 @@ export class HttpConnection extends Timed implements BevHandlers {
   }
 
   event(_stream: BufferEvent, { eof, error, timeout, direction }: BevEvent): void {
-    if (error !== undefined) this._gone(aborted('the connection failed', error));
+    if (error !== undefined) this._gone(() => aborted('the connection failed', error));
     if (timeout && direction === 'write')
       this._cut(aborted('the peer has taken nothing for sendTimeout'));
     if (!eof || this.#state === State.GONE) return;
@@ -429,7 +429,7 @@ export class HttpConnection extends Timed implements BevHandlers {
   /** @internal Cuts it off: the peer sees a reset, and that something is missing. */
   _cut(error: Error = aborted('it was cut off')): void {
     if (this.#state === State.GONE) return;
-    this._gone(error);
+    this._gone(() => error);
     this.stream.destroy(error);
   }
 
@@ -441,11 +441,11 @@ export class HttpConnection extends Timed implements BevHandlers {
   }
   /** @internal The stream was closed by somebody else, or by this. */
   _lost(cause: Error | undefined): void {
-    this._gone(aborted('the connection was closed', cause));
+    this._gone(() => aborted('the connection was closed', cause));
   }
 
   /** @internal There is no stream any more. */
-  _gone(error: Error): void {
+  _gone(why: () => Error): void {
     if (this.#state === State.GONE) return;
     this.#state = State.GONE;
     Deadlines.clear(this);
@@ -453,6 +453,9 @@ export class HttpConnection extends Timed implements BevHandlers {
     const request = this.#request;
     const drains = this.#drains;
     this.#drains = undefined;
+    // Most connections end between two requests, and nobody has to know why.
+    if (request === undefined && drains === undefined) return;
+    const error = why();
     if (drains !== undefined) for (const { reject } of drains) reject(error);
     if (request === undefined) return;
     request._abort(error);
@@ -469,7 +472,7 @@ export class HttpConnection extends Timed implements BevHandlers {
   }
   #close(): void {
     const { stream } = this;
-    this._gone(aborted('the connection was closed'));
+    this._gone(() => aborted('the connection was closed'));
     stream.close();
   }
 

@@ -26,6 +26,7 @@ const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'proxy-connection', 'te'
 const NO_BODY = new Set(['GET', 'HEAD']);
 
 export function webHandler(fetch: FetchHandler, scheme?: 'http' | 'https'): RequestHandler {
+  prepare();
   return (request, response) => {
     const web = makeRequest(request, scheme) as unknown as Request;
     const result = fetch(web, { request, response });
@@ -133,27 +134,37 @@ const DELEGATED = [
   'referrerPolicy',
 ] as const;
 
-for (const name of DELEGATED) {
-  if (!(name in Request.prototype)) continue;
-  Object.defineProperty(WebRequest.prototype, name, {
-    configurable: true,
-    get(this: WebRequest) {
-      const real = this._real() as unknown as Record<string, unknown>;
+let prepared = false;
+
+/** Not before somebody needs it: Node loads its fetch when it is first looked at, for some 40 ms. */
+function prepare(): void {
+  if (prepared) return;
+  prepared = true;
+  const fromReal = <Name extends string | symbol>(
+    name: Name,
+    get: (real: Record<Name, unknown>) => unknown,
+  ) =>
+    Object.defineProperty(WebRequest.prototype, name, {
+      configurable: true,
+      get(this: WebRequest) {
+        return get(this._real() as unknown as Record<Name, unknown>);
+      },
+    });
+  for (const name of DELEGATED) {
+    if (!(name in Request.prototype)) continue;
+    fromReal(name, (real) => {
       const value = real[name];
       return typeof value === 'function' ? value.bind(real) : value;
-    },
-  });
+    });
+  }
+  // Node's own Request takes another one by what it keeps under symbols, where it has some.
+  for (const symbol of Object.getOwnPropertySymbols(new Request('http://localhost/')))
+    fromReal(symbol, (real) => real[symbol]);
+  Object.setPrototypeOf(WebRequest.prototype, Request.prototype);
+  bodyPlace = Object.getOwnPropertySymbols(new Response('')).find(
+    (symbol) => symbol.description === 'state',
+  );
 }
-// Node's own Request takes another one by what it keeps under symbols, where it has some.
-for (const symbol of Object.getOwnPropertySymbols(new Request('http://localhost/'))) {
-  Object.defineProperty(WebRequest.prototype, symbol, {
-    configurable: true,
-    get(this: WebRequest) {
-      return (this._real() as unknown as Record<symbol, unknown>)[symbol];
-    },
-  });
-}
-Object.setPrototypeOf(WebRequest.prototype, Request.prototype);
 
 function makeRequest(request: HttpRequest, scheme: string | undefined): WebRequest {
   return new WebRequest(request, scheme ?? (isTls(request) ? 'https' : 'http'));
@@ -190,9 +201,7 @@ function streamOf(request: HttpRequest): ReadableStream<Uint8Array> {
 // ── answers ──
 
 /** Where Node keeps a response's body before anybody has read it, if it has such a place. */
-const STATE = Object.getOwnPropertySymbols(new Response('')).find(
-  (symbol) => symbol.description === 'state',
-);
+let bodyPlace: symbol | undefined;
 interface KnownBody {
   source?: unknown;
   length?: number | null;
@@ -200,9 +209,9 @@ interface KnownBody {
 
 /** The whole body of a response that was made of text or bytes: no stream has to be read then. */
 function wholeBody(answer: Response): string | Uint8Array | undefined {
-  if (STATE === undefined || answer.bodyUsed) return undefined;
+  if (bodyPlace === undefined || answer.bodyUsed) return undefined;
   const state = (answer as unknown as Record<symbol, { body?: KnownBody | null } | undefined>)[
-    STATE
+    bodyPlace
   ];
   const source = state?.body?.source;
   if (typeof source === 'string' || source instanceof Uint8Array) return source;
