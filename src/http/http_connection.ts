@@ -476,7 +476,7 @@ export class HttpConnection extends Timed implements BevHandlers {
     stream.close();
   }
 
-  /** After the last answer: what the peer still sends would otherwise reset what it has not read. */
+  /** After the last answer: what the peer still sends would reset what it has not read yet. */
   #linger(): void {
     this.#state = State.LINGERING;
     const { stream } = this;

@@ -105,7 +105,7 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
     return this.#connection.stream;
   }
 
-  /** Aborted when the peer leaves before it has its answer, when it is cut off, and when time is over. */
+  /** Aborted when the peer leaves before its answer, when it is cut off, and by answerTimeout. */
   get signal(): AbortSignal {
     if (this.#abort === undefined) {
       this.#abort = new AbortController();

@@ -98,7 +98,7 @@ export class HttpServer implements Disposable {
     return this.#connections.size;
   }
 
-  /** No more connections and, on those that are idle, no more requests; others end when they are. */
+  /** Closes what listens and what is idle; resolves when the others have their answers. */
   async drain(): Promise<void> {
     this.#closing = true;
     for (const listener of this.#listeners.splice(0)) listener.close();

@@ -136,7 +136,7 @@ const DELEGATED = [
 
 let prepared = false;
 
-/** Not before somebody needs it: Node loads its fetch when it is first looked at, for some 40 ms. */
+/** When somebody needs it: Node loads its fetch when it is first looked at, in some 40 ms. */
 function prepare(): void {
   if (prepared) return;
   prepared = true;
