@@ -14,5 +14,6 @@ export {
 export type { HttpRequest } from './http/http_request.js';
 export type { BodySource, HttpResponse } from './http/http_response.js';
 export { HttpServer } from './http/http_server.js';
+export { Router } from './http/router.js';
 export type { FetchHandler, FetchInfo } from './http/web_handler.js';
 export { type HttpPacked, type HttpWorkerOptions, httpWorker } from './runtime/http_worker.js';

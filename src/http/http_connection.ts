@@ -413,6 +413,9 @@ export class HttpConnection extends Timed implements BevHandlers {
     this.server._remove(this);
     stream.handlers = {};
     stream._releaseReading(Hold.HTTP);
+    // Another loop would take it for HTTP, so it stays where it is.
+    if (this.#hold === undefined) this.server._hold?.(stream);
+    this.#hold = undefined;
     this.#endRequest(request);
     this.server._completed(request, response);
     return stream;

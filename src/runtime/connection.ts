@@ -402,6 +402,7 @@ export class Connection<State = unknown> extends SocketStream {
     if (data === undefined) {
       super._came(slab, count);
       if (this.handlers.read === undefined && !this.closed) this.input.drain(this.inputLength);
+      if (!this._flushQueued) this.#boundary();
       return;
     }
     this.bytesRead += count;
