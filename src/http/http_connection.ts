@@ -68,7 +68,10 @@ export class HttpConnection extends Timed implements BevHandlers {
   #hold: Disposable | undefined = undefined;
   /** How much of a head that was not whole has been read. */
   #seen = 0;
+  /** The memory that a head is in, if it is not where the input's front is. */
+  #pulled: Buffer | undefined = undefined;
   #drains: Waiter[] | undefined = undefined;
+  #reported: Error | undefined = undefined;
 
   /** @internal Use `server.attach()`. */
   constructor(server: HttpServer, stream: BufferEvent, requests: number) {
@@ -205,9 +208,6 @@ export class HttpConnection extends Timed implements BevHandlers {
     if (reading === WHOLE) this.#pulled = bytes;
     return reading;
   }
-  /** The memory that the head is in, if it is not where the input's front is. */
-  #pulled: Buffer | undefined = undefined;
-
   /** Reading all of a head anew for every byte of it would take its length squared. */
   #worthReading(bytes: Uint8Array, start: number, length: number): boolean {
     const seen = this.#seen;
@@ -227,6 +227,8 @@ export class HttpConnection extends Timed implements BevHandlers {
     const { contentLength } = head;
     stream.input.drain(head.end - start);
     this.requests++;
+    // The next head has a time of its own.
+    if (this._queue === server._heads) Deadlines.clear(this);
     if (contentLength > server._settings.bodyMax) {
       this.#refuse(Refusals.BODY_TOO_LARGE);
       return;
@@ -317,8 +319,6 @@ export class HttpConnection extends Timed implements BevHandlers {
     this.#reported = error;
     this.server._failed(error, request);
   }
-  #reported: Error | undefined = undefined;
-
   #unanswered(request: HttpRequest, response: HttpResponse): void {
     if (response.aborted || this.#response !== response) return;
     this.#report(noAnswer('its handler has returned without one'), request);
@@ -462,6 +462,7 @@ export class HttpConnection extends Timed implements BevHandlers {
     if (drains !== undefined) for (const { reject } of drains) reject(error);
     if (request === undefined) return;
     request._abort(error);
+    request._failBody(error);
     this.#response?._gone(error);
     const response = this.#endRequest(request) as HttpResponse;
     this.#report(error, request);

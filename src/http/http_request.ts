@@ -41,6 +41,7 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
   #failure: Error | undefined = undefined;
   #waiter: Waiter | undefined = undefined;
   #abort: AbortController | undefined = undefined;
+  #aborted: Error | undefined = undefined;
 
   /** @internal */
   constructor(connection: HttpConnection, bytes: Buffer, head: Head) {
@@ -109,7 +110,7 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
   get signal(): AbortSignal {
     if (this.#abort === undefined) {
       this.#abort = new AbortController();
-      if (this.#failure !== undefined) this.#abort.abort(this.#failure);
+      if (this.#aborted !== undefined) this.#abort.abort(this.#aborted);
     }
     return this.#abort.signal;
   }
@@ -221,12 +222,12 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
     this.#failure ??= aborted('it was answered before its body was read');
     this.#reject(this.#failure);
   }
-  /** @internal Its body will not come, and nobody waits for its answer. */
+  /** @internal Nobody waits for its answer. What has come of its body can still be read. */
   _abort(error: Error): void {
-    if (this.#failure !== undefined) return;
-    if (this._body !== undefined) this._failBody(error);
-    this.#failure = error;
+    if (this.#aborted !== undefined) return;
+    this.#aborted = error;
     this.#abort?.abort(error);
+    if (this.#waiter !== undefined) this._failBody(error);
   }
   /** @internal */
   _failBody(error: Error): void {

@@ -169,6 +169,17 @@ test('a body that ends early', async () => {
   assert.match(await client.all(), /^HTTP\/1\.1 400 .*Connection: close\r\n\r\nshort$/s);
 });
 
+test('a body that is whole is read also when its sender has half-closed', async () => {
+  const handled = waiting();
+  const client = await rig.connect(port);
+  client.send(sized('/wait', 'x'.repeat(1_000)));
+  client.socket.end();
+  const { request, response } = await handled;
+  if (!request.signal.aborted) await once(request.signal, 'abort');
+  response.send(await request.bytes());
+  assert.match(await client.all(), /\r\n\r\nx{1000}$/);
+});
+
 test('a body that is none once it is read: refused, or cut off if the answer has begun', async () => {
   const bad = post('/wait', CHUNKED, '3\r\nabc\r\nx');
   const first = waiting();
