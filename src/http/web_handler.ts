@@ -16,6 +16,12 @@ export interface FetchInfo {
   readonly response: HttpResponse;
 }
 
+/**
+ * Answers a Request with a Response; undefined only after `info.response.upgrade()`. The request is
+ * an instance of Request that makes most of itself when it is asked for it; where Node's Request
+ * keeps its state in private fields, as newer ones do, `new Request(request)` and `fetch(request)`
+ * need a real one, which `request.clone()` is.
+ */
 export type FetchHandler = (
   request: Request,
   info: FetchInfo,
