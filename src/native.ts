@@ -116,6 +116,7 @@ export interface Native {
   slabRecv(fd: number, offset: number, length: number): number;
   slabSend(fd: number, offset: number, length: number): number;
   sockSendPart(fd: number, from: Uint8Array, offset: number, length: number): number;
+  sockPeek(fd: number, into: Uint8Array): number;
   sysReadv(fd: number, pieces: Uint8Array[]): number;
   sysWritev(fd: number, pieces: Uint8Array[]): number;
   sysPread(fd: number, into: Uint8Array, offset: number, length: number, position: number): number;
@@ -147,6 +148,11 @@ export interface Native {
   ): number;
   inboxBoundaries(base: number, bytes: Uint8Array): void;
   ledgerCheckpoint(base: number, connection: number, bytes: Uint8Array): boolean;
+  ledgerList(inboxes: Float64Array): Float64Array;
+  inboxNumbers(inbox: number, boundaries: Uint8Array, bytes: Float64Array): void;
+  inboxTimes(inbox: number, out: Float64Array): boolean;
+  processors(): number[] | number;
+  bindThread(processor: number): number;
   ledgerMove(
     base: number,
     connection: number,

@@ -15,6 +15,7 @@
 #include "listener_binding.cc"
 #include "datagram_binding.cc"
 #include "inbox_binding.cc"
+#include "numbers_binding.cc"
 // clang-format on
 
 namespace multiloop {
@@ -94,6 +95,7 @@ constexpr Export kExports[] = {
     {"slabRecv", slab_recv},
     {"slabSend", slab_send},
     {"sockSendPart", sock_send_part},
+    {"sockPeek", sock_peek},
     {"sysReadv", sys_vector<sys::readv>},
     {"sysWritev", sys_vector<sys::writev>},
     {"sysPread", sys_pread},
@@ -120,6 +122,11 @@ constexpr Export kExports[] = {
     {"ledgerPeer", ledger_peer},
     {"ledgerListener", ledger_listener},
     {"ledgerCount", ledger_count},
+    {"ledgerList", ledger_list},
+    {"inboxNumbers", inbox_numbers},
+    {"inboxTimes", inbox_times},
+    {"processors", processors},
+    {"bindThread", bind_thread},
 };
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {

@@ -18,6 +18,7 @@ import { RateLimit } from '../stream/rate_limit.js';
 import { SocketStream } from '../stream/socket_stream.js';
 import { checkBytes, checkInteger } from '../validate.js';
 import { decodeBaggage, encodeBaggage } from './baggage.js';
+import type { ConnectionNumbers } from './connection_numbers.js';
 import type { LoopContext, LoopWorker } from './worker.js';
 
 const FD_BITS = 20;
@@ -45,8 +46,7 @@ export interface ConnectionHost {
   readonly worker: LoopWorker;
   readonly listeners: ReadonlyMap<number, ListenOptions>;
   readonly counters: LoopCounters;
-  /** Of every connection, by descriptor: whether it is at a boundary. Undefined: none is. */
-  readonly boundaries: Uint8Array | undefined;
+  readonly numbers: ConnectionNumbers;
   readonly checkpointMax: number;
   closed(conn: Connection): void;
   /** Gives the connection to another loop: 0, or why not. */
@@ -160,7 +160,7 @@ export class Connection<State = unknown> extends SocketStream {
     moving.done.catch(() => undefined);
     this.#moving = moving;
     // On the way to a boundary it may need what is still to come.
-    if (!evicted) this._holdReading(Hold.MOVING);
+    if (!evicted && this.#holds === 0) this._holdReading(Hold.MOVING);
     // Not below a hook of its own, which may go on to use the connection.
     queueMicrotask(() => this.#depart());
     return moving.done;
@@ -276,6 +276,7 @@ export class Connection<State = unknown> extends SocketStream {
     } catch (error) {
       this._stay();
       this._releaseReading(Hold.MOVING);
+      this.#boundary();
       moving.reject(error as Error);
       return;
     }
@@ -364,6 +365,9 @@ export class Connection<State = unknown> extends SocketStream {
 
   /** @internal Its loop's thread died while it was at a boundary. */
   _rescue(checkpoint: Uint8Array | undefined): void {
+    const { traffic } = this.#host.numbers;
+    this.bytesRead = traffic[2 * this.fd];
+    this.bytesWritten = traffic[2 * this.fd + 1];
     this.base._runIn(this._reader, () => {
       const { rescue } = this.#host.worker;
       // The worker here is another generation's, which has no such hook.
@@ -377,15 +381,15 @@ export class Connection<State = unknown> extends SocketStream {
   // ── boundaries ──
 
   #offBoundary(): void {
-    const { boundaries } = this.#host;
-    if (boundaries !== undefined) boundaries[fdOf(this.id)] = 0;
+    const { fd } = this;
+    if (fd >= 0) this.#host.numbers.boundaries[fd] = 0;
   }
   /** After whatever may have brought it to one. */
   #boundary(): void {
-    const { boundaries } = this.#host;
-    if (boundaries === undefined) return;
-    const over = this.closed || this.ended || this._peerEnded;
-    boundaries[fdOf(this.id)] = over || this.busy ? 0 : 1;
+    const { fd } = this;
+    if (fd < 0) return;
+    const over = this.ended || this._peerEnded;
+    this.#host.numbers.boundaries[fd] = over || this.busy ? 0 : 1;
   }
   /** @internal */
   override _flushNow(): void {
@@ -396,9 +400,12 @@ export class Connection<State = unknown> extends SocketStream {
   // ── what its stream finds out ──
 
   protected override _came(slab: Slab, count: number): void {
-    this.#offBoundary();
-    this.#host.counters.addRead(count);
-    const { data } = this.#host.worker;
+    const { numbers, counters, worker } = this.#host;
+    const { fd } = this;
+    numbers.boundaries[fd] = 0;
+    numbers.traffic[2 * fd] = this.bytesRead + count;
+    counters.addRead(count);
+    const { data } = worker;
     if (data === undefined) {
       super._came(slab, count);
       if (this.handlers.read === undefined && !this.closed) this.input.drain(this.inputLength);
@@ -415,7 +422,9 @@ export class Connection<State = unknown> extends SocketStream {
 
   protected override _sent(count: number): void {
     super._sent(count);
-    this.#host.counters.addWritten(count);
+    const { numbers, counters } = this.#host;
+    numbers.traffic[2 * this.fd + 1] = this.bytesWritten;
+    counters.addWritten(count);
   }
 
   /** @internal */
@@ -459,8 +468,8 @@ export class Connection<State = unknown> extends SocketStream {
     else super._finish();
   }
 
-  protected override _closeFd(_fd: number, reset: boolean): void {
-    this.#offBoundary();
+  protected override _closeFd(fd: number, reset: boolean): void {
+    this.#host.numbers.boundaries[fd] = 0;
     native.ledgerClose(this.base._id, this.id, reset);
   }
 

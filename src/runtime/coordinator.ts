@@ -15,6 +15,9 @@ import { decode, type ToCoordinator } from './control.js';
 /** Messages from loops that may wait: reports, and descriptors of loops that died. */
 const INBOX_MESSAGES = 16_384;
 
+/** Accepted before a listening socket closes for a drain, at most; its queue is shorter. */
+const WAITING_MAX = 65_536;
+
 /** A connection, with its baggage if it was moving or its checkpoint if it was rescued. */
 interface Given {
   id: number;
@@ -67,6 +70,13 @@ export class LedgerListener extends ListeningSocket {
     const count = native.ledgerAccept(this.fd, this.#owner, this.number, max, this.#ids);
     if (count > 0) this.#sink.accepted(this.#ids, count);
     return count;
+  }
+
+  /** Those whom the kernel has connected already: closing the socket would reset them. */
+  acceptWaiting(): void {
+    if (!this.accepting) return;
+    for (let left = WAITING_MAX; left > 0; left -= this.#ids.length)
+      if (this.acceptBatch() < this.#ids.length) return;
   }
 
   protected failed(error: Error): void {
