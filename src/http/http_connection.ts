@@ -81,10 +81,6 @@ export class HttpConnection extends Timed implements BevHandlers {
     this.requests = requests;
   }
 
-  /** A request is not whole, and is waited for. */
-  get wantsInput(): boolean {
-    return this.#state === State.BUSY && this.#request?._body !== undefined;
-  }
   /** Whether a request waits for its answer. */
   get busy(): boolean {
     return this.#state === State.BUSY || this.#state === State.DISCARDING;

@@ -54,13 +54,6 @@ export function httpWorker(options: HttpWorkerOptions): LoopWorker<HttpConnectio
 function serverOn(loop: LoopContext, options: HttpWorkerOptions): HttpServer {
   const server = new HttpServer(loop.base, options);
   server._hold = (stream) => (stream as Connection).hold();
-  loop.signal.addEventListener('abort', () => {
-    server._lastAnswers();
-    // Draining stops reading, but a request whose body is on its way cannot end without it.
-    queueMicrotask(() => {
-      for (const conn of loop.connections() as IterableIterator<Connection<HttpConnection>>)
-        if (!conn.closed && conn.state?.wantsInput) conn.resume();
-    });
-  });
+  loop.signal.addEventListener('abort', () => server._lastAnswers());
   return server;
 }
