@@ -7,6 +7,7 @@
 #include "check.h"
 #include "clock.h"
 #include "sockets.h"
+#include "tls_session.h"
 
 namespace multiloop {
 
@@ -49,6 +50,7 @@ struct Entry {
   // The owner's alone.
   std::byte* checkpoint = nullptr;
   std::size_t checkpoint_length = 0;
+  TlsSession* tls = nullptr;
   Micros rescued_before = 0;  // when it was rescued last, and the time before that
   Micros rescued = 0;
 };
@@ -83,6 +85,14 @@ Entry* find_or_make(int fd) {
 int fd_of(ConnectionId id) { return static_cast<int>(id & (kFdsMax - 1)); }
 std::uint32_t generation_of(ConnectionId id) { return static_cast<std::uint32_t>(id >> kFdBits); }
 
+// Null unless `owner` owns it now.
+Entry* find_owned(ConnectionId id, InboxHandle owner) {
+  Entry* entry = find(fd_of(id));
+  if (entry == nullptr) return nullptr;
+  const std::uint64_t mine = Word{generation_of(id), FdState::kOwned, owner}.packed();
+  return entry->word.load() == mine ? entry : nullptr;
+}
+
 bool transition(ConnectionId id, FdState from, InboxHandle from_owner, FdState to,
                 InboxHandle to_owner) {
   Entry* entry = find(fd_of(id));
@@ -102,6 +112,8 @@ void close_now(ConnectionId id, bool reset) {
   entry->checkpoint = nullptr;
   entry->checkpoint_length = 0;
   entry->rescued = entry->rescued_before = 0;
+  free_tls_session(entry->tls);
+  entry->tls = nullptr;
   entry->word.store(Word{generation_of(id), FdState::kFree, kNoInbox}.packed());
   const int status = sys::close(fd);
   ML_CHECK(status != -EBADF);
@@ -174,10 +186,8 @@ ConnectionId Ledger::next_owned(InboxHandle owner, int from) {
 
 bool Ledger::set_checkpoint(ConnectionId id, InboxHandle owner, const void* bytes,
                             std::size_t length) {
-  Entry* entry = find(fd_of(id));
+  Entry* entry = find_owned(id, owner);
   if (entry == nullptr) return false;
-  const std::uint64_t mine = Word{generation_of(id), FdState::kOwned, owner}.packed();
-  if (entry->word.load() != mine) return false;
   std::free(entry->checkpoint);
   entry->checkpoint = length == 0 ? nullptr : static_cast<std::byte*>(std::malloc(length));
   entry->checkpoint_length = length;
@@ -245,6 +255,18 @@ bool Ledger::next(int from, Listed* out) {
     if (after.generation == word.generation && after.state != FdState::kFree) return true;
   }
   return false;
+}
+
+bool Ledger::set_tls(ConnectionId id, InboxHandle owner, TlsSession* session) {
+  Entry* entry = find_owned(id, owner);
+  if (entry == nullptr || entry->tls != nullptr) return false;
+  entry->tls = session;
+  return true;
+}
+
+TlsSession* Ledger::tls(ConnectionId id, InboxHandle owner) {
+  const Entry* entry = find_owned(id, owner);
+  return entry == nullptr ? nullptr : entry->tls;
 }
 
 int Ledger::fd_of(ConnectionId id) { return multiloop::fd_of(id); }

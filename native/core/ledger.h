@@ -23,6 +23,8 @@ namespace multiloop {
 using ConnectionId = std::uint64_t;
 constexpr ConnectionId kNoConnection = 0;
 
+class TlsSession;
+
 enum class FdState : std::uint8_t { kFree, kOwned, kInbox, kMoving, kClosing };
 
 class Ledger {
@@ -57,6 +59,11 @@ class Ledger {
   // alone, and nothing happens for anybody else.
   static void set_traffic(ConnectionId id, InboxHandle owner, const Traffic& traffic);
   static Traffic traffic(ConnectionId id);
+  // The connection's TLS: the entry's from now on, wherever it goes, and freed where the descriptor
+  // is closed. False, and still the caller's: not the owner's, or there is one.
+  [[nodiscard]] static bool set_tls(ConnectionId id, InboxHandle owner, TlsSession* session);
+  // For the owner's thread; null for anybody else and for a plain connection.
+  static TlsSession* tls(ConnectionId id, InboxHandle owner);
 
   // -1 when the entry is gone; fd_of() is the number that it had in any case.
   static int fd(ConnectionId id);

@@ -6,6 +6,7 @@ import type { ErrorCode } from '../errors.js';
 import { MultiloopError } from '../errors.js';
 import type { BackendName, WakerName } from '../event/ev.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
+import type { TlsPlan } from '../stream/tls_options.js';
 import type { NumbersMemory } from './connection_numbers.js';
 import type { Drained } from './drainer.js';
 
@@ -21,6 +22,8 @@ export interface LoopTask {
   coordinator: number;
   /** By the number that the ledger keeps with each connection. */
   listeners: [number: number, options: ListenOptions][];
+  /** Of those with TLS, by the same number. */
+  tls: (readonly [number: number, plan: TlsPlan])[];
   stats: SharedArrayBuffer;
   directory: SharedArrayBuffer;
   numbers: NumbersMemory;

@@ -326,6 +326,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
         return group.#closing !== undefined;
       },
       listeners: () => this.#listeners.map(({ number, options }) => [number, plain(options)]),
+      tls: () =>
+        this.#listeners.flatMap(({ number, tls }) => (tls ? [[number, tls] as const] : [])),
       isCurrent: (generation) => generation === this.#current,
       up: (slot) => {
         if (this.#started && this.#current.slots.includes(slot)) this.#welcome();
@@ -499,8 +501,8 @@ async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefi
   }
 }
 
-/** The options without what structured clone refuses. */
+/** The options for workers: without the descriptor and without the keys of TLS. */
 function plain(options: ListenOptions): ListenOptions {
-  const { fd: _, ...rest } = options;
+  const { fd: _, tls: __, ...rest } = options;
   return rest;
 }

@@ -8,6 +8,7 @@ import { EventBase } from '../event/event_base.js';
 import { MessageKind } from '../event/page.js';
 import { native } from '../native.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
+import type { TlsPlan } from '../stream/tls_options.js';
 import { checkInteger } from '../validate.js';
 import { REST_MS } from './balancer.js';
 import { channels } from './channels.js';
@@ -36,6 +37,7 @@ class Loop implements ConnectionHost {
   readonly base: EventBase;
   readonly context: LoopContext;
   readonly listeners: ReadonlyMap<number, ListenOptions>;
+  readonly tls: ReadonlyMap<number, TlsPlan>;
   readonly counters: StatsPage;
   readonly checkpointMax: number;
   worker: LoopWorker = {};
@@ -58,6 +60,7 @@ class Loop implements ConnectionHost {
   constructor(task: LoopTask) {
     this.#task = task;
     this.listeners = new Map(task.listeners);
+    this.tls = new Map(task.tls);
     this.counters = new StatsPage(task.stats);
     this.numbers = new ConnectionNumbers(task.numbers);
     this.#directory = new Directory(task.directory);

@@ -31,6 +31,8 @@ export interface LoopStats {
   bytesRead: number;
   bytesWritten: number;
   hookErrors: number;
+  /** TLS connections whose handshake has failed; no hook has seen them. */
+  handshakesFailed: number;
   /** Wake-ups written to the waker, and those that were not needed because it was awake. */
   wakesSent: number;
   wakesSaved: number;
@@ -192,7 +194,7 @@ export class LoopSlot implements LoopHandle {
     }
     if (native.inboxTimes(this.inbox, times)) [, , p50, p99] = times;
     const total = (index: number) => totals[index];
-    const { bytesRead, bytesWritten, hookErrors } = this.page;
+    const { bytesRead, bytesWritten, hookErrors, handshakesFailed } = this.page;
     return {
       accepted: total(OPENED) - total(MOVED_IN),
       open: total(OPENED) - total(CLOSED) - total(MOVED_OUT),
@@ -206,6 +208,7 @@ export class LoopSlot implements LoopHandle {
       bytesRead,
       bytesWritten,
       hookErrors,
+      handshakesFailed,
       wakesSent: total(WAKES_SENT),
       wakesSaved: total(WAKES_SAVED),
       turns: total(TURNS),
