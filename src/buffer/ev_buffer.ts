@@ -475,7 +475,6 @@ export class EvBuffer implements Disposable {
     this.drain(this.length);
     this._discard();
   }
-  /** The same as `close()`. */
   [Symbol.dispose](): void {
     this.close();
   }
@@ -534,7 +533,6 @@ export class EvBuffer implements Disposable {
   }
 
   // ── for streams ──
-
   /** @internal The memory that the front is in, to be looked at and not kept. */
   get _front(): Segment | undefined {
     return this.#chain.first;
