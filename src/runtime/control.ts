@@ -44,7 +44,9 @@ export type ToCoordinator =
   | { type: 'workerError'; loop: number; connection: number; error: FlatError }
   /** A move that was asked for, by the number of the request. */
   | { type: 'moved'; request: number; count?: number; error?: FlatError }
-  | { type: 'retired'; counts: Retired };
+  | { type: 'retired'; counts: Retired }
+  /** After a collection its heap has so many bytes of what it may have. */
+  | { type: 'heap'; used: number; limit: number };
 
 export type ToLoop =
   | { type: 'stop'; drainMs: number }

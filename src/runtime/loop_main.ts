@@ -21,6 +21,7 @@ import {
   type ToLoop,
 } from './control.js';
 import { Directory, delivered } from './directory.js';
+import { HeapGuard } from './heap_guard.js';
 import { loadWorker } from './load_worker.js';
 import { markLoopThread } from './loop_thread.js';
 import { StatsPage } from './stats_page.js';
@@ -35,6 +36,8 @@ class Loop implements ConnectionHost {
   readonly counters: StatsPage;
   readonly checkpointMax: number;
   worker: LoopWorker = {};
+  /** Kept, since it tells what it sees for as long as it is there. */
+  heap: HeapGuard | undefined = undefined;
   boundaries: Uint8Array | undefined = undefined;
   readonly #task: LoopTask;
   readonly #connections = new Map<number, Connection>() /* by descriptor */;
@@ -88,6 +91,10 @@ class Loop implements ConnectionHost {
       backend: this.base.backend,
     } as const;
     native.inboxPost(inbox, coordinator, encode(ready));
+    this.heap = new HeapGuard((used, limit) => {
+      if (this.#retired !== undefined || this.#stopping) return;
+      native.inboxPost(inbox, coordinator, encode({ type: 'heap', used, limit }));
+    });
     await ended;
   }
 
