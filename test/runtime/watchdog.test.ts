@@ -7,6 +7,7 @@ import * as assert from 'uvu/assert';
 import type { LoopGroup } from '../../src/index.js';
 import { native } from '../../src/native.js';
 import { descriptors, until } from './clients.js';
+import { LineClient } from './lines.js';
 import { balanced, clientsOn, nextLoop, numbers, settled, stalling } from './stalls.js';
 
 interface Stall {
@@ -30,6 +31,9 @@ function listen(group: () => LoopGroup): { told: [Stall, string][]; end(): void 
 test('a loop that is blocked for too long is ended, and its connections go on', async () => {
   const group = await stalling({ watchdogMs: 400 });
   const stalls = listen(() => group);
+  // The first client of a process opens something for all that come.
+  await (await LineClient.connect(group)).end();
+  await until(() => group.stats().open === 0, 'it is gone');
   const before = descriptors().length;
   const [victims, others] = await clientsOn(group, 4);
   await settled(group, 0);
