@@ -44,6 +44,11 @@ const serveFlags = {
     help: 'how long a stop waits for answers being written (10000)',
     read: integer(0, 2 ** 31 - 1),
   },
+  'watchdog-ms': {
+    value: 'MS',
+    help: 'a loop that is blocked for longer is ended and replaced (0: never)',
+    read: integer(0, 2 ** 31 - 1),
+  },
   'max-connections': {
     value: 'N',
     help: 'over all loops; what is beyond is closed at once (65536)',

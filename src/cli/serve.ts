@@ -36,6 +36,7 @@ export async function serveCommand(parsed: Parsed<ServeFlags>, version: string):
     waker: flags.waker?.value,
     policy: flags.policy?.value,
     drainMs,
+    watchdogMs: flags['watchdog-ms']?.value,
     maxConnections: flags['max-connections']?.value,
     handleSignals: true,
   };
