@@ -8,13 +8,14 @@ import {
   type ServeOptions,
   serve,
 } from '../index.js';
+import { lostThreads } from '../runtime/thread_pool.js';
 import { type Given, nearest, type Parsed, UsageError } from './args.js';
 import { banner } from './banner.js';
 import type { ServeFlags } from './commands.js';
 import { tellEvents } from './events.js';
 import { findWorker } from './ready_made.js';
 import { explainStart, type Where } from './start_failure.js';
-import { count, note, print } from './terminal.js';
+import { complain, count, note, print } from './terminal.js';
 
 const PORT = 8_080;
 const HOST = '127.0.0.1';
@@ -36,6 +37,7 @@ export async function serveCommand(parsed: Parsed<ServeFlags>, version: string):
     waker: flags.waker?.value,
     policy: flags.policy?.value,
     drainMs,
+    killMs: flags['kill-ms']?.value,
     watchdogMs: flags['watchdog-ms']?.value,
     maxConnections: flags['max-connections']?.value,
     handleSignals: true,
@@ -56,7 +58,17 @@ export async function serveCommand(parsed: Parsed<ServeFlags>, version: string):
   } finally {
     stopSaying();
     flushEvents();
+    // When all has been said.
+    setImmediate(leaveLostThreads);
   }
+}
+
+/** Node waits for every thread when a process exits, and these may never end. */
+function leaveLostThreads(): void {
+  const lost = lostThreads();
+  if (lost === 0) return;
+  complain(`${count(lost, 'thread')} would not end, so the process is killed`);
+  process.kill(process.pid, 'SIGKILL');
 }
 
 /** serve() handles the signals; this says so, before the first connection is closed. */

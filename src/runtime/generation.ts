@@ -223,7 +223,7 @@ export class Generation {
     slot.verdict = this.#stuck(slot, slot.verdict);
     this.#abandon(slot, inbox);
     this.#threads.delete(slot);
-    thread.destroy();
+    thread.giveUp();
   }
 
   #abandon(slot: LoopSlot, inbox: number): void {
@@ -251,6 +251,7 @@ export class Generation {
       const ended = await settlesWithin(thread.destroy(), this.settings.killMs);
       this.#threads.delete(slot);
       if (!ended) {
+        thread.giveUp();
         for (const inbox of slot.inboxes) this.#abandon(slot, inbox);
         this.#host.down(slot, this.#stuck(slot));
       }
@@ -321,7 +322,8 @@ export class Generation {
     if (this.#ending || this.#host.closing) return;
     const text = `${why}, and no other thread could take its place: ${cause.message}`;
     this.#host.failed(new MultiloopError('ERR_LOOP_HEAP_FULL', text, { cause }));
-    if (slot.phase === 'dead') this.#restart(slot, cause);
+    // It died meanwhile, and counted on the other one.
+    if (slot.phase === 'dead' && !this.#tasks.has(slot)) this.#restart(slot, cause);
   }
 
   /** By the limits of restarts. The loop asks again while its heap is full. */

@@ -40,8 +40,8 @@ export interface ServeOptions {
   /** How long a stop waits for what is being written: 10,000 ms. */
   drainMs?: number;
   /**
-   * A loop whose turn takes longer than this is ended and replaced: 0 ms, which is never. One that
-   * is starting is not judged.
+   * A loop whose turn takes longer than this, and than 100 ms, is ended and replaced: 0 ms, which
+   * is never. One that is starting is not judged.
    */
   watchdogMs?: number;
   /**

@@ -15,6 +15,13 @@ interface Refable {
   unref(): void;
 }
 
+let lost = 0;
+
+/** Threads of this process that were given up and have not ended. It cannot exit before they do. */
+export function lostThreads(): number {
+  return lost;
+}
+
 /**
  * The thread of one loop, with a pool of its own: one that is stuck in native code, or that is
  * replaced while it still drains, then has no part in what becomes of the others. When it dies,
@@ -23,6 +30,7 @@ interface Refable {
 export class LoopThread {
   readonly #piscina: Piscina;
   #port: Refable | undefined;
+  #ended: Promise<void> | undefined;
   #refd: boolean;
 
   constructor(options: ThreadOptions, refd: boolean) {
@@ -61,7 +69,14 @@ export class LoopThread {
 
   /** Ends the thread for good, whatever it does; resolves when it has ended. */
   destroy(): Promise<void> {
-    return this.#piscina.destroy();
+    this.#ended ??= this.#piscina.destroy();
+    return this.#ended;
+  }
+
+  /** The same, and nobody waits for it. */
+  giveUp(): void {
+    lost++;
+    this.destroy().finally(() => lost--);
   }
 
   /** Whether the running loop keeps the process alive. */
