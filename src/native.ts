@@ -157,6 +157,7 @@ export interface Native {
   inboxFree(inbox: number): void;
   inboxAttach(base: number, inbox: number): number;
   inboxDetach(base: number): void;
+  inboxAbandon(inbox: number): number;
   inboxRef(base: number, ref: boolean): void;
   inboxPost(from: number, to: number, bytes: Uint8Array): number;
   inboxTake(base: number, index: number): Buffer | undefined;

@@ -110,6 +110,7 @@ constexpr Export kExports[] = {
     {"inboxFree", inbox_free},
     {"inboxAttach", inbox_attach},
     {"inboxDetach", inbox_detach},
+    {"inboxAbandon", inbox_abandon},
     {"inboxRef", inbox_ref},
     {"inboxPost", inbox_post},
     {"inboxTake", inbox_take},

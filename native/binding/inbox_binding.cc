@@ -64,6 +64,12 @@ napi_value inbox_detach(napi_env env, napi_callback_info info) {
   return js_undefined(env);
 }
 
+// inboxAbandon(handle) -> connections severed, or -1; see abandon_loop. The creator's thread.
+napi_value inbox_abandon(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  return js(env, static_cast<std::int32_t>(abandon_loop(args.u32(0))));
+}
+
 napi_value inbox_ref(napi_env env, napi_callback_info info) {
   const Args<2> args(env, info);
   BaseHost* host = args.state().host(args.u32(0));

@@ -243,10 +243,8 @@ void Base::drain_inbox() {
     int fd = -1;
     if (message.id != kNoConnection) {
       // From here on the descriptor is this loop's, and its release would find it.
-      if (!Ledger::take(message.id, inbox_->handle())) {
-        free_message(message);
-        continue;
-      }
+      // If not, this loop was given up for lost: who did that has the descriptor, and the bytes.
+      if (!Ledger::take(message.id, inbox_->handle())) continue;
       fd = Ledger::fd(message.id);
       inbox_->counters().opened.fetch_add(1, std::memory_order_relaxed);
       if (inbox_->has_numbers()) inbox_->set_traffic(fd, Ledger::traffic(message.id));

@@ -31,25 +31,27 @@ std::byte* copy_of(const void* bytes, std::size_t length) {
 }
 
 // A descriptor waiting in the closed inbox of `gone` goes to its coordinator, with what it brings
-// along, else it is closed.
-void return_descriptor(Message* message, Inbox* gone, bool redistribute) {
+// along, else it is closed. False: another thread has it by now, and its bytes.
+bool return_descriptor(Message* message, Inbox* gone, bool redistribute) {
   const ConnectionId id = message->id;
-  if (redistribute && Ledger::redirect(id, gone->handle(), gone->parent())) {
+  if (redistribute) {
+    if (!Ledger::redirect(id, gone->handle(), gone->parent())) return false;
     const InboxPin parent(gone->parent());
     const bool rescued = message->kind == MessageKind::kRescued;
     const MessageKind kind = rescued ? MessageKind::kRescued : MessageKind::kReturned;
     const Message back{kind, gone->handle(), id, message->bytes, message->length};
     if (parent && parent->push(back) == Inbox::Push::kOk) {
       message->bytes = nullptr;
-      return;
+      return true;
     }
     ML_CHECK(Ledger::close_undelivered(id, gone->parent()));
-  } else {
-    ML_CHECK(Ledger::close_undelivered(id, gone->handle()));
+  } else if (!Ledger::close_undelivered(id, gone->handle())) {
+    return false;
   }
   for (std::atomic<std::uint64_t>* counter :
        {&gone->counters().opened, &gone->counters().closed, &gone->counters().lost})
     counter->fetch_add(1, std::memory_order_relaxed);
+  return true;
 }
 
 // What the connection has moved goes along with it, past any JavaScript.
@@ -162,6 +164,8 @@ void wake(InboxHandle to) {
 void release_loop(Inbox* inbox, bool redistribute) {
   if (!inbox->begin_release()) return;
   inbox->close();
+  // Those of a loop that was given up for lost are severed.
+  redistribute = redistribute && !inbox->abandoned();
   while (!inbox->drained()) {
     Message message;
     if (!inbox->pop(&message)) {
@@ -169,8 +173,8 @@ void release_loop(Inbox* inbox, bool redistribute) {
       std::this_thread::yield();
       continue;
     }
-    if (message.id != kNoConnection) return_descriptor(&message, inbox, redistribute);
-    free_message(message);
+    if (message.id == kNoConnection || return_descriptor(&message, inbox, redistribute))
+      free_message(message);
   }
   settle_listening(inbox, redistribute);
   settle_owned(inbox, redistribute);
@@ -180,6 +184,28 @@ void release_loop(Inbox* inbox, bool redistribute) {
   // A full inbox loses nothing here: the coordinator also learns it from the loop's task.
   static_cast<void>(parent->push(gone));
   parent->wake_sleeper();
+}
+
+int abandon_loop(InboxHandle loop) {
+  // Held for longer than a push, which nobody waits for: the creator is here and keeps the inbox.
+  const InboxPin inbox(loop);
+  if (!inbox || inbox->released()) return -1;
+  inbox->abandon();
+  const std::uint64_t end = inbox->end_place();
+  for (std::uint64_t place = inbox->first_place(); place != end; ++place) {
+    Message message;
+    if (!inbox->look(place, &message) || message.id == kNoConnection) continue;
+    // The message stays where it is; what was in it is here, or with the loop.
+    if (return_descriptor(&message, inbox.get(), true)) free_message(message);
+  }
+  // The lost thread may be in the middle of a batch; what it accepts from them then is its own.
+  settle_listening(inbox.get(), true);
+  int severed = 0;
+  for (ConnectionId id = Ledger::next_owned(loop, 0); id != kNoConnection;
+       id = Ledger::next_owned(loop, Ledger::fd_of(id) + 1))
+    severed += Ledger::sever(id, loop);
+  wake(inbox->parent());
+  return severed;
 }
 
 }  // namespace multiloop

@@ -32,4 +32,11 @@ Delivery pass_listening(ConnectionId id, InboxHandle from, InboxHandle to);
 // gives its listening sockets there, and tells the coordinator. Idempotent per inbox.
 void release_loop(Inbox* inbox, bool redistribute);
 
+// What the thread of its coordinator does about a loop that it gives up for lost, because the
+// thread is stuck and may never end: closes the inbox, takes back the descriptors that wait in it,
+// and severs those that the loop owns, whose peers see that at once. Their numbers stay the loop's
+// and nobody adopts them: its own release closes them if it ever comes, and it may come at any
+// moment of this call. Answers how many were severed, or -1 when the loop was released before.
+int abandon_loop(InboxHandle loop);
+
 }  // namespace multiloop

@@ -38,9 +38,10 @@ void relaxed_add(std::atomic<std::uint64_t>& counter) {
   counter.fetch_add(1, std::memory_order_relaxed);
 }
 
-// Ends a message that nobody will receive. Nobody else is left to close a descriptor in it.
+// Ends a message that nobody will receive. Nobody else is left to close a descriptor in it, unless
+// it was looked at and taken away.
 void discard(const Message& message, InboxHandle receiver) {
-  if (message.id != kNoConnection) Ledger::close_undelivered(message.id, receiver);
+  if (message.id != kNoConnection && !Ledger::close_undelivered(message.id, receiver)) return;
   free_message(message);
 }
 
@@ -69,6 +70,7 @@ int Inbox::create(std::uint32_t capacity, Waker::Kind waker, InboxHandle parent,
     inbox.sleeping_.store(false, std::memory_order_relaxed);
     inbox.attached_.store(false, std::memory_order_relaxed);
     inbox.released_.store(false, std::memory_order_relaxed);
+    inbox.abandoned_.store(false, std::memory_order_relaxed);
     inbox.refs_.store(1, std::memory_order_relaxed);
     inbox.parent_ = parent;
     // The memory was that of the loop that had this place before.
@@ -188,6 +190,26 @@ bool Inbox::prepare_to_sleep() {
 void Inbox::awake() { sleeping_.store(false, std::memory_order_relaxed); }
 
 void Inbox::close() { tail_.fetch_or(kClosedBit, std::memory_order_seq_cst); }
+
+void Inbox::abandon() {
+  // In this order: who finds it closed finds it abandoned.
+  abandoned_.store(true);
+  close();
+}
+
+bool Inbox::look(std::uint64_t place, Message* out) const {
+  // Closed, so no place is used once more, and what is published stays as it is.
+  const Slot& slot = slots_[place & mask_];
+  std::uint64_t sequence = slot.sequence.load(std::memory_order_acquire);
+  while (sequence == place) {
+    // Claimed before the close, published in a moment by a thread that is running.
+    std::this_thread::yield();
+    sequence = slot.sequence.load(std::memory_order_acquire);
+  }
+  if (sequence != place + 1) return false;
+  *out = slot.message;
+  return true;
+}
 
 bool Inbox::drained() const {
   const std::uint64_t tail = tail_.load(std::memory_order_acquire);

@@ -136,6 +136,17 @@ class Inbox {
 
   // True for the first call in the inbox's life: a loop is released once.
   [[nodiscard]] bool begin_release() { return !released_.exchange(true); }
+  bool released() const { return released_.load(); }
+
+  // The creator's thread, when the loop's is stuck and may never end. Closes the inbox too.
+  void abandon();
+  bool abandoned() const { return abandoned_.load(); }
+  // Where the messages of a closed inbox may be that its loop has not taken out: [first, end).
+  std::uint64_t first_place() const { return head_seen_.load(std::memory_order_relaxed); }
+  std::uint64_t end_place() const { return tail_.load() & ~kClosedBit; }
+  // Looks at one without taking it out. False: the loop has taken it out. The loop may do so right
+  // afterwards, so a descriptor in it is whose the ledger says, and its bytes are the same one's.
+  bool look(std::uint64_t place, Message* out) const;
 
  private:
   friend class InboxPin;
@@ -170,6 +181,7 @@ class Inbox {
   std::atomic<std::uint32_t> refs_{0};
   std::atomic<bool> attached_{false};
   std::atomic<bool> released_{false};
+  std::atomic<bool> abandoned_{false};
 };
 
 // Keeps an inbox from being freed while a thread pushes into it: a few instructions, never a wait.
@@ -182,6 +194,7 @@ class InboxPin {
 
   explicit operator bool() const { return inbox_ != nullptr; }
   Inbox* operator->() const { return inbox_; }
+  Inbox* get() const { return inbox_; }
 
  private:
   Inbox* inbox_ = nullptr;

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "check.h"
 #include "clock.h"
@@ -100,8 +101,16 @@ bool transition(ConnectionId id, FdState from, InboxHandle from_owner, FdState t
   Entry* entry = find(fd_of(id));
   if (entry == nullptr) return false;
   const std::uint32_t generation = generation_of(id);
-  std::uint64_t expected = Word{generation, from, from_owner}.packed();
-  return entry->word.compare_exchange_strong(expected, Word{generation, to, to_owner}.packed());
+  const std::uint64_t before = Word{generation, from, from_owner}.packed();
+  const std::uint64_t severing = Word{generation, FdState::kSevering, from_owner}.packed();
+  for (;;) {
+    std::uint64_t expected = before;
+    const std::uint64_t after = Word{generation, to, to_owner}.packed();
+    if (entry->word.compare_exchange_strong(expected, after)) return true;
+    // It is owned again in a moment. Closed now, the number could be another's below that thread.
+    if (from != FdState::kOwned || expected != severing) return false;
+    std::this_thread::yield();
+  }
 }
 
 // The one place that closes an accepted descriptor. The entry is free before the number is, since
@@ -134,7 +143,8 @@ ConnectionId next_in(FdState state, InboxHandle owner, int from) {
       continue;
     }
     const Word word = Word::from(find(static_cast<int>(at))->word.load());
-    if (word.state == state && word.owner == owner)
+    const FdState now = word.state == FdState::kSevering ? FdState::kOwned : word.state;
+    if (now == state && word.owner == owner)
       return static_cast<ConnectionId>(word.generation) << kFdBits | at;
   }
   return kNoConnection;
@@ -237,6 +247,13 @@ bool Ledger::close(ConnectionId id, InboxHandle owner, bool reset) {
 bool Ledger::close_undelivered(ConnectionId id, InboxHandle owner) {
   if (!transition(id, FdState::kInbox, owner, FdState::kClosing, owner)) return false;
   close_now(id, true);
+  return true;
+}
+
+bool Ledger::sever(ConnectionId id, InboxHandle owner) {
+  if (!transition(id, FdState::kOwned, owner, FdState::kSevering, owner)) return false;
+  sys::sever(fd_of(id));
+  find(fd_of(id))->word.store(Word{generation_of(id), FdState::kOwned, owner}.packed());
   return true;
 }
 

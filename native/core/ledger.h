@@ -27,7 +27,16 @@ constexpr ConnectionId kNoConnection = 0;
 
 class TlsSession;
 
-enum class FdState : std::uint8_t { kFree, kOwned, kInbox, kMoving, kClosing, kListening };
+// kSevering: owned, while another thread ends the connection.
+enum class FdState : std::uint8_t {
+  kFree,
+  kOwned,
+  kInbox,
+  kMoving,
+  kClosing,
+  kListening,
+  kSevering,
+};
 
 class Ledger {
  public:
@@ -45,6 +54,10 @@ class Ledger {
   static bool close(ConnectionId id, InboxHandle owner, bool reset);
   // inbox(owner) -> free, for a message that cannot be delivered any more.
   static bool close_undelivered(ConnectionId id, InboxHandle owner);
+  // Ends a connection of `owner` from another thread; the number stays the owner's, who has to
+  // close it. Whoever would change the entry meanwhile waits for this one system call. False: not
+  // the owner's.
+  static bool sever(ConnectionId id, InboxHandle owner);
   // What `owner` owns, one after another: the first entry with a descriptor from `from` on, or
   // kNoConnection.
   static ConnectionId next_owned(InboxHandle owner, int from);

@@ -118,6 +118,11 @@ int reset_on_close(int fd) {
   return retried([&] { return ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now); });
 }
 
+void sever(int fd) {
+  static_cast<void>(kernel::dissolve(fd));
+  static_cast<void>(retried([=] { return ::shutdown(fd, SHUT_RDWR); }));
+}
+
 int local_address(int fd, SockAddr* out) {
   out->length = sizeof out->storage;
   return retried(

@@ -65,6 +65,9 @@ void set_pipe_size(int fd, int bytes);
 [[nodiscard]] int no_delay(int fd);
 // Makes the coming close(2) send a reset, so that half an answer never looks whole (SO_LINGER 0).
 int reset_on_close(int fd);
+// Ends a connection at once, both ways, while its descriptor stays open: with a reset where the
+// kernel can send one without a close(2), else with an end. What it may refuse is over already.
+void sever(int fd);
 [[nodiscard]] int local_address(int fd, SockAddr* out);
 [[nodiscard]] int peer_address(int fd, SockAddr* out);
 

@@ -38,6 +38,8 @@ constexpr bool kAbstractNames = false;
 [[nodiscard]] int share_port(int fd);
 [[nodiscard]] int defer_accept(int fd);
 [[nodiscard]] int set_keep_idle(int fd, int seconds);
+// Takes a connection's peer away from its socket, with a reset. -ENOTSUP where nothing does.
+[[nodiscard]] int dissolve(int fd);
 
 }  // namespace kernel
 

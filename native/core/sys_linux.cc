@@ -109,6 +109,14 @@ int set_keep_idle(int fd, int seconds) {
   return set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
 }
 
+// connect(2): a TCP socket's association is dissolved by an address of AF_UNSPEC. tcp_disconnect()
+// in net/ipv4/tcp.c then sends a reset.
+int dissolve(int fd) {
+  sockaddr nobody{};
+  nobody.sa_family = AF_UNSPEC;
+  return retried([&] { return ::connect(fd, &nobody, sizeof nobody); });
+}
+
 }  // namespace kernel
 
 }  // namespace multiloop::sys

@@ -118,6 +118,9 @@ int set_keep_idle(int fd, int seconds) {
 #endif
 }
 
+// POSIX lets connect(2) do that for datagrams only.
+int dissolve(int) { return -ENOTSUP; }
+
 }  // namespace kernel
 
 }  // namespace multiloop::sys

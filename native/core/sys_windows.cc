@@ -270,6 +270,8 @@ int reset_on_close(int fd) {
   return option(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
 }
 
+void sever(int fd) { static_cast<void>(::shutdown(socket_of(fd), SD_BOTH)); }
+
 int local_address(int fd, SockAddr* out) {
   out->length = sizeof out->storage;
   auto* address = reinterpret_cast<sockaddr*>(&out->storage);

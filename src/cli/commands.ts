@@ -50,6 +50,16 @@ const serveFlags = {
     help: 'how long a stop waits for what is going on (10000)',
     read: integer(0, 2 ** 31 - 1),
   },
+  'watchdog-ms': {
+    value: 'MS',
+    help: 'a loop that is blocked for longer is ended and replaced (0: never)',
+    read: integer(0, 2 ** 31 - 1),
+  },
+  'kill-ms': {
+    value: 'MS',
+    help: 'when a thread that does not end is given up for lost (5000)',
+    read: integer(1, 2 ** 31 - 1),
+  },
   'max-connections': {
     value: 'N',
     help: 'over all loops; what is beyond is closed at once (65536)',

@@ -53,7 +53,7 @@ export function tellEvents(group: LoopGroup): () => void {
   const sheds = new Throttle(1, (held) => `${count(held, 'more connection')} refused`);
   group.on('loop', (loop: LoopHandle, what: 'up' | 'down' | 'restarted', error?: Error) => {
     if (what === 'down') tell(`loop ${loop.id} went down: ${describe(error)}`, error);
-    if (what === 'restarted') complain(`loop ${loop.id} is back, generation ${loop.generation}`);
+    if (what === 'restarted') complain(restarted(loop, error));
   });
   group.on('workerError', (error: Error, connection: number) => {
     const where = connection === 0 ? 'the stop hook' : `connection ${connection}`;
@@ -75,6 +75,12 @@ export function tellEvents(group: LoopGroup): () => void {
     errors.flush();
     sheds.flush();
   };
+}
+
+function restarted({ id, generation }: LoopHandle, reason?: Error): string {
+  const what = reason === undefined ? 'is back' : 'was replaced';
+  const why = reason === undefined ? '' : `: ${describe(reason)}`;
+  return `loop ${id} ${what}, generation ${generation}${why}`;
 }
 
 function tell(text: string, error: unknown): void {

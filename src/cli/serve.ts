@@ -9,6 +9,7 @@ import {
   type ServeOptions,
   serve,
 } from '../index.js';
+import { lostThreads } from '../runtime/thread_pool.js';
 import { type Given, nearest, type Parsed, UsageError } from './args.js';
 import { banner } from './banner.js';
 import type { ServeFlags } from './commands.js';
@@ -16,7 +17,7 @@ import { tellEvents } from './events.js';
 import { findWorker } from './ready_made.js';
 import { explainStart, type Where } from './start_failure.js';
 import { printStats } from './stats_lines.js';
-import { count, note, print } from './terminal.js';
+import { complain, count, note, print } from './terminal.js';
 
 const PORT = 8_080;
 const HOST = '127.0.0.1';
@@ -39,6 +40,8 @@ export async function serveCommand(parsed: Parsed<ServeFlags>, version: string):
     policy: flags.policy?.value,
     accept: acceptMode(flags),
     drainMs,
+    killMs: flags['kill-ms']?.value,
+    watchdogMs: flags['watchdog-ms']?.value,
     maxConnections: flags['max-connections']?.value,
     rebalance: { auto: flags.rebalance?.value },
     pin: flags.pin?.value,
@@ -62,7 +65,17 @@ export async function serveCommand(parsed: Parsed<ServeFlags>, version: string):
     stopStats();
     stopSaying();
     flushEvents();
+    // When all has been said.
+    setImmediate(leaveLostThreads);
   }
+}
+
+/** Node waits for every thread when a process exits, and these may never end. */
+function leaveLostThreads(): void {
+  const lost = lostThreads();
+  if (lost === 0) return;
+  complain(`${count(lost, 'thread')} would not end, so the process is killed`);
+  process.kill(process.pid, 'SIGKILL');
 }
 
 /** serve() handles the signals; this says so, before the first connection is closed. */

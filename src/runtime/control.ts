@@ -56,7 +56,9 @@ export type ToCoordinator =
   | { type: 'turnedAway'; reason: string; count: number }
   | { type: 'acceptFailed'; error: FlatError }
   /** Its listening sockets are the coordinator's again, or this one that it could not wait for. */
-  | { type: 'notListening'; socket?: number; error?: FlatError };
+  | { type: 'notListening'; socket?: number; error?: FlatError }
+  /** After a collection its heap has so many bytes of what it may have. */
+  | { type: 'heap'; used: number; limit: number };
 
 export type ToLoop =
   | { type: 'stop'; drainMs: number }

@@ -348,7 +348,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
         this.#listeners.settle();
         this.emit('loop', slot, 'down', error);
       },
-      restarted: (slot) => this.emit('loop', slot, 'restarted'),
+      restarted: (slot, reason) => this.emit('loop', slot, 'restarted', reason),
+      failed: (error) => this.#emitError(error),
       crashing: (error) => {
         this.#failure = error;
         this.close();

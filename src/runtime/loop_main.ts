@@ -27,6 +27,7 @@ import {
 } from './control.js';
 import { Directory, delivered } from './directory.js';
 import { Drainer } from './drainer.js';
+import { HeapGuard } from './heap_guard.js';
 import { loadWorker } from './load_worker.js';
 import { LoopListeners } from './loop_listeners.js';
 import { markLoopThread } from './loop_thread.js';
@@ -44,6 +45,8 @@ class Loop implements ConnectionHost {
   readonly checkpointMax: number;
   worker: LoopWorker = {};
   readonly numbers: ConnectionNumbers;
+  /** Kept, since it tells what it sees for as long as it is there. */
+  heap: HeapGuard | undefined = undefined;
   readonly #task: LoopTask;
   readonly #connections = new Map<number, Connection>() /* by descriptor */;
   readonly #abort = new AbortController();
@@ -107,6 +110,10 @@ class Loop implements ConnectionHost {
       backend: this.base.backend,
     } as const;
     native.inboxPost(inbox, coordinator, encode(ready));
+    this.heap = new HeapGuard((used, limit) => {
+      if (this.#retired !== undefined || this.#stopping) return;
+      native.inboxPost(inbox, coordinator, encode({ type: 'heap', used, limit }));
+    });
     await ended;
   }
 

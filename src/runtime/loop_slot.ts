@@ -67,7 +67,10 @@ export interface LoopHandle {
    * the last call if that is longer ago. From shared memory, so also while it is blocked.
    */
   utilization(): number;
-  /** Ends the loop's thread at once; the group starts another in its place. */
+  /**
+   * Ends the loop's thread at once; the group starts another in its place. Resolves when the thread
+   * has ended, or did not within killMs and is lost.
+   */
   terminate(): Promise<void>;
 }
 
@@ -95,6 +98,29 @@ const times = new Float64Array(4);
 // What inboxAccepts writes.
 const accepts = new Float64Array(2);
 
+/** What goes on adding up when another slot takes over a loop. */
+const CARRIED = [
+  'accepted',
+  'acceptedHere',
+  'shed',
+  'open',
+  'served',
+  'lost',
+  'movedIn',
+  'movedOut',
+  'rescued',
+  'inbox',
+  'refused',
+  'bytesRead',
+  'bytesWritten',
+  'hookErrors',
+  'handshakesFailed',
+  'wakesSent',
+  'wakesSaved',
+  'turns',
+] as const;
+type Carried = Record<(typeof CARRIED)[number], number>;
+
 export class LoopSlot implements LoopHandle {
   readonly id: number;
   readonly page = new StatsPage();
@@ -114,19 +140,23 @@ export class LoopSlot implements LoopHandle {
   readonly numbers = new Map<number, ConnectionNumbers>();
   // Of threads that died and have not said yet what became of their descriptors.
   readonly #retiring: number[] = [];
+  // Of those, the inboxes of threads that were given up for lost.
+  readonly #abandoned = new Set<number>();
   /** When its last threads died, for the restart limit; performance.now(). */
   deaths: number[] = [];
-  readonly #terminate: (threadId: number) => Promise<void>;
+  /** When it was replaced because its heap was full, for the same limit. */
+  replaced: number[] = [];
+  /** Why its thread was ended, when it was not the thread itself that ended. */
+  verdict: Error | undefined;
+  // Slots that had this loop before and have connections yet; and what those had that have none.
+  readonly #before: LoopSlot[] = [];
+  readonly #carried = Object.fromEntries(CARRIED.map((key) => [key, 0])) as Carried;
+  readonly #terminate: () => Promise<void>;
   // Of the inboxes that are gone.
   readonly #past = new Float64Array(15);
   readonly #pastAccepts = new Float64Array(2);
 
-  constructor(
-    id: number,
-    backend: BackendName,
-    waker: WakerName,
-    terminate: (threadId: number) => Promise<void>,
-  ) {
+  constructor(id: number, backend: BackendName, waker: WakerName, terminate: () => Promise<void>) {
     this.id = id;
     this.backend = backend;
     this.waker = waker;
@@ -148,11 +178,16 @@ export class LoopSlot implements LoopHandle {
     return this.lag >= BLOCKED_MS && this.#busy;
   }
   #busy = false;
+  /** As of refresh(): how long its present turn has taken, and the number of that turn. */
+  busyMs = 0;
+  turn = 0;
 
   /** Looks at the loop's numbers anew. */
   refresh(): void {
     if (!native.inboxStats(this.inbox, counters)) return;
     const busy = counters[BUSY] / 1000;
+    this.busyMs = busy;
+    this.turn = counters[TURNS];
     this.#busy = busy >= BLOCKED_MS;
     this.lag = Math.max(busy, counters[TURN_MEAN] / 1000);
     this.turns = counters[TURNS];
@@ -160,7 +195,7 @@ export class LoopSlot implements LoopHandle {
   }
 
   terminate(): Promise<void> {
-    return this.#terminate(this.threadId);
+    return this.#terminate();
   }
 
   /** Its thread died. What it counted stays in the numbers until the inbox is settled. */
@@ -178,14 +213,56 @@ export class LoopSlot implements LoopHandle {
     return this.inbox === 0 ? [...this.#retiring] : [...this.#retiring, this.inbox];
   }
 
+  /** Its thread was given up for lost, and with it what it has open. */
+  abandon(inbox: number): void {
+    if (this.hasInbox(inbox)) this.#abandoned.add(inbox);
+  }
+  isAbandoned(inbox: number): boolean {
+    return this.#abandoned.has(inbox);
+  }
+
+  /** It takes over the loop that `before` had, and its numbers with it. */
+  follow(before: LoopSlot): void {
+    this.#before.push(before);
+    this.deaths = before.deaths;
+    this.replaced = before.replaced;
+  }
+
   /** Adds up what an inbox counted, before it is freed. */
   settleInbox(inbox: number): void {
-    if (native.inboxStats(inbox, counters))
-      for (let i = OPENED; i < SUMS_END; i++) this.#past[i] += counters[i];
+    this.#addUp(inbox, this.#past);
     this.numbers.delete(inbox);
     addAccepts(this.#pastAccepts, inbox);
+    this.#abandoned.delete(inbox);
     if (this.inbox === inbox) this.inbox = 0;
     else this.#retiring.splice(this.#retiring.indexOf(inbox), 1);
+  }
+
+  #addUp(inbox: number, totals: Float64Array): boolean {
+    if (!native.inboxStats(inbox, counters)) return false;
+    if (this.#abandoned.has(inbox)) {
+      // Whether its thread comes back to close them or not.
+      const open = counters[OPENED] - counters[CLOSED] - counters[MOVED_OUT];
+      counters[CLOSED] += open;
+      counters[LOST] += open;
+    }
+    for (let i = OPENED; i < SUMS_END; i++) totals[i] += counters[i];
+    return true;
+  }
+
+  #withThoseBefore(own: LoopStats): LoopStats {
+    const add = (part: Carried, to: Carried) => {
+      for (const key of CARRIED) to[key] += part[key];
+    };
+    for (const slot of [...this.#before]) {
+      const { stats } = slot;
+      add(stats, own);
+      if (slot.inboxes.length > 0 || slot.#before.length > 0) continue;
+      // Nothing of it changes any more.
+      add(stats, this.#carried);
+      this.#before.splice(this.#before.indexOf(slot), 1);
+    }
+    return own;
   }
 
   get stats(): LoopStats {
@@ -194,22 +271,21 @@ export class LoopSlot implements LoopHandle {
     let [lag, longest] = [0, 0];
     let [p50, p99] = [0, 0];
     for (const inbox of this.inboxes) {
-      if (!native.inboxStats(inbox, counters)) continue;
-      for (let i = OPENED; i < SUMS_END; i++) totals[i] += counters[i];
+      if (!this.#addUp(inbox, totals) || this.#abandoned.has(inbox)) continue;
       waiting += counters[DEPTH];
       lag = Math.max(counters[BUSY], counters[TURN_MEAN]) / 1000;
       longest = Math.max(counters[BUSY], counters[TURN_LONGEST]) / 1000;
     }
     if (native.inboxTimes(this.inbox, times)) [, , p50, p99] = times;
     // After what was closed, or a connection could seem to be closed and not accepted.
-    const own = this.#pastAccepts.slice();
-    for (const inbox of this.inboxes) addAccepts(own, inbox);
+    const here = this.#pastAccepts.slice();
+    for (const inbox of this.inboxes) addAccepts(here, inbox);
     const total = (index: number) => totals[index];
     const { bytesRead, bytesWritten, hookErrors, handshakesFailed } = this.page;
-    return {
+    const own = {
       accepted: total(OPENED) - total(MOVED_IN),
-      acceptedHere: own[0],
-      shed: own[1],
+      acceptedHere: here[0],
+      shed: here[1],
       open: total(OPENED) - total(CLOSED) - total(MOVED_OUT),
       served: total(CLOSED) - total(LOST),
       lost: total(LOST),
@@ -230,6 +306,8 @@ export class LoopSlot implements LoopHandle {
       handoffP50Us: p50,
       handoffP99Us: p99,
     };
+    for (const key of CARRIED) own[key] += this.#carried[key];
+    return this.#withThoseBefore(own);
   }
 }
 

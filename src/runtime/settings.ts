@@ -62,6 +62,16 @@ export interface ServeOptions {
   checkpointMax?: number;
   /** How long a drain waits for boundaries, and a stop for what is being written: 10,000 ms. */
   drainMs?: number;
+  /**
+   * A loop whose turn takes longer than this, and than 100 ms, is ended and replaced: 0 ms, which
+   * is never. One that is starting is not judged.
+   */
+  watchdogMs?: number;
+  /**
+   * A thread that has not ended so long after it was told to is lost, its connections severed and
+   * another thread in its place: 5,000 ms.
+   */
+  killMs?: number;
   /** A loop that dies is replaced: 5 times in 60,000 ms, after 100 ms doubling to 5,000. */
   restart?: { max?: number; within?: number; backoff?: number };
   /**
@@ -100,6 +110,8 @@ export interface Settings {
   acceptBatch: number;
   checkpointMax: number;
   drainMs: number;
+  watchdogMs: number;
+  killMs: number;
   restart: { max: number; within: number; backoff: number };
   /** Undefined: not by itself. */
   rebalance: BalancerOptions | undefined;
@@ -148,6 +160,8 @@ export async function settle(options: ServeOptions): Promise<Settings> {
     acceptBatch: integer('acceptBatch', 64, 1, 4_096),
     checkpointMax: integer('checkpointMax', 256, 0, 65_536),
     drainMs: integer('drainMs', 10_000, 0, 2 ** 31 - 1),
+    watchdogMs: integer('watchdogMs', 0, 0, 2 ** 31 - 1),
+    killMs: integer('killMs', 5_000, 1, 2 ** 31 - 1),
     restart: {
       max: checkInteger('options.restart.max', restart.max ?? 5, 0),
       within: checkInteger('options.restart.within', restart.within ?? 60_000, 1),

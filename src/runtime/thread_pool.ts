@@ -15,16 +15,30 @@ interface Refable {
   unref(): void;
 }
 
-export class ThreadPool {
-  readonly #piscina: Piscina;
-  readonly #ports = new Set<Refable>();
-  #refd = true;
+let lost = 0;
 
-  constructor(threads: number, options: ThreadOptions) {
+/** Threads of this process that were given up and have not ended. It cannot exit before they do. */
+export function lostThreads(): number {
+  return lost;
+}
+
+/**
+ * The thread of one loop, with a pool of its own: one that is stuck in native code, or that is
+ * replaced while it still drains, then has no part in what becomes of the others. When it dies,
+ * Piscina makes another at once, on which run() may be called again.
+ */
+export class LoopThread {
+  readonly #piscina: Piscina;
+  #port: Refable | undefined;
+  #ended: Promise<void> | undefined;
+  #refd: boolean;
+
+  constructor(options: ThreadOptions, refd: boolean) {
+    this.#refd = refd;
     this.#piscina = new Piscina({
       filename: new URL('./loop_main.js', import.meta.url).href,
-      minThreads: threads,
-      maxThreads: threads,
+      minThreads: 1,
+      maxThreads: 1,
       concurrentTasksPerWorker: 1,
       // The default parks the thread between messages and would stop its loop.
       atomics: 'disabled',
@@ -38,7 +52,7 @@ export class ThreadPool {
     this.#piscina.on('workerCreate', (worker: object) => this.#created(worker));
   }
 
-  /** Resolves when the loop ends by itself; rejects when its thread dies. */
+  /** Resolves when the loop ends by itself; rejects when its thread dies, or on destroy(). */
   async run(task: LoopTask): Promise<LoopEnd> {
     const running = this.#piscina.run(task) as Promise<LoopEnd | null | undefined>;
     this.#apply();
@@ -48,16 +62,24 @@ export class ThreadPool {
     return end;
   }
 
+  /** Resolves when the thread has ended, which one that is stuck in native code may never do. */
   async terminate(threadId: number): Promise<void> {
     await this.#piscina.threads.find((thread) => thread.threadId === threadId)?.terminate();
   }
 
-  /** Ends every thread, whatever it does. */
+  /** Ends the thread for good, whatever it does; resolves when it has ended. */
   destroy(): Promise<void> {
-    return this.#piscina.destroy();
+    this.#ended ??= this.#piscina.destroy();
+    return this.#ended;
   }
 
-  /** Whether running loops keep the process alive. */
+  /** The same, and nobody waits for it. */
+  giveUp(): void {
+    lost++;
+    this.destroy().finally(() => lost--);
+  }
+
+  /** Whether the running loop keeps the process alive. */
   setRef(refd: boolean): void {
     this.#refd = refd;
     this.#apply();
@@ -65,15 +87,15 @@ export class ThreadPool {
 
   #apply(): void {
     // A running task refs its thread's port, and Piscina has no way to ask it not to.
-    if (!this.#refd) for (const port of this.#ports) port.unref();
-    else for (const port of this.#ports) port.ref();
+    if (this.#refd) this.#port?.ref();
+    else this.#port?.unref();
   }
 
   /** Finds the port behind a thread. A Piscina that keeps it elsewhere makes unref() do nothing. */
   #created(worker: object): void {
     for (const key of Object.getOwnPropertySymbols(worker)) {
       const inside = (worker as Record<symbol, { port?: Refable } | undefined>)[key];
-      if (typeof inside?.port?.unref === 'function') this.#ports.add(inside.port);
+      if (typeof inside?.port?.unref === 'function') this.#port = inside.port;
     }
     this.#apply();
   }

@@ -33,6 +33,8 @@ test('help and version at every level, on stdout', async () => {
     'policy',
     'accept',
     'drain-ms',
+    'watchdog-ms',
+    'kill-ms',
   ])
     assert.match(serve, `--${flag} `);
   assert.match(serve, '--max-connections');

@@ -1,6 +1,7 @@
 // `multiloop serve` from its banner to its end: what it says, how it stops, what it tells of
 // loops and hooks that fail.
 
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
@@ -218,6 +219,25 @@ test('an error in a hook is told, and costs its connection alone', async () => {
   well.write('still');
   assert.is(String((await once(well, 'data'))[0]), 'still');
   await stopped(cli);
+});
+
+test('a thread that would not end holds up nothing, not even the end', async () => {
+  const fifo = scratch('never');
+  execFileSync('mkfifo', [fifo]);
+  const file = scratch(
+    'stuck.mjs',
+    `import { openSync, readSync } from 'node:fs';
+     export default { data() { readSync(openSync('${fifo}', 'r+'), Buffer.alloc(1)); } };`,
+  );
+  const limits = ['--watchdog-ms', '100', '--kill-ms', '100', '--drain-ms', '0'];
+  const cli = new Cli(['serve', file, '--port', '0', '--loops', '1', ...limits]);
+  await closed(await send(await cli.port(), 'x'));
+  await cli.seen('stderr', /^multiloop: loop 0 went down: The thread of loop 0 is lost/);
+  await cli.seen('stderr', /multiloop: loop 0 is back, generation 1\n/);
+  cli.kill('SIGTERM');
+  const { signal, stderr } = await cli.ended;
+  assert.is(signal, 'SIGKILL');
+  assert.match(stderr, /\nstopped\nmultiloop: 1 thread would not end, so the process is killed\n$/);
 });
 
 test('a loop that dies is told, and comes back; one that keeps dying ends it all', async () => {

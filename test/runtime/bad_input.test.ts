@@ -50,6 +50,8 @@ const cases: [what: string, options: unknown, code: string, message: RegExp][] =
     'ERR_INVALID_ARG_VALUE',
     /'eventfd', 'evfilt_user', 'pipe'/,
   ],
+  ['watchdogMs -1', { worker, watchdogMs: -1 }, 'ERR_OUT_OF_RANGE', /"options.watchdogMs"/],
+  ['killMs 0', { worker, killMs: 0 }, 'ERR_OUT_OF_RANGE', /"options.killMs"/],
   ['unknown policy', { worker, policy: 'random' }, 'ERR_INVALID_ARG_VALUE', /'round-robin'/],
   ['port', { worker, listen: { port: 65_536 } }, 'ERR_OUT_OF_RANGE', /"listen.port"/],
   ['host', { worker, listen: { host: 'no-such.invalid' } }, 'ENOTFOUND', /no-such\.invalid/],

@@ -53,7 +53,7 @@ function balanced(): void {
   assert.is(accepted, open + served + refused + lost);
 }
 
-for (const way of ['throw', 'reject', 'memory', 'terminate']) {
+for (const way of ['throw', 'reject', 'leave', 'memory', 'terminate']) {
   test(`${way}: connections at a boundary go on, with their checkpoint`, async () => {
     const before = descriptors().length;
     const clients = await clientsOn(5);

@@ -19,6 +19,9 @@ const ways: Record<string, () => void> = {
     setImmediate(() => Promise.reject(new Error('rejected')));
   },
   exit: () => process.exit(3),
+  leave: () => {
+    setImmediate(() => process.exit(3));
+  },
   memory: () => {
     const kept: unknown[] = [];
     setImmediate(() => {
