@@ -19,6 +19,8 @@ export interface BenchOptions {
   quick: boolean;
   /** A program that takes the place of the bench's peer: same arguments, same output. */
   peerCmd?: string;
+  /** The accept modes that are measured; all that serve() knows by default. */
+  accept?: string[];
 }
 
 /** A bench: measures its cases one after another. */
