@@ -62,9 +62,13 @@ export class Remote {
     this.#waiting.clear();
   }
 
+  get pid(): number {
+    return this.#child.pid as number;
+  }
+
   /** Seconds of CPU of the process and those that it has started, user and system. */
   cpu(): number {
-    return cpuOf(this.#child.pid as number);
+    return cpuOf(this.pid);
   }
 
   async stop(): Promise<void> {
