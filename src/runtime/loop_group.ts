@@ -3,30 +3,20 @@
 
 import { EventEmitter } from 'node:events';
 import { MultiloopError } from '../errors.js';
-import { Delivery, native } from '../native.js';
 import type { Address } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { checkInteger, checkObject, checkSignal } from '../validate.js';
 import type { Retired } from './control.js';
 import { Coordinator, type LedgerListener, type Sink } from './coordinator.js';
 import { Directory } from './directory.js';
+import { Distributor } from './distributor.js';
 import { Generation, type GenerationHost } from './generation.js';
 import { workerUrl } from './load_worker.js';
 import type { LoopHandle, LoopSlot, LoopStats } from './loop_slot.js';
 import { Moves } from './moves.js';
-import { makePolicy, type Policy } from './policy.js';
+import { makePolicy } from './policy.js';
+import { evenOut } from './rebalance.js';
 import type { Settings } from './settings.js';
-
-/** Connections that wait for a loop to come up; what is accepted beyond is refused. */
-const WAITING_MAX = 4_096;
-
-/** A connection that is to be given to a loop, with what it brings along if it was moving. */
-interface Parcel {
-  id: number;
-  bytes?: Buffer;
-  /** Its loop died, and the bytes are its checkpoint. */
-  rescued?: boolean;
-}
 
 export interface GroupStats {
   accepted: number;
@@ -75,7 +65,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   readonly closed: Promise<void>;
 
   readonly #coordinator: Coordinator;
-  readonly #policy: Policy;
+  readonly #distributor: Distributor;
   readonly #directory: Directory;
   readonly #moves: Moves;
   readonly #sink: Sink;
@@ -87,12 +77,6 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   /** Of generations that have ended. */
   readonly #past = { served: 0, lost: 0, movedOut: 0, rescued: 0 };
   #listeners: LedgerListener[] = [];
-  #accepted = 0;
-  #refused = 0;
-  /** Of those that were moving: no loop was left for them. */
-  #lost = 0;
-  /** Accepted, or returned by a loop that died, while no loop served. */
-  readonly #waiting: Parcel[] = [];
   #started = false;
   #refd = false;
   #closing: Promise<void> | undefined;
@@ -109,9 +93,9 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     this.closed.catch(() => undefined);
     this.#coordinator = Coordinator.acquire();
     this.#sink = {
-      accepted: (ids, count) => this.#acceptedBatch(ids, count),
-      returned: (id, bytes) => this.#handOut([{ id, bytes }]),
-      rescued: (id, bytes) => this.#handOut([{ id, bytes, rescued: true }]),
+      accepted: (ids, count) => this.#distributor.acceptedBatch(ids, count),
+      returned: (id, bytes) => this.#distributor.handOut([{ id, bytes }]),
+      rescued: (id, bytes) => this.#distributor.handOut([{ id, bytes, rescued: true }]),
       released: (inbox) => {
         const found = this.#find(inbox);
         found?.generation.dropInbox(found.slot, inbox);
@@ -121,16 +105,13 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
         found?.generation.report(found.slot, inbox, message);
       },
       failed: (error) => this.#emitError(error),
-      shed: (count) => this.#shed(count),
+      shed: (count) => this.#distributor.shed(count),
     };
     this.#directory = new Directory(settings.loops.length);
     this.#moves = new Moves(this.#directory, this.#coordinator.inbox);
     this.#host = this.#makeHost();
     this.#current = new Generation(this.#host, settings, 0);
-    this.#policy = makePolicy(settings.policy, {
-      listener: (number) => this.#listeners.find((one) => one.number === number)?.options ?? {},
-      failed: (error) => this.#emitError(error),
-    });
+    this.#distributor = this.#makeDistributor(settings);
   }
 
   get addresses(): Address[] {
@@ -148,10 +129,10 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     const sum = (key: 'served' | 'lost' | 'movedOut' | 'rescued') =>
       [...loops, ...retiring].reduce((total, loop) => total + loop[key], this.#past[key]);
     const served = sum('served');
-    const lost = sum('lost') + this.#lost;
-    const open = this.#accepted - served - this.#refused - lost;
+    const { accepted, refused } = this.#distributor;
+    const lost = sum('lost') + this.#distributor.lost;
+    const open = accepted - served - refused - lost;
     const [moves, rescues] = [sum('movedOut'), sum('rescued')];
-    const [accepted, refused] = [this.#accepted, this.#refused];
     return { accepted, open, served, refused, lost, moves, rescues, loops };
   }
 
@@ -215,105 +196,14 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
    * the mean to where there are fewer. Answers how many moved.
    */
   async rebalance(): Promise<number> {
-    const { serving } = this.#current;
-    for (const slot of serving) slot.refresh();
-    const total = serving.reduce((sum, slot) => sum + slot.load, 0);
-    const low = Math.floor(total / serving.length);
-    const high = Math.ceil(total / serving.length);
-    const room = serving.map((slot) => ({ slot, free: Math.max(0, high - slot.load) }));
-    // Those below the mean are filled first, so that nobody ends above it while others are below.
-    room.sort((a, b) => b.free - a.free);
-    const moves: Promise<number>[] = [];
-    for (const slot of serving) {
-      let extra = slot.load - high;
-      for (const to of room) {
-        const want = to.slot.load < low ? to.free : Math.min(to.free, extra);
-        const count = Math.min(extra, want);
-        if (count <= 0) continue;
-        moves.push(this.#moves.shed(slot, count, to.slot));
-        to.free -= count;
-        extra -= count;
-      }
-    }
+    const transfers = evenOut(this.#current.serving);
+    const moves = transfers.map(({ from, to, count }) => this.#moves.shed(from, count, to));
     const ends = await Promise.allSettled(moves);
     return ends.reduce((sum, end) => sum + (end.status === 'fulfilled' ? end.value : 0), 0);
   }
 
-  // ── handing out ──
-
-  #handOut(parcels: Iterable<Parcel>): void {
-    const woken = new Set<LoopSlot>();
-    const candidates = this.#candidates();
-    let full = 0;
-    let refused = 0;
-    for (const parcel of parcels) {
-      const slot = this.#give(parcel, candidates);
-      if (slot === 'refuse') refused += this.#refuse(parcel);
-      else if (slot !== undefined) woken.add(slot);
-      else if (!this.#wait(parcel)) full += this.#refuse(parcel);
-    }
-    // One wake-up a loop and batch, however many connections it got.
-    for (const slot of woken) native.inboxWake(slot.inbox);
-    if (full > 0) this.emit('shed', 'inboxes full', full);
-    if (refused > 0) this.emit('shed', 'policy', refused);
-  }
-
-  /** Who can serve, by fresh numbers; those who are blocked only when all are. */
-  #candidates(): LoopSlot[] {
-    const { serving } = this.#current;
-    for (const slot of serving) slot.refresh();
-    const free = serving.filter((slot) => !slot.blocked);
-    return free.length > 0 ? free : serving;
-  }
-
-  #acceptedBatch(ids: Float64Array, count: number): void {
-    const room = Math.max(0, this.#current.settings.maxConnections - this.stats().open);
-    this.#accepted += count;
-    const all = Array.from(ids.subarray(0, count), (id) => ({ id }));
-    this.#handOut(all.slice(0, room));
-    if (count <= room) return;
-    for (const parcel of all.slice(room)) this.#refuse(parcel);
-    this.emit('shed', 'maxConnections', count - room);
-  }
-
-  /** Told to go away by the coordinator already: they were never a loop's. */
-  #shed(count: number): void {
-    this.#accepted += count;
-    this.#refused += count;
-    this.emit('shed', 'out of descriptors', count);
-  }
-
-  #give(parcel: Parcel, candidates: LoopSlot[]): LoopSlot | 'refuse' | undefined {
-    if (candidates.length === 0) return undefined;
-    const picked = this.#policy.pick(parcel.id, candidates);
-    if (picked === undefined) return 'refuse';
-    for (const slot of picked) {
-      const delivery = this.#coordinator.give(parcel, slot.inbox);
-      if (delivery === Delivery.OK) {
-        slot.load++;
-        return slot;
-      }
-      // Its thread is gone and its task will say so in a moment.
-      if (delivery === Delivery.GONE) this.#standDown(slot);
-    }
-    return undefined;
-  }
-
-  /** Without a loop to serve it, a connection waits for the next one that comes up. */
-  #wait(parcel: Parcel): boolean {
-    if (this.#isServing() || this.#closing !== undefined) return false;
-    if (this.#waiting.length >= WAITING_MAX) return false;
-    this.#waiting.push(parcel);
-    return true;
-  }
-
   #isServing(): boolean {
     return this.#current.serving.length > 0;
-  }
-
-  #standDown(slot: LoopSlot): void {
-    this.#current.standDown(slot);
-    this.#pauseUnlessServing();
   }
 
   /** With nobody to serve them, further connections wait in the kernel's queue. */
@@ -321,11 +211,27 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     if (!this.#isServing()) for (const listener of this.#listeners) listener.pause();
   }
 
-  #refuse({ id, bytes, rescued }: Parcel): number {
-    this.#coordinator.refuse(id);
-    if (bytes === undefined && rescued !== true) this.#refused++;
-    else this.#lost++;
-    return 1;
+  #makeDistributor(settings: Settings): Distributor {
+    const group = this;
+    const policy = makePolicy(settings.policy, {
+      listener: (number) => this.#listeners.find((one) => one.number === number)?.options ?? {},
+      failed: (error) => this.#emitError(error),
+    });
+    return new Distributor({
+      coordinator: this.#coordinator,
+      policy,
+      maxConnections: settings.maxConnections,
+      get closing() {
+        return group.#closing !== undefined;
+      },
+      serving: () => this.#current.serving,
+      open: () => this.stats().open,
+      gone: (slot) => {
+        this.#current.standDown(slot);
+        this.#pauseUnlessServing();
+      },
+      shed: (reason, count) => this.emit('shed', reason, count),
+    });
   }
 
   // ── generations ──
@@ -437,7 +343,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
 
   /** A loop serves again: those who waited go first. */
   #welcome(): void {
-    this.#handOut(this.#waiting.splice(0));
+    this.#distributor.welcome();
     for (const listener of this.#listeners) listener.resume();
   }
 
@@ -448,7 +354,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       listener.close();
       this.#coordinator.forgetListener(listener);
     }
-    for (const parcel of this.#waiting.splice(0)) this.#refuse(parcel);
+    this.#distributor.refuseWaiting();
     await Promise.all(this.#generations.map((generation) => generation.stop()));
     this.unref();
     this.#coordinator.release();

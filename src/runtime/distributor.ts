@@ -1,0 +1,131 @@
+// Gives connections to the loops that serve: new ones as they are accepted, and those that come
+// back because the loop they were for, or were on, has died. Counts those that got none.
+
+import { Delivery, native } from '../native.js';
+import type { Coordinator } from './coordinator.js';
+import type { LoopSlot } from './loop_slot.js';
+import type { Policy } from './policy.js';
+
+/** Connections that wait for a loop to come up; what is accepted beyond is refused. */
+const WAITING_MAX = 4_096;
+
+/** A connection that is to be given to a loop, with what it brings along if it was moving. */
+export interface Parcel {
+  id: number;
+  bytes?: Buffer;
+  /** Its loop died, and the bytes are its checkpoint. */
+  rescued?: boolean;
+}
+
+/** The group, as its distributor sees it. */
+export interface DistributorHost {
+  readonly coordinator: Coordinator;
+  readonly policy: Policy;
+  readonly closing: boolean;
+  readonly maxConnections: number;
+  /** The loops that new connections go to now. */
+  serving(): LoopSlot[];
+  /** Connections that are open over all loops. */
+  open(): number;
+  /** The thread of this loop is gone, as its inbox says. */
+  gone(slot: LoopSlot): void;
+  shed(reason: string, count: number): void;
+}
+
+export class Distributor {
+  accepted = 0;
+  refused = 0;
+  /** Of those that were moving or rescued: no loop was left for them. */
+  lost = 0;
+  readonly #host: DistributorHost;
+  /** Accepted, or returned by a loop that died, while no loop served. */
+  readonly #waiting: Parcel[] = [];
+
+  constructor(host: DistributorHost) {
+    this.#host = host;
+  }
+
+  /** New connections, by id; the coordinator owns them. */
+  acceptedBatch(ids: Float64Array, count: number): void {
+    const room = Math.max(0, this.#host.maxConnections - this.#host.open());
+    this.accepted += count;
+    const all = Array.from(ids.subarray(0, count), (id) => ({ id }));
+    this.handOut(all.slice(0, room));
+    if (count <= room) return;
+    for (const parcel of all.slice(room)) this.#refuse(parcel);
+    this.#host.shed('maxConnections', count - room);
+  }
+
+  /** Told to go away by the coordinator already: they were never a loop's. */
+  shed(count: number): void {
+    this.accepted += count;
+    this.refused += count;
+    this.#host.shed('out of descriptors', count);
+  }
+
+  handOut(parcels: Iterable<Parcel>): void {
+    const woken = new Set<LoopSlot>();
+    const candidates = this.#candidates();
+    let full = 0;
+    let refused = 0;
+    for (const parcel of parcels) {
+      const slot = this.#give(parcel, candidates);
+      if (slot === 'refuse') refused += this.#refuse(parcel);
+      else if (slot !== undefined) woken.add(slot);
+      else if (!this.#wait(parcel)) full += this.#refuse(parcel);
+    }
+    // One wake-up a loop and batch, however many connections it got.
+    for (const slot of woken) native.inboxWake(slot.inbox);
+    if (full > 0) this.#host.shed('inboxes full', full);
+    if (refused > 0) this.#host.shed('policy', refused);
+  }
+
+  /** A loop serves again: those who waited go first. */
+  welcome(): void {
+    this.handOut(this.#waiting.splice(0));
+  }
+
+  /** The group ends: nobody will serve those who wait. */
+  refuseWaiting(): void {
+    for (const parcel of this.#waiting.splice(0)) this.#refuse(parcel);
+  }
+
+  /** Who can serve, by fresh numbers; those who are blocked only when all are. */
+  #candidates(): LoopSlot[] {
+    const serving = this.#host.serving();
+    for (const slot of serving) slot.refresh();
+    const free = serving.filter((slot) => !slot.blocked);
+    return free.length > 0 ? free : serving;
+  }
+
+  #give(parcel: Parcel, candidates: LoopSlot[]): LoopSlot | 'refuse' | undefined {
+    if (candidates.length === 0) return undefined;
+    const picked = this.#host.policy.pick(parcel.id, candidates);
+    if (picked === undefined) return 'refuse';
+    for (const slot of picked) {
+      const delivery = this.#host.coordinator.give(parcel, slot.inbox);
+      if (delivery === Delivery.OK) {
+        slot.load++;
+        return slot;
+      }
+      // Its thread is gone and its task will say so in a moment.
+      if (delivery === Delivery.GONE) this.#host.gone(slot);
+    }
+    return undefined;
+  }
+
+  /** Without a loop to serve it, a connection waits for the next one that comes up. */
+  #wait(parcel: Parcel): boolean {
+    if (this.#host.serving().length > 0 || this.#host.closing) return false;
+    if (this.#waiting.length >= WAITING_MAX) return false;
+    this.#waiting.push(parcel);
+    return true;
+  }
+
+  #refuse({ id, bytes, rescued }: Parcel): number {
+    this.#host.coordinator.refuse(id);
+    if (bytes === undefined && rescued !== true) this.refused++;
+    else this.lost++;
+    return 1;
+  }
+}
