@@ -3,7 +3,7 @@
 // the same: to `q` the number of the loop or worker that says so, and they end; to `w` the same,
 // and they stay.
 //
-//   PROGRAM multiloop|cluster|transfer JSON       { workers, blocked, policy, accept }
+//   PROGRAM multiloop|alone|cluster|transfer JSON       { workers, blocked, policy, accept }
 
 import cluster from 'node:cluster';
 import net, { type AddressInfo, type Socket } from 'node:net';
@@ -56,6 +56,26 @@ const starts: Record<string, (options: Options) => Promise<Calls>> = {
       port: () => ('port' in address ? address.port : 0),
       rebalance: () => group.rebalance(),
     };
+  },
+
+  /** Nothing is handed out: what accepting, answering and closing cost on one thread. */
+  async alone() {
+    const { BufferEvent, Ev, EventBase, Listener } = await import('../../src/index.js');
+    const base = new EventBase();
+    const handlers = {
+      read: (bev: InstanceType<typeof BufferEvent>) => {
+        bev.input.drain(bev.inputLength);
+        bev.write('0\n');
+        bev.end();
+      },
+      event: (bev: InstanceType<typeof BufferEvent>) => bev.close(),
+    };
+    const listener = new Listener(base, { host: HOST, port: 0 }, (fd) => {
+      BufferEvent.socket(base, fd, { handlers }).enable(Ev.READ);
+    });
+    base.dispatch();
+    const { address } = listener;
+    return { port: () => ('port' in address ? address.port : 0) };
   },
 
   async cluster({ workers, blocked }) {
