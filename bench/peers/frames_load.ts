@@ -4,7 +4,7 @@
 
 import net, { type Socket } from 'node:net';
 import { FRAME, Frames, type Reply, replies, request } from './frames.js';
-import { answerCalls, millis, pause, quantile } from './rpc.js';
+import { answerCalls, millis, pause, quantile, sequence } from './rpc.js';
 
 const HOST = '127.0.0.1';
 const CONNECT_MS = 10_000;
@@ -30,6 +30,7 @@ export interface Load {
 /** idle: it was answered; half: half a question has gone; asked: all of one. */
 type Phase = 'idle' | 'half' | 'asked';
 
+const random = sequence(1);
 let load: Load;
 let going = false;
 let failure: Error | undefined;
@@ -103,7 +104,7 @@ class Client {
       if (this.closedAt !== undefined) return;
       this.#enter('asked');
       this.#socket.write(frame.subarray(FRAME / 2));
-    }, load.everyMs);
+    }, this.#rest());
   }
 
   #came(data: Buffer): void {
@@ -125,7 +126,12 @@ class Client {
     seen.messages++;
     this.#enter('idle');
     if (load.everyMs === 0) this.#ask();
-    else this.#timer = setTimeout(() => this.#ask(), load.everyMs);
+    else this.#timer = setTimeout(() => this.#ask(), this.#rest());
+  }
+
+  /** Never the same, or the clients would all ask at once before long. */
+  #rest(): number {
+    return load.everyMs * (this.answered === 1 ? 2 * random() : 0.75 + random() / 2);
   }
 
   #gone(): void {

@@ -2,7 +2,7 @@
 // connections that stay. A wrong answer is an error of the bench.
 
 import net, { type Socket } from 'node:net';
-import { answerCalls, millis, quantile } from './rpc.js';
+import { answerCalls, millis, quantile, sequence } from './rpc.js';
 
 const HOST = '127.0.0.1';
 /** Addresses of clients, so that a policy that goes by them has something to go by. */
@@ -143,18 +143,10 @@ class Stayer {
 }
 
 let stayers: Stayer[] = [];
-let seed = 1;
-
-/** The same sequence in every run: below 1, from a congruential generator. */
-function random(): number {
-  seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
-  return seed / 2 ** 32;
-}
-
 /** `count` connections, of which one after another is replaced, each `times` times in the mean. */
 async function churn(load: At & { count: number; times: number; seed: number }): Promise<number> {
   const { count, times, ...at } = load;
-  seed = load.seed;
+  const random = sequence(load.seed);
   stayers = [];
   while (stayers.length < count) stayers.push(await Stayer.open(at));
   let left = count * times;
