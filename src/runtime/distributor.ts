@@ -90,11 +90,13 @@ export class Distributor {
     for (const parcel of this.#waiting.splice(0)) this.#refuse(parcel);
   }
 
-  /** Who can serve, by fresh numbers; those who are blocked only when all are. */
+  /** Who can serve, by fresh numbers; those who are late or blocked only when all are. */
   #candidates(): LoopSlot[] {
     const serving = this.#host.serving();
     for (const slot of serving) slot.refresh();
     const free = serving.filter((slot) => !slot.blocked);
+    const ready = free.filter((slot) => !slot.late);
+    if (ready.length > 0) return ready;
     return free.length > 0 ? free : serving;
   }
 

@@ -9,6 +9,8 @@ import { StatsPage } from './stats_page.js';
 export type LoopState = 'starting' | 'serving' | 'blocked' | 'draining' | 'dead';
 /** A turn of so many milliseconds means that the loop is blocked. */
 const BLOCKED_MS = 100;
+/** A turn of so many, with something in the inbox that waits for its end: others are quicker. */
+const LATE_MS = 1;
 
 export interface LoopStats {
   /** Connections given to this loop, now open, and closed by it. */
@@ -116,12 +118,18 @@ export class LoopSlot implements LoopHandle {
     return this.lag >= BLOCKED_MS && this.#busy;
   }
   #busy = false;
+  /**
+   * What it was given before waits for its present turn, which is long already. Of the turns that
+   * block a loop no more than one connection has to wait for each.
+   */
+  late = false;
 
   /** Looks at the loop's numbers anew. */
   refresh(): void {
     if (!native.inboxStats(this.inbox, counters)) return;
     const busy = counters[BUSY] / 1000;
     this.#busy = busy >= BLOCKED_MS;
+    this.late = busy >= LATE_MS && counters[DEPTH] > 0;
     this.lag = Math.max(busy, counters[TURN_MEAN] / 1000);
     this.load = counters[OPENED] - counters[CLOSED] - counters[MOVED_OUT] + counters[DEPTH];
   }
