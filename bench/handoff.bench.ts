@@ -1,7 +1,7 @@
 // Handing connections out: what one costs and how long its client waits, beside node:cluster and
-// core's own transfer of sockets to a thread; how long clients wait while one loop is blocked; and
-// how evenly connections that stay are spread. Servers with everything they consist of are on one
-// core, their clients on another.
+// core's own transfer of sockets to a thread, and what it costs on one thread that hands out
+// nothing; how long clients wait while one loop is blocked; and how evenly connections that stay
+// are spread. Servers with everything they consist of are on one core, their clients on another.
 
 import { transferringNode } from './peers/newer_node.js';
 import { nodeProgram } from './peers/program.js';
@@ -22,7 +22,7 @@ const PER_SECOND = 1_000;
 const TIMES_REPLACED = 10;
 
 interface Subject {
-  kind: 'multiloop' | 'cluster' | 'transfer';
+  kind: 'multiloop' | 'alone' | 'cluster' | 'transfer';
   workers: number;
   blocked?: boolean;
   policy?: string;
@@ -62,21 +62,21 @@ class Bench {
 
   /** Microseconds of the server's CPU for a connection, from its accept to its close. */
   cost(subject: Subject): Promise<number> {
-    const ms = this.quick ? 800 : 3_000;
+    const count = this.quick ? 4_000 : 15_000;
     return this.#beside(subject, async (server, at) => {
       // What is compiled in the first moments is not what a connection costs.
-      await this.#clients.call('closed', { ...at, width: WIDTH, ms: ms / 2 });
+      await this.#clients.call('closed', { ...at, width: WIDTH, count: 1.5 * count });
       const before = server.cpu();
-      const count = await this.#clients.call<number>('closed', { ...at, width: WIDTH, ms });
+      await this.#clients.call('closed', { ...at, width: WIDTH, count });
       return ((server.cpu() - before) / count) * 1e6;
     });
   }
 
   /** Milliseconds from the client's connect to the first byte. */
   wait(subject: Subject): Promise<Figures> {
-    const ms = this.quick ? 1_500 : 5_000;
+    const ms = this.quick ? 1_000 : 5_000;
     return this.#beside(subject, async (_, at) => {
-      await this.#clients.call('paced', { ...at, perSecond: PER_SECOND, ms: 500 });
+      await this.#clients.call('paced', { ...at, perSecond: PER_SECOND, ms: ms / 4 });
       return this.#clients.call<Figures>('paced', { ...at, perSecond: PER_SECOND, ms });
     });
   }
@@ -132,19 +132,15 @@ async function* alone(bench: Bench, modes: string[]): AsyncIterable<Case> {
   if (bench.hasTransfer) subjects.transfer = { kind: 'transfer', workers: FEW };
   const peers = Object.keys(subjects).filter((name) => !modes.includes(name));
 
-  const of = <T>(measure: (subject: Subject) => Promise<T>) =>
-    Object.fromEntries(
-      Object.entries(subjects).map(([name, subject]) => [name, () => measure(subject)]),
-    );
   const rounds = bench.quick ? 1 : 5;
-  const costs = await inTurn<string, number>(
-    rounds,
-    of((subject) => bench.cost(subject)),
-  );
-  const waits = await inTurn<string, Figures>(
-    rounds,
-    of((subject) => bench.wait(subject)),
-  );
+  const measure = <T>(all: Record<string, Subject>, run: (subject: Subject) => Promise<T>) =>
+    inTurn<string, T>(
+      rounds,
+      Object.fromEntries(Object.entries(all).map(([name, one]) => [name, () => run(one)])),
+    );
+  const oneThread = { kind: 'alone', workers: 1 } as const;
+  const costs = await measure({ ...subjects, oneThread }, (subject) => bench.cost(subject));
+  const waits = await measure(subjects, (subject) => bench.wait(subject));
   for (const mode of modes) {
     for (const peer of peers) {
       const beside = { name: peer, runs: costs[peer] };
@@ -155,6 +151,8 @@ async function* alone(bench: Bench, modes: string[]): AsyncIterable<Case> {
         yield caseOf(name, 'ms', wait(mode), { name: peer, runs: wait(peer) });
       }
     }
+    const floor = { name: 'one thread', runs: costs.oneThread };
+    yield caseOf(`${mode}, CPU a connection`, 'µs', costs[mode], floor);
   }
 }
 
@@ -180,7 +178,7 @@ async function* oneBlocked(bench: Bench, modes: string[]): AsyncIterable<Case> {
 
 /** How evenly connections that stay are spread after churn: the most of a loop to the mean. */
 async function* evenness(bench: Bench): AsyncIterable<Case> {
-  const counts = [8, 32, 128];
+  const counts = bench.quick ? [8, 32] : [8, 32, 128];
   const subjects: Record<string, Subject> = { cluster: { kind: 'cluster', workers: LOOPS } };
   for (const policy of POLICIES) subjects[policy] = { kind: 'multiloop', policy, workers: LOOPS };
   let calls = 0;

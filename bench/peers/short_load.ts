@@ -58,18 +58,13 @@ function short(at: At): Promise<number> {
   });
 }
 
-/** `ms` of short connections, `width` of them at any time. Answers how many there were. */
-async function closed({ width, ms, ...at }: At & { width: number; ms: number }): Promise<number> {
-  const end = millis() + ms;
-  let count = 0;
+/** `count` short connections, `width` of them at any time. */
+async function closed({ width, count, ...at }: At & { width: number; count: number }) {
+  let left = count;
   const one = async () => {
-    while (millis() < end) {
-      await short(at);
-      count++;
-    }
+    while (left-- > 0) await short(at);
   };
   await Promise.all(Array.from({ length: width }, one));
-  return count;
 }
 
 /** So many short connections a second, whether the earlier ones are answered or not. */
