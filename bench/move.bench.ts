@@ -28,11 +28,11 @@ async function* cost(quick: boolean): AsyncIterable<Case> {
       ['cpu', 'CPU a move'],
     ]) {
       const ours = runs.move.map((one) => one[key]);
-      const peer = { name: 'postMessage and back', runs: runs.message.map((one) => one[key]) };
+      const peer = { name: 'postMessage', runs: runs.message.map((one) => one[key]) };
       yield caseOf(`${cores}, ${what}`, 'µs', ours, peer);
     }
     const back = runs.move.map((one) => 2 * one.time);
-    const peer = { name: 'postMessage and back', runs: runs.message.map((one) => one.time) };
+    const peer = { name: 'postMessage', runs: runs.message.map((one) => one.time) };
     yield caseOf(`${cores}, there and back`, 'µs', back, peer);
   }
 }
