@@ -9,6 +9,7 @@ import { resolveHost } from '../stream/address.js';
 import { checkListenOptions, type ListenOptions } from '../stream/listening_socket.js';
 import { checkInteger, checkOneOf, invalidType } from '../validate.js';
 import { workerUrl } from './load_worker.js';
+import { checkPeek, type PeekOptions, type PeekReader, type PeekSettings } from './peek.js';
 import { checkPolicy, type Distribute, type PolicyName } from './policy.js';
 
 export interface ServeOptions {
@@ -29,6 +30,12 @@ export interface ServeOptions {
    * by the peer's address; or a function.
    */
   policy?: PolicyName | Distribute;
+  /**
+   * Has the coordinator look at the first bytes of each connection before the policy is asked, and
+   * leave them for the loop: 'tls', 'proxy' or 'http', a reader function, a list of these, or with
+   * limits `{ read, bytes, ms, connections }`. For a policy function; for 'sticky' with 'proxy'.
+   */
+  peek?: PeekReader | PeekReader[] | PeekOptions;
   /** 65,536 over all loops; what is accepted beyond is closed at once. */
   maxConnections?: number;
   /** Messages that may wait for one loop: 1,024. */
@@ -59,6 +66,7 @@ export interface Settings {
   loops: { backend: BackendName; waker: WakerName }[];
   listen: ListenOptions[];
   policy: PolicyName | Distribute;
+  peek: PeekSettings | undefined;
   maxConnections: number;
   inboxSize: number;
   acceptBatch: number;
@@ -100,6 +108,7 @@ export async function settle(options: ServeOptions): Promise<Settings> {
     }),
     listen: await listenList(options.listen),
     policy,
+    peek: checkPeek(options.peek, policy),
     maxConnections: integer('maxConnections', 65_536, 1, 2 ** 20),
     inboxSize: integer('inboxSize', 1_024, 1, INBOX_MAX),
     acceptBatch: integer('acceptBatch', 64, 1, 4_096),
