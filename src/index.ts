@@ -13,7 +13,9 @@ export type { EventBaseOptions, EventCounts } from './event/options.js';
 export { sys } from './event/sys.js';
 export type { Watcher } from './event/watchers.js';
 export type { Connection } from './runtime/connection.js';
+export type { ConnectionInfo } from './runtime/connection_list.js';
 export {
+  type DrainReport,
   type GroupStats,
   LoopGroup,
   type ReloadOptions,
@@ -52,6 +54,12 @@ export { RateLimit, type RateLimits } from './stream/rate_limit.js';
 export { RateLimitGroup } from './stream/rate_limit_group.js';
 export type { DatagramMessage } from './stream/receive_room.js';
 export type { SocketStream } from './stream/socket_stream.js';
+export type {
+  TlsClientOptions,
+  TlsInfo,
+  TlsServerOptions,
+  TlsVersion,
+} from './stream/tls_options.js';
 export {
   type TransformFilterOptions,
   transformFilter,

@@ -2,6 +2,7 @@
 // back because the loop they were for, or were on, has died. Counts those that got none.
 
 import { Delivery, native } from '../native.js';
+import { channels } from './channels.js';
 import type { Coordinator } from './coordinator.js';
 import type { LoopSlot } from './loop_slot.js';
 import type { Peeked, PeekSettings } from './peek.js';
@@ -38,6 +39,9 @@ export interface DistributorHost {
   /** For the reader of a connection's first bytes. */
   context: PeekerHost<Parcel>['context'];
   failed(error: Error): void;
+  /** For who traces: it was accepted, and given to a loop for the first time or as a rescue. */
+  accepted(connection: number): void;
+  given(connection: number, slot: LoopSlot, rescued: boolean): void;
 }
 
 export class Distributor {
@@ -66,6 +70,7 @@ export class Distributor {
     const room = Math.max(0, this.#host.maxConnections - this.#host.open());
     this.accepted += count;
     const all: Parcel[] = Array.from(ids.subarray(0, count), (id) => ({ id }));
+    if (channels.accept.hasSubscribers) for (const { id } of all) this.#host.accepted(id);
     const fresh = all.slice(0, room);
     this.handOut(this.#peeker?.begin(fresh) ?? fresh);
     if (count <= room) return;
@@ -124,10 +129,13 @@ export class Distributor {
     if (parcel.peeked === undefined && isNew(parcel)) this.#peeker?.again(parcel);
     const picked = this.#host.policy.pick(parcel.id, candidates, parcel.peeked);
     if (picked === undefined) return 'refuse';
+    const tracing = channels.handoff.hasSubscribers || channels.rescue.hasSubscribers;
     for (const slot of picked) {
       const delivery = this.#host.coordinator.give(parcel, slot.inbox);
       if (delivery === Delivery.OK) {
         slot.load++;
+        if (tracing && parcel.rescued === true) this.#host.given(parcel.id, slot, true);
+        else if (tracing && parcel.bytes === undefined) this.#host.given(parcel.id, slot, false);
         return slot;
       }
       // Its thread is gone and its task will say so in a moment.
