@@ -519,7 +519,6 @@ export abstract class BufferEvent implements Disposable, PassEnd {
       this._enabled &= ~Ev.WRITE;
       this._stopWriting();
     }
-    // Not a copy: V8 is slow at overwriting what it has just spread, and a close is this call.
     event.direction = direction;
     if (direct) this._tellEvent(event);
     else this._eventLater(event);
