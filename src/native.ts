@@ -67,6 +67,7 @@ export interface Native {
   eventRearm(base: number, event: number): number;
   eventBeginSignal(base: number, event: number): number;
   eventRef(base: number, event: number, ref: boolean): number;
+  eventAlone(base: number, event: number): number;
   eventPending(base: number, event: number): number;
   eventRemaining(base: number, event: number): number;
   fdForget(base: number, fd: number): void;
@@ -162,13 +163,16 @@ export interface Native {
   inboxHandoff(connection: number, from: number, to: number): number;
   inboxWake(inbox: number): void;
   inboxStats(inbox: number, out: Float64Array): boolean;
-  ledgerAccept(
-    listenerFd: number,
-    owner: number,
-    listener: number,
-    max: number,
-    out: Float64Array,
-  ): number;
+  inboxAccepts(inbox: number, out: Float64Array): boolean;
+  inboxShed(inbox: number, count: number): void;
+  quotaNew(max: number): number;
+  quotaFree(quota: number): void;
+  ledgerListen(fd: number, owner: number, listener: number, quota: number): number;
+  ledgerPass(socket: number, from: number, to: number): number;
+  ledgerUnlisten(socket: number, owner: number): boolean;
+  ledgerReserve(socket: number): void;
+  ledgerRefuse(socket: number, max: number): number;
+  ledgerAccept(socket: number, owner: number, isLoop: boolean, out: Float64Array): number;
   inboxBoundaries(base: number, bytes: Uint8Array): void;
   ledgerCheckpoint(base: number, connection: number, bytes: Uint8Array): boolean;
   ledgerList(inboxes: Float64Array): Float64Array;

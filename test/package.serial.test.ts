@@ -80,6 +80,8 @@ test('the tarball holds what a user needs and nothing else', () => {
     relative(project, prebuilt),
     'binding.gyp',
     'dist/src/cli/main.js',
+    'dist/src/http.d.ts',
+    'dist/src/http.js',
     'dist/src/index.d.ts',
     'dist/src/index.js',
     'LICENSE',

@@ -28,7 +28,7 @@ const layers = [
   ['src/stream'],
   ['src/http', 'src/dns', 'src/rpc'],
   ['src/runtime'],
-  ['src/index.ts'],
+  ['src/index.ts', 'src/http.ts'],
   ['src/cli'],
 ];
 

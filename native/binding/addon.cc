@@ -17,6 +17,7 @@
 #include "inbox_binding.cc"
 #include "numbers_binding.cc"
 #include "tls_binding.cc"
+#include "intake_binding.cc"
 // clang-format on
 
 namespace multiloop {
@@ -52,6 +53,7 @@ constexpr Export kExports[] = {
     {"eventRearm", event_call<&Base::rearm>},
     {"eventBeginSignal", event_call<&Base::begin_signal>},
     {"eventRef", event_ref},
+    {"eventAlone", event_alone},
     {"eventPending", event_pending},
     {"eventRemaining", event_remaining},
     {"fdForget", fd_forget},
@@ -114,6 +116,15 @@ constexpr Export kExports[] = {
     {"inboxHandoff", inbox_handoff},
     {"inboxWake", inbox_wake},
     {"inboxStats", inbox_stats},
+    {"inboxAccepts", inbox_accepts},
+    {"inboxShed", inbox_shed},
+    {"quotaNew", quota_new},
+    {"quotaFree", quota_free},
+    {"ledgerListen", ledger_listen},
+    {"ledgerPass", ledger_pass},
+    {"ledgerUnlisten", ledger_unlisten},
+    {"ledgerReserve", ledger_reserve},
+    {"ledgerRefuse", ledger_refuse},
     {"ledgerAccept", ledger_accept},
     {"inboxBoundaries", inbox_boundaries},
     {"ledgerCheckpoint", ledger_checkpoint},

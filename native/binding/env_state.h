@@ -10,6 +10,7 @@
 
 #include "../core/base.h"
 #include "../core/inbox.h"
+#include "../core/quota.h"
 #include "../core/sys.h"
 #include "napi_util.h"
 #include "tls_sessions.h"
@@ -70,6 +71,8 @@ class EnvState {
   // TLS contexts made on this thread, given up when it ends, and its own sessions.
   std::vector<TlsContextHandle> created_tls_contexts;
   TlsSessions tls_sessions;
+  // And quotas.
+  std::vector<QuotaHandle> created_quotas;
   // Closes or passes on what this thread's loops own. Idempotent; see handoff.h.
   void release();
   void release_inbox(BaseHost* host);

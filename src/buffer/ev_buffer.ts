@@ -475,7 +475,6 @@ export class EvBuffer implements Disposable {
     this.drain(this.length);
     this._discard();
   }
-  /** The same as `close()`. */
   [Symbol.dispose](): void {
     this.close();
   }
@@ -534,6 +533,10 @@ export class EvBuffer implements Disposable {
   }
 
   // ── for streams ──
+  /** @internal The memory that the front is in, to be looked at and not kept. */
+  get _front(): Segment | undefined {
+    return this.#chain.first;
+  }
 
   /** @internal `count` bytes that a stream has read to the end of what `slab` has given out. */
   _received(slab: Slab, count: number): void {

@@ -273,11 +273,12 @@ export class Connection<State = unknown> extends SocketStream {
   /** @internal Ends the connection when what it is doing is done: its hooks and its output. */
   _drain(): void {
     if (this.closed) return;
-    this.pause();
     if (this.#unseen || this.#idle()) {
       this.close();
       return;
     }
+    // Whoever holds it may need what is still to come.
+    if (this.#holds === 0) this.pause();
     this.#whenIdle = () => this.close();
   }
 

@@ -51,7 +51,12 @@ export type ToCoordinator =
   /** A move that was asked for, by the number of the request. */
   | { type: 'moved'; request: number; count?: number; error?: FlatError }
   | { type: 'retired'; counts: Retired }
-  | { type: 'drained'; counts: Drained };
+  | { type: 'drained'; counts: Drained }
+  /** Connections that it accepted and closed at once. */
+  | { type: 'turnedAway'; reason: string; count: number }
+  | { type: 'acceptFailed'; error: FlatError }
+  /** Its listening sockets are the coordinator's again, or this one that it could not wait for. */
+  | { type: 'notListening'; socket?: number; error?: FlatError };
 
 export type ToLoop =
   | { type: 'stop'; drainMs: number }
@@ -59,6 +64,8 @@ export type ToLoop =
   | { type: 'drain'; ms: number }
   /** Every connection goes to the loop of the same number that the directory has. */
   | { type: 'retire'; deadlineMs: number; drainMs: number }
+  /** A listening socket was passed to it; `shared`: other loops wait for it too. */
+  | { type: 'listen'; socket: number; batch: number; shared: boolean }
   | { type: 'post'; value: unknown }
   | { type: 'move'; request: number; connection: number; loop: number }
   /** Gives `count` connections that are idle to another loop; none that came by a move just now. */

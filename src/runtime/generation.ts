@@ -212,7 +212,7 @@ export class Generation {
       this.#retired.get(slot)?.(message.counts);
     } else if (message.type === 'drained') {
       this.#drained.set(slot, message.counts);
-    } else if (slot.inbox === inbox) {
+    } else if (message.type === 'ready' && slot.inbox === inbox) {
       slot.threadId = message.threadId;
       const ending = this.#ending || this.#host.closing;
       slot.phase = ending ? 'draining' : 'serving';
@@ -317,6 +317,11 @@ export class Generation {
 
   #stopMessage(): ToLoop {
     return { type: 'stop', drainMs: this.settings.drainMs };
+  }
+
+  /** Tells a loop, as soon as its inbox has room. */
+  tell(slot: LoopSlot, message: ToLoop): void {
+    this.#tell(slot, slot.inbox, message);
   }
 
   /** Until its inbox has room for it. */

@@ -7,4 +7,5 @@ export const Hold = {
   PAUSED: 16,
   HOOK: 32,
   MOVING: 64,
+  HTTP: 128,
 } as const;

@@ -1,0 +1,258 @@
+// A request, as its handler sees it. What is made of bytes is made when it is asked for.
+
+import { MultiloopError } from '../errors.js';
+import type { BufferEvent } from '../stream/buffer_event.js';
+import { BodyDecoder } from './body_decoder.js';
+import { HttpHeaders, NO_HEADERS } from './headers.js';
+import type { HttpConnection } from './http_connection.js';
+import { aborted } from './http_errors.js';
+import type { Head } from './request_parser.js';
+
+interface Waiter {
+  resolve(piece: Uint8Array | undefined): void;
+  reject(error: Error): void;
+}
+
+const NO_MORE = Promise.resolve(undefined);
+
+/** Belongs to its loop's thread. */
+export class HttpRequest implements AsyncIterable<Uint8Array> {
+  /** As it was sent: methods are case-sensitive. */
+  readonly method: string;
+  /** As it was sent: a path with its query, a whole URL, or `*`. */
+  readonly target: string;
+  readonly version: '1.0' | '1.1';
+  /** What a router found in the path. */
+  params: Readonly<Record<string, string>> = NO_PARAMS;
+
+  /** @internal */ readonly _wantsClose: boolean;
+  /** @internal */ readonly _upgrades: boolean;
+  /** @internal Of the body, which is not whole yet or was not read; undefined without one. */
+  _body: BodyDecoder | undefined;
+  /** @internal The peer waits for leave to send it. */
+  _mustContinue: boolean;
+  readonly #connection: HttpConnection;
+  readonly #head: string;
+  readonly #headersAt: number;
+  readonly #host: string;
+  #headers: HttpHeaders | undefined = undefined;
+  #trailers: HttpHeaders = NO_HEADERS;
+  #used = false;
+  #failure: Error | undefined = undefined;
+  #waiter: Waiter | undefined = undefined;
+  #abort: AbortController | undefined = undefined;
+  #aborted: Error | undefined = undefined;
+
+  /** @internal */
+  constructor(connection: HttpConnection, bytes: Buffer, head: Head) {
+    const { start, targetStart, targetEnd, headersStart, old } = head;
+    const text = bytes.toString('latin1', start, head.headersEnd);
+    this.#connection = connection;
+    this.#head = text;
+    this.#headersAt = headersStart - start;
+    this.method = methodOf(bytes, text, head);
+    this.target = text.slice(targetStart - start, targetEnd - start);
+    this.version = old ? '1.0' : '1.1';
+    this.#host = head.hosts === 0 ? '' : text.slice(head.hostStart - start, head.hostEnd - start);
+    this._wantsClose = head.close || (old && !head.keepAlive);
+    this._upgrades = head.upgrade;
+    const { contentLength, chunked } = head;
+    this._body =
+      chunked || contentLength > 0
+        ? new BodyDecoder(chunked ? -1 : contentLength, connection.server._settings)
+        : undefined;
+    this._mustContinue = head.expectsContinue && this._body !== undefined;
+  }
+
+  /** The target's path, as it was sent: nothing in it is decoded. */
+  get path(): string {
+    const local = this.#local();
+    const mark = local.indexOf('?');
+    return mark < 0 ? local : local.slice(0, mark);
+  }
+  /** What is behind the first `?`, without it; '' without one. */
+  get query(): string {
+    const mark = this.target.indexOf('?');
+    return mark < 0 ? '' : this.target.slice(mark + 1);
+  }
+  #local(): string {
+    const { target } = this;
+    if (target.charCodeAt(0) === SLASH) return target;
+    const path = /^https?:\/\/[^/?]*/i.exec(target);
+    if (path === null) return target;
+    const local = target.slice(path[0].length);
+    return local.startsWith('/') ? local : `/${local}`;
+  }
+
+  /** Host and port, in lower case, of the target if it is a whole URL, else of Host; perhaps ''. */
+  get host(): string {
+    const { target } = this;
+    if (target.charCodeAt(0) === SLASH) return this.#host.toLowerCase();
+    // RFC 9112 section 3.2.2.
+    const url = /^https?:\/\/([^/?]*)/i.exec(target);
+    return (url === null ? this.#host : url[1]).toLowerCase();
+  }
+
+  get headers(): HttpHeaders {
+    this.#headers ??= new HttpHeaders(this.#head.slice(this.#headersAt));
+    return this.#headers;
+  }
+  /** What came after a chunked body; empty until that is read. */
+  get trailers(): HttpHeaders {
+    return this.#trailers;
+  }
+  /** The stream that it came over, for addresses, TLS and counters; what it carries is HTTP's. */
+  get stream(): BufferEvent {
+    return this.#connection.stream;
+  }
+
+  /** Aborted when the peer leaves before its answer, when it is cut off, and by answerTimeout. */
+  get signal(): AbortSignal {
+    if (this.#abort === undefined) {
+      this.#abort = new AbortController();
+      if (this.#aborted !== undefined) this.#abort.abort(this.#aborted);
+    }
+    return this.#abort.signal;
+  }
+
+  // ── the body ──
+
+  /** Whether there is one, perhaps of no bytes. */
+  get hasBody(): boolean {
+    return this._body !== undefined || this.#used;
+  }
+
+  /**
+   * The next bytes of the body, at most 64 KiB; undefined after the last. What nobody asks for is
+   * not read from the peer, but for some 64 KiB. Rejects with ERR_HTTP_REFUSED when the rest is no
+   * body or too long, and ERR_HTTP_ABORTED when it does not come.
+   */
+  read(): Promise<Uint8Array | undefined> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    if (this._body === undefined) return NO_MORE;
+    if (this.#waiter !== undefined)
+      return Promise.reject(
+        new MultiloopError('ERR_HTTP_BODY_USED', 'read() waits already; one call at a time'),
+      );
+    let piece: Uint8Array | undefined;
+    try {
+      piece = this.#take(this._body);
+    } catch (error) {
+      this.#connection._refuseBody(error as Error);
+      return Promise.reject(error);
+    }
+    if (piece !== undefined) return Promise.resolve(piece);
+    if (this._body === undefined) return NO_MORE;
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    const waiting = new Promise<Uint8Array | undefined>((resolve, reject) => {
+      this.#waiter = { resolve, reject };
+    });
+    this.#connection._wantBody();
+    return waiting;
+  }
+
+  #take(body: BodyDecoder): Uint8Array | undefined {
+    const piece = body.take(this.#connection.stream.input);
+    if (body.done) {
+      this.#trailers = body.trailers;
+      this._body = undefined;
+      this.#used = true;
+      this.#connection._bodyRead();
+    }
+    return piece;
+  }
+
+  /** All of the body; of a request without one, no bytes. Once. */
+  async bytes(): Promise<Buffer> {
+    this.#use();
+    const first = await this.read();
+    const pieces: Uint8Array[] = [];
+    for (let piece = first; piece !== undefined; piece = await this.read()) pieces.push(piece);
+    return pieces.length === 1 ? asBuffer(pieces[0]) : Buffer.concat(pieces);
+  }
+  /** As UTF-8. */
+  async text(): Promise<string> {
+    return (await this.bytes()).toString();
+  }
+  /** Rejects with a SyntaxError for what is no JSON. */
+  async json(): Promise<unknown> {
+    return JSON.parse(await this.text());
+  }
+  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
+    this.#use();
+    for (;;) {
+      const piece = await this.read();
+      if (piece === undefined) return;
+      yield piece;
+    }
+  }
+
+  #use(): void {
+    if (this.#used)
+      throw new MultiloopError('ERR_HTTP_BODY_USED', 'The body of this request was read already');
+    this.#used = true;
+  }
+
+  // ── for the connection ──
+
+  /** @internal Somebody waits for the body. */
+  get _waits(): boolean {
+    return this.#waiter !== undefined;
+  }
+  /** @internal There is more input. */
+  _more(): void {
+    const { _body: body } = this;
+    if (body === undefined || this.#waiter === undefined) return;
+    let piece: Uint8Array | undefined;
+    try {
+      piece = this.#take(body);
+    } catch (error) {
+      this.#connection._refuseBody(error as Error);
+      return;
+    }
+    if (piece === undefined && !body.done) return;
+    const waiter = this.#waiter;
+    this.#waiter = undefined;
+    waiter?.resolve(piece);
+  }
+  /** @internal The body is of no interest any more: the answer is given. */
+  _close(): void {
+    if (this._body === undefined && this.#waiter === undefined) return;
+    this._body = undefined;
+    this.#failure ??= aborted('it was answered before its body was read');
+    this.#reject(this.#failure);
+  }
+  /** @internal Nobody waits for its answer. What has come of its body can still be read. */
+  _abort(error: Error): void {
+    if (this.#aborted !== undefined) return;
+    this.#aborted = error;
+    this.#abort?.abort(error);
+    if (this.#waiter !== undefined) this._failBody(error);
+  }
+  /** @internal */
+  _failBody(error: Error): void {
+    this.#failure ??= error;
+    this.#reject(error);
+  }
+  #reject(error: Error): void {
+    const waiter = this.#waiter;
+    this.#waiter = undefined;
+    waiter?.reject(error);
+  }
+}
+
+const NO_PARAMS: Readonly<Record<string, string>> = Object.freeze(Object.create(null));
+const SLASH = 47;
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  if (Buffer.isBuffer(bytes)) return bytes;
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** A string that is there already for the methods that nearly all requests have. */
+function methodOf(bytes: Buffer, text: string, { start, methodEnd }: Head): string {
+  const length = methodEnd - start;
+  if (length === 3 && bytes[start] === 71 && bytes[start + 1] === 69 && bytes[start + 2] === 84)
+    return 'GET';
+  return text.slice(0, length);
+}
