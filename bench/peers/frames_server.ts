@@ -14,6 +14,8 @@ import { answerCalls, type Calls, millis, pause } from './rpc.js';
 const HOST = '127.0.0.1';
 /** How long a cluster's old workers keep the connections that nobody ends. */
 const GRACE_MS = 500;
+/** A server has seen every close within this time. */
+const SEEN_MS = 5_000;
 
 interface Options {
   workers: number;
@@ -23,6 +25,8 @@ interface Options {
 interface Crash {
   who: number;
   way: Way | 'terminate';
+  /** Connections that there are, when the server has seen the end of all others. */
+  open: number;
 }
 export interface Crashed {
   /** In milliseconds of millis(). */
@@ -48,7 +52,9 @@ const starts: Record<string, (options: Options) => Promise<Calls>> = {
     return {
       port: () => ('port' in address ? address.port : 0),
       reload: () => group.reload(),
-      async crash({ who, way }: Crash): Promise<Crashed> {
+      async crash({ who, way, open }: Crash): Promise<Crashed> {
+        const end = millis() + SEEN_MS;
+        while (group.stats().open !== open && millis() < end) await pause(1);
         const before = group.stats();
         const restarted = new Promise<void>((resolve) => {
           const on = ({ id }: { id: number }, what: string) => {
