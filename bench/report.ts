@@ -19,6 +19,8 @@ export interface BenchOptions {
   quick: boolean;
   /** A program that takes the place of the bench's peer: same arguments, same output. */
   peerCmd?: string;
+  /** The accept modes that are measured; all that serve() knows by default. */
+  accept?: string[];
 }
 
 /** A bench: measures its cases one after another. */
@@ -60,7 +62,8 @@ export function caseOf(
   const runs = { ours, peer: peer?.runs ?? [] };
   if (peer === undefined)
     return { name, ours: median(ours), peer: null, peerName: null, unit, ratio: null, runs };
-  const ratio = median(ours.map((value, i) => value / runs.peer[i]));
+  // Of counts that are both none, neither is less.
+  const ratio = median(ours.map((value, i) => (value === runs.peer[i] ? 1 : value / runs.peer[i])));
   const [a, b] = [median(ours), median(runs.peer)];
   return { name, ours: a, peer: b, peerName: peer.name, unit, ratio, runs };
 }

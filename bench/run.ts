@@ -1,4 +1,4 @@
-// npm run -s bench -- NAME [--quick] [--json] [--peer-cmd PATH]
+// npm run -s bench -- NAME [--quick] [--json] [--peer-cmd PATH] [--accept LIST]
 
 import { existsSync, readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
@@ -12,7 +12,9 @@ const names = readdirSync(new URL('.', import.meta.url))
 
 function usage(problem: string): never {
   console.error(`bench: ${problem}`);
-  console.error('usage: npm run -s bench -- NAME [--quick] [--json] [--peer-cmd PATH]');
+  console.error(
+    'usage: npm run -s bench -- NAME [--quick] [--json] [--peer-cmd PATH] [--accept LIST]',
+  );
   console.error(`benches: ${names.join(', ')}`);
   process.exit(2);
 }
@@ -25,6 +27,7 @@ function parse(): BenchOptions & { name: string; json: boolean } {
         quick: { type: 'boolean' },
         json: { type: 'boolean' },
         'peer-cmd': { type: 'string' },
+        accept: { type: 'string' },
       },
     });
     const [name, ...more] = positionals;
@@ -38,6 +41,7 @@ function parse(): BenchOptions & { name: string; json: boolean } {
       quick: values.quick === true,
       json: values.json === true,
       peerCmd: command === undefined ? undefined : resolve(command),
+      accept: values.accept?.split(','),
     };
   } catch (error) {
     return usage((error as Error).message);

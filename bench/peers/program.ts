@@ -26,20 +26,32 @@ export function nativeProgram(command: string, ...args: (string | number)[]): Pr
   return { command, args: args.map(String) };
 }
 
-let pin: string[] | undefined;
+let pin: { first: string[]; last: string[] } | undefined;
 
-/** `taskset -c CORE`, with the last core that we may use, or nothing where there is no taskset. */
-export function pinned(): string[] {
+/** `taskset -c CORE` for the first and last core that we may use; nothing without taskset. */
+function pins(): { first: string[]; last: string[] } {
   if (pin !== undefined) return pin;
   try {
-    const allowed = readFileSync('/proc/self/status', 'utf8').match(/Cpus_allowed_list:\s*(\S+)/);
-    const core = allowed?.[1].match(/\d+$/)?.[0] ?? '0';
-    execFileSync('taskset', ['-c', core, 'true'], { stdio: 'ignore' });
-    pin = ['taskset', '-c', core];
+    const status = readFileSync('/proc/self/status', 'utf8');
+    const allowed = status.match(/Cpus_allowed_list:\s*(\d+)\S*?(\d*)\s/);
+    const first = allowed?.[1] ?? '0';
+    const last = allowed?.[2] || first;
+    execFileSync('taskset', ['-c', last, 'true'], { stdio: 'ignore' });
+    pin = { first: ['taskset', '-c', first], last: ['taskset', '-c', last] };
   } catch {
-    pin = [];
+    pin = { first: [], last: [] };
   }
   return pin;
+}
+
+/** Where a server runs, and what has no clients: the last core. */
+export function pinned(): string[] {
+  return pins().last;
+}
+
+export function pinnedTo(side: 'server' | 'client' | 'anywhere'): string[] {
+  if (side === 'anywhere') return [];
+  return side === 'server' ? pins().last : pins().first;
 }
 
 /** What the program prints. With `onOneCore`, both sides of a bench run on the same core. */

@@ -7,9 +7,9 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { BenchOptions } from '../report.js';
 import { libeventPeer } from './compile.js';
+import { cpuOf } from './cpu.js';
 import { pinned } from './program.js';
 
-const TICKS_PER_SECOND = 100; // sysconf(_SC_CLK_TCK) on every Linux of today
 const file = (name: string) => fileURLToPath(new URL(`./${name}.js`, import.meta.url));
 
 export type Command = [command: string, ...args: string[]];
@@ -32,9 +32,7 @@ export class Server {
 
   /** Seconds of CPU that it has used, user and system. */
   cpu(): number {
-    const stat = readFileSync(`/proc/${this.#child.pid}/stat`, 'utf8');
-    const fields = stat.split(') ')[1].split(' ');
-    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+    return cpuOf(this.#child.pid as number);
   }
 
   /** Bytes of memory that are its own and were written to. */

@@ -110,12 +110,15 @@ export class Distributor {
     for (const parcel of this.#waiting.splice(0)) this.#refuse(parcel);
   }
 
-  /** Who can serve, by fresh numbers; those who are blocked only when all are. */
+  /** Who can serve, by fresh numbers; those who are blocked or late only when all are. */
   #candidates(): LoopSlot[] {
     const serving = this.#host.serving();
     for (const slot of serving) slot.refresh();
     const free = serving.filter((slot) => !slot.blocked);
-    return free.length > 0 ? free : serving;
+    if (free.length === 0) return serving;
+    if (this.#host.policy.balances === undefined) return free;
+    const ready = free.filter((slot) => !slot.late);
+    return ready.length > 0 ? ready : free;
   }
 
   #give(parcel: Parcel, candidates: LoopSlot[]): LoopSlot | 'refuse' | undefined {

@@ -11,6 +11,8 @@ import { Utilization } from './utilization.js';
 export type LoopState = 'starting' | 'serving' | 'blocked' | 'draining' | 'dead';
 /** A turn of so many milliseconds means that the loop is blocked. */
 const BLOCKED_MS = 100;
+/** A turn of so many, with something in the inbox that waits for its end: others are quicker. */
+const LATE_MS = 1;
 
 export interface LoopStats {
   /** Connections given to this loop, now open, and closed by it. */
@@ -181,6 +183,11 @@ export class LoopSlot implements LoopHandle {
   /** As of refresh(): how long its present turn has taken, and the number of that turn. */
   busyMs = 0;
   turn = 0;
+  /**
+   * What it was given before waits for its present turn, which is long already. Of the turns that
+   * block a loop no more than one connection has to wait for each.
+   */
+  late = false;
 
   /** Looks at the loop's numbers anew. */
   refresh(): void {
@@ -189,6 +196,7 @@ export class LoopSlot implements LoopHandle {
     this.busyMs = busy;
     this.turn = counters[TURNS];
     this.#busy = busy >= BLOCKED_MS;
+    this.late = busy >= LATE_MS && counters[DEPTH] > 0;
     this.lag = Math.max(busy, counters[TURN_MEAN] / 1000);
     this.turns = counters[TURNS];
     this.load = counters[OPENED] - counters[CLOSED] - counters[MOVED_OUT] + counters[DEPTH];

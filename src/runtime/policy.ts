@@ -43,6 +43,11 @@ export type Distribute = (
 ) => LoopHandle | number | 'refuse';
 
 export interface Policy {
+  /**
+   * It evens load out, so a loop that is late may be left out for the moment. The others have their
+   * reasons for a loop and take another only when that one is blocked.
+   */
+  readonly balances?: true;
   /** `candidates` is not empty. Answers undefined to refuse the connection. */
   pick(
     id: number,
@@ -68,9 +73,10 @@ export function makePolicy(policy: PolicyName | Distribute, host: PolicyHost): P
   switch (policy) {
     case 'least-connections':
       return new LeastLoad((slot) => slot.load);
-    // A message waits for the turn that runs and for those who are before it.
+    // A message waits for the turn that runs and for those who are before it. Between turns of
+    // less than a millisecond there is no difference that a client would see: there load decides.
     case 'least-lag':
-      return new LeastLoad((slot) => slot.lag * 1e6 + slot.load);
+      return new LeastLoad((slot) => Math.floor(slot.lag) * 1e6 + slot.load);
     case 'two-index':
       return new TwoIndex();
     case 'sticky':
@@ -85,6 +91,7 @@ function* from(slots: readonly LoopSlot[], first: number): Generator<LoopSlot> {
 }
 
 class RoundRobin implements Policy {
+  readonly balances = true;
   // The number of the loop whose turn it is: one that is left out for a while keeps its place.
   #next = 0;
   pick(_id: number, candidates: readonly LoopSlot[]): Iterable<LoopSlot> {
@@ -97,6 +104,7 @@ class RoundRobin implements Policy {
 
 /** The loop with the least of something; among equals they take turns. */
 class LeastLoad implements Policy {
+  readonly balances = true;
   readonly #of: (slot: LoopSlot) => number;
   #turn = 0;
   constructor(of: (slot: LoopSlot) => number) {
@@ -117,6 +125,7 @@ class LeastLoad implements Policy {
  * turn, long ones by their number, and a loop that is idle is never missed for long.
  */
 class TwoIndex implements Policy {
+  readonly balances = true;
   #up = 0;
   #down = 0;
   pick(_id: number, candidates: readonly LoopSlot[]): Iterable<LoopSlot> {

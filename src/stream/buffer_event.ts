@@ -510,7 +510,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     this._enabled = 0;
     this._eventLater(event);
   }
-  /** @internal A direction is over for the reason in `event`. */
+  /** @internal A direction is over for the reason in `event`, an object of this call's own. */
   _failed(direction: 'read' | 'write', event: BevEvent, direct: boolean): void {
     if (direction === 'read') {
       this._enabled &= ~Ev.READ;
@@ -519,9 +519,9 @@ export abstract class BufferEvent implements Disposable, PassEnd {
       this._enabled &= ~Ev.WRITE;
       this._stopWriting();
     }
-    const told: BevEvent = { ...event, direction };
-    if (direct) this._tellEvent(told);
-    else this._eventLater(told);
+    event.direction = direction;
+    if (direct) this._tellEvent(event);
+    else this._eventLater(event);
   }
   /** @internal In a callback of the stream's own. */
   _tellEvent(event: BevEvent): void {

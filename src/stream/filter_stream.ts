@@ -259,7 +259,7 @@ export class FilterStream extends TimedStream {
     }
     this.#end = undefined;
     const left = this.under.inputLength;
-    if (end.error !== undefined) this._failed('read', end, direct);
+    if (end.error !== undefined) this._failed('read', { ...end }, direct);
     else if (left > 0) this._failed('read', { error: leftOver('input', left) }, direct);
     else this._peerEnd(direct);
   }

@@ -115,6 +115,21 @@ for (const policy of ['round-robin', 'least-lag'] as const)
     assert.is(byLoop[1 - loop].length, 6);
   });
 
+test('round-robin: of a loop in a long turn no more than one connection has to wait', async () => {
+  await start('round-robin', 2);
+  const { lines, loop } = await client();
+  assert.is(await lines.ask('spin 1000'), 'spinning');
+  await until(() => group.loops[loop].stats.lagMs >= 2, 'the turn is long');
+  const clients: LineClient[] = [];
+  for (let accepted = 2; accepted <= 7; accepted++) {
+    clients.push(await LineClient.connect(group));
+    await until(() => group.stats().accepted === accepted, 'it is accepted');
+  }
+  const answers = await Promise.all(clients.map((one) => one.ask('where')));
+  const onIt = answers.filter((answer) => Number(answer.split(' ')[2]) === loop);
+  assert.ok(onIt.length <= 1, `${onIt.length} have waited`);
+});
+
 test('a function picks by handle or id, sees the peer, and may refuse', async () => {
   const seen: unknown[] = [];
   let calls = 0;
