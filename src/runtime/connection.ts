@@ -139,9 +139,9 @@ export class Connection<State = unknown> extends SocketStream {
   }
 
   /** @internal At its next boundary it goes to the next generation's loop of this number. */
-  _evict(): Promise<void> {
+  _evict(loop: number): Promise<void> {
     if (this.#moving !== undefined) return this.#moving.done;
-    return this.#startMoving(this.loop.id, true);
+    return this.#startMoving(loop, true);
   }
   /** @internal */
   _stopEvicting(): void {
@@ -159,8 +159,6 @@ export class Connection<State = unknown> extends SocketStream {
     // Who does not wait for it does not want the thread to end for it.
     moving.done.catch(() => undefined);
     this.#moving = moving;
-    // On the way to a boundary it may need what is still to come.
-    if (!evicted) this._holdReading(Hold.MOVING);
     // Not below a hook of its own, which may go on to use the connection.
     queueMicrotask(() => this.#depart());
     return moving.done;
@@ -263,8 +261,16 @@ export class Connection<State = unknown> extends SocketStream {
       moving.reject(this.#notMovable('it was closed'));
       return;
     }
-    if (this.#holds > 0 || this.outputLength > MOVE_OUTPUT_MAX) return;
+    if (this.#holds > 0) {
+      // Who holds it may wait for what is still to come.
+      this._releaseReading(Hold.MOVING);
+      return;
+    }
     if (moving.evicted && this.inputLength + this.outputLength > 0) return;
+    if (this.outputLength > MOVE_OUTPUT_MAX) {
+      this._holdReading(Hold.MOVING);
+      return;
+    }
     this.#moving = undefined;
     if (moving.loop === this.loop.id && !moving.evicted) {
       this._releaseReading(Hold.MOVING);
@@ -274,8 +280,9 @@ export class Connection<State = unknown> extends SocketStream {
     try {
       this.#send(moving.loop);
     } catch (error) {
-      this._stay();
+      if (!this.closed) this._stay();
       this._releaseReading(Hold.MOVING);
+      this.#boundary();
       moving.reject(error as Error);
       return;
     }
@@ -292,6 +299,7 @@ export class Connection<State = unknown> extends SocketStream {
   #send(loop: number): void {
     if (this._adapter !== undefined) throw this.#notMovable('a Duplex of this thread is over it');
     const bytes = this.#pack();
+    if (this.closed) throw this.#notMovable('it was closed');
     this._unhook();
     this.#offBoundary();
     const delivered = this.#host.send(this as Connection, loop, bytes);
@@ -310,10 +318,13 @@ export class Connection<State = unknown> extends SocketStream {
 
   #pack(): Buffer {
     const { pack } = this.#host.worker;
-    const { rateLimit: limit, inputLength, outputLength } = this;
     try {
+      const packed =
+        pack === undefined ? this.state : pack.call(this.#host.worker, this as Connection);
+      // The hook may have written, and what it wrote travels too.
+      const { rateLimit: limit, inputLength, outputLength } = this;
       return encodeBaggage({
-        packed: pack === undefined ? this.state : pack.call(this.#host.worker, this as Connection),
+        packed,
         byPack: pack !== undefined,
         input: inputLength === 0 ? undefined : this.input.copyOut(inputLength),
         output: outputLength === 0 ? undefined : this.output.copyOut(outputLength),
@@ -395,8 +406,14 @@ export class Connection<State = unknown> extends SocketStream {
 
   // ── what its stream finds out ──
 
-  protected override _came(slab: Slab, count: number): void {
+  /** Before, since a thread may be ended between any call and the next. */
+  protected override _reads(): void {
     this.#offBoundary();
+  }
+  protected override _readNothing(): void {
+    this.#boundary();
+  }
+  protected override _came(slab: Slab, count: number): void {
     this.#host.counters.addRead(count);
     const { data } = this.#host.worker;
     if (data === undefined) {

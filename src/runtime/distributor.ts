@@ -9,6 +9,9 @@ import type { Policy } from './policy.js';
 /** Connections that wait for a loop to come up; what is accepted beyond is refused. */
 const WAITING_MAX = 4_096;
 
+/** How often those that found every inbox full try again. */
+const RETRY_MS = 10;
+
 /** A connection that is to be given to a loop, with what it brings along if it was moving. */
 export interface Parcel {
   id: number;
@@ -40,6 +43,7 @@ export class Distributor {
   readonly #host: DistributorHost;
   /** Accepted, or returned by a loop that died, while no loop served. */
   readonly #waiting: Parcel[] = [];
+  #retry: NodeJS.Timeout | undefined;
 
   constructor(host: DistributorHost) {
     this.#host = host;
@@ -69,7 +73,7 @@ export class Distributor {
     let full = 0;
     let refused = 0;
     for (const parcel of parcels) {
-      const slot = this.#give(parcel, candidates);
+      const slot = this.#give(parcel, candidates) ?? this.#give(parcel, this.#others(candidates));
       if (slot === 'refuse') refused += this.#refuse(parcel);
       else if (slot !== undefined) woken.add(slot);
       else if (!this.#wait(parcel)) full += this.#refuse(parcel);
@@ -82,11 +86,14 @@ export class Distributor {
 
   /** A loop serves again: those who waited go first. */
   welcome(): void {
+    clearTimeout(this.#retry);
+    this.#retry = undefined;
     this.handOut(this.#waiting.splice(0));
   }
 
   /** The group ends: nobody will serve those who wait. */
   refuseWaiting(): void {
+    clearTimeout(this.#retry);
     for (const parcel of this.#waiting.splice(0)) this.#refuse(parcel);
   }
 
@@ -98,11 +105,16 @@ export class Distributor {
     return free.length > 0 ? free : serving;
   }
 
+  /** Rather one that is blocked than none. */
+  #others(candidates: LoopSlot[]): LoopSlot[] {
+    return this.#host.serving().filter((slot) => !candidates.includes(slot));
+  }
+
   #give(parcel: Parcel, candidates: LoopSlot[]): LoopSlot | 'refuse' | undefined {
     if (candidates.length === 0) return undefined;
     const picked = this.#host.policy.pick(parcel.id, candidates);
-    if (picked === undefined) return 'refuse';
-    for (const slot of picked) {
+    if (picked === undefined && !isLive(parcel)) return 'refuse';
+    for (const slot of picked ?? candidates) {
       const delivery = this.#host.coordinator.give(parcel, slot.inbox);
       if (delivery === Delivery.OK) {
         slot.load++;
@@ -114,18 +126,28 @@ export class Distributor {
     return undefined;
   }
 
-  /** Without a loop to serve it, a connection waits for the next one that comes up. */
+  /**
+   * Without a loop to serve it, a connection waits for the next one that comes up; one that lives
+   * already, and is bounded by maxConnections, also for room in an inbox.
+   */
   #wait(parcel: Parcel): boolean {
-    if (this.#host.serving().length > 0 || this.#host.closing) return false;
-    if (this.#waiting.length >= WAITING_MAX) return false;
+    if (this.#host.closing) return false;
+    const isServing = this.#host.serving().length > 0;
+    if (!isLive(parcel) && (isServing || this.#waiting.length >= WAITING_MAX)) return false;
     this.#waiting.push(parcel);
+    if (isServing) this.#retry ??= setTimeout(() => this.welcome(), RETRY_MS);
     return true;
   }
 
-  #refuse({ id, bytes, rescued }: Parcel): number {
-    this.#host.coordinator.refuse(id);
-    if (bytes === undefined && rescued !== true) this.refused++;
-    else this.lost++;
+  #refuse(parcel: Parcel): number {
+    this.#host.coordinator.refuse(parcel.id);
+    if (isLive(parcel)) this.lost++;
+    else this.refused++;
     return 1;
   }
+}
+
+/** A loop has served it; it was moving or was rescued. */
+function isLive({ bytes, rescued }: Parcel): boolean {
+  return bytes !== undefined || rescued === true;
 }

@@ -183,8 +183,12 @@ export class Generation {
       slot.generation++;
       this.#startLoop(slot, false).then(
         () => this.#host.restarted(slot),
-        // A start that fails is one more death, and #live has counted it.
-        () => undefined,
+        (error) => {
+          // Out of descriptors there is not even an inbox. What fails later is one more death, and
+          // #live has counted it.
+          if (slot.phase === 'dead' && !this.#ending && error.syscall === 'inbox_new')
+            this.#restart(slot, error);
+        },
       );
     }, delay);
     this.#retries.add(timer);
@@ -227,6 +231,9 @@ export class Generation {
     this.#host.coordinator.forgetLoop(inbox);
     native.inboxFree(inbox);
     // It died before it could say what became of its connections.
+    this.#settleRetired(slot);
+  }
+  #settleRetired(slot: LoopSlot): void {
     this.#retired.get(slot)?.({ moved: 0, drained: 0, closed: 0 });
   }
 
@@ -239,7 +246,7 @@ export class Generation {
   async retire(deadlineMs: number): Promise<Retired> {
     this.#stopRestarting();
     const { drainMs } = this.settings;
-    const counts = await Promise.all(
+    const told = Promise.all(
       this.serving.map(
         (slot) =>
           new Promise<Retired>((resolve) => {
@@ -249,8 +256,11 @@ export class Generation {
           }),
       ),
     );
+    // One that dies meanwhile may have nothing to say any more.
+    await Promise.race([told, Promise.all(this.#tasks)]);
     await this.#whenEnded(STOP_GRACE_MS);
     await this.destroy();
+    const counts = await told;
     const sum = (key: keyof Retired) => counts.reduce((total, one) => total + one[key], 0);
     return { moved: sum('moved'), drained: sum('drained'), closed: sum('closed') };
   }
@@ -258,7 +268,9 @@ export class Generation {
   /** Lets what is being written finish, then ends every loop. */
   async stop(): Promise<void> {
     this.#stopRestarting();
-    for (const slot of this.serving) {
+    // Those that give their connections away after a reload have time for that no longer.
+    for (const slot of this.slots) {
+      if (slot.phase !== 'serving' && slot.phase !== 'draining') continue;
       slot.phase = 'draining';
       this.#tell(slot, slot.inbox, this.#stopMessage());
     }
@@ -272,8 +284,9 @@ export class Generation {
     await this.#threads.destroy();
     // Every thread is gone and has said what became of its descriptors; the last of those
     // messages are read here.
-    await new Promise((resolve) => setImmediate(resolve));
+    await this.#host.coordinator.drained();
     for (const slot of this.slots) for (const inbox of slot.inboxes) this.dropInbox(slot, inbox);
+    for (const slot of this.#retired.keys()) this.#settleRetired(slot);
   }
 
   #stopRestarting(): void {

@@ -350,12 +350,11 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   // ── the end ──
 
   async #close(): Promise<void> {
-    for (const listener of this.#listeners) {
-      listener.close();
-      this.#coordinator.forgetListener(listener);
-    }
+    for (const listener of this.#listeners) listener.close();
     this.#distributor.refuseWaiting();
     await Promise.all(this.#generations.map((generation) => generation.stop()));
+    // Until here: what comes back from a loop that dies now has to be counted.
+    for (const listener of this.#listeners) this.#coordinator.forgetListener(listener);
     this.unref();
     this.#coordinator.release();
     if (this.#failure === undefined) {

@@ -132,14 +132,19 @@ export class SocketStream extends BufferEvent {
       return;
     }
     const slab = slabWith(TRANSFER_BYTES);
+    this._reads();
     const count = native.slabRecv(this.#fd, slab.used, most);
     if (count > 0) {
       this._limit?.took('read', count);
       this._came(slab, count);
     } else if (count === 0) this._peerEnd(true);
-    else if (count !== -EAGAIN) this._failed('read', { error: systemError(count, 'recv') }, true);
+    else if (count === -EAGAIN) this._readNothing();
+    else this._failed('read', { error: systemError(count, 'recv') }, true);
   }
 
+  /** @internal The kernel is about to be asked for bytes. */
+  protected _reads(): void {}
+  protected _readNothing(): void {}
   /** @internal `count` bytes are where the slab's free memory begins. */
   protected _came(slab: Slab, count: number): void {
     this.input._received(slab, count);
