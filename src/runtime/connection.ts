@@ -70,7 +70,9 @@ export class Connection<State = unknown> extends SocketStream {
   state: State = undefined as State;
 
   readonly #host: ConnectionHost;
+  /** Hooks whose promise is open, and what hold() has answered. */
   #holds = 0;
+  #hooks = 0;
   #needDrain = false;
   #whenIdle: (() => void) | undefined = undefined;
   #moving: Departure | undefined = undefined;
@@ -530,9 +532,11 @@ export class Connection<State = unknown> extends SocketStream {
   #wait(promise: Promise<void>): void {
     this.#offBoundary();
     this.#holds++;
+    this.#hooks++;
     this._holdReading(Hold.HOOK);
     const settled = () => {
-      if (--this.#holds === 0) this._releaseReading(Hold.HOOK);
+      this.#holds--;
+      if (--this.#hooks === 0) this._releaseReading(Hold.HOOK);
       this.#becameIdle();
     };
     promise.then(settled, (error) => {

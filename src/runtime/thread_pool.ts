@@ -1,6 +1,6 @@
 // Piscina, as the host of a group's loops: one thread and one task a loop, for its whole life.
 
-import type { ResourceLimits } from 'node:worker_threads';
+import type { ResourceLimits, Worker } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import type { LoopEnd, LoopTask } from './control.js';
 
@@ -18,6 +18,8 @@ interface Refable {
 export class ThreadPool {
   readonly #piscina: Piscina;
   readonly #ports = new Set<Refable>();
+  /** Of threads that have not ended, also of those that Piscina has given up. */
+  readonly #exits = new Map<Worker, Promise<void>>();
   #refd = true;
 
   constructor(threads: number, options: ThreadOptions) {
@@ -41,6 +43,7 @@ export class ThreadPool {
   /** Resolves when the loop ends by itself; rejects when its thread dies. */
   async run(task: LoopTask): Promise<LoopEnd> {
     const running = this.#piscina.run(task) as Promise<LoopEnd | null | undefined>;
+    this.#watchExits();
     this.#apply();
     const end = await running;
     // Piscina takes `throw null` for no error at all.
@@ -52,9 +55,31 @@ export class ThreadPool {
     await this.#piscina.threads.find((thread) => thread.threadId === threadId)?.terminate();
   }
 
-  /** Ends every thread, whatever it does. */
-  destroy(): Promise<void> {
-    return this.#piscina.destroy();
+  /**
+   * Ends every thread, whatever it does, and resolves when each is gone. Piscina does not wait for
+   * one that died just before, and takes its exit, if it comes after destroy(), for a reason to
+   * start another.
+   */
+  async destroy(): Promise<void> {
+    do {
+      this.#watchExits();
+      await this.#piscina.destroy();
+      await Promise.all(this.#exits.values());
+    } while (this.#piscina.threads.length > 0);
+  }
+
+  #watchExits(): void {
+    for (const thread of this.#piscina.threads) {
+      if (this.#exits.has(thread)) continue;
+      // Piscina's own listener is older and has run before.
+      const exit = new Promise<void>((resolve) => thread.once('exit', () => resolve()));
+      this.#exits.set(
+        thread,
+        exit.then(() => {
+          this.#exits.delete(thread);
+        }),
+      );
+    }
   }
 
   /** Whether running loops keep the process alive. */
@@ -71,6 +96,7 @@ export class ThreadPool {
 
   /** Finds the port behind a thread. A Piscina that keeps it elsewhere makes unref() do nothing. */
   #created(worker: object): void {
+    this.#watchExits();
     for (const key of Object.getOwnPropertySymbols(worker)) {
       const inside = (worker as Record<symbol, { port?: Refable } | undefined>)[key];
       if (typeof inside?.port?.unref === 'function') this.#ports.add(inside.port);
