@@ -18,8 +18,8 @@ import { descriptors, portOf, until, workerFile } from './clients.js';
 import type { Order } from './workers/chaos.js';
 
 const LOOPS = 3;
-const CLIENTS = 150;
-const STORM_MS = 1_200;
+const CLIENTS = 120;
+const STORM_MS = 1_000;
 /** Whatever is asked for has an answer by then. */
 const BOUND_MS = 15_000;
 
@@ -101,7 +101,7 @@ class Storm {
       loops: LOOPS,
       policy: random.pick(['round-robin', 'least-connections', 'two-index', 'least-lag']),
       inboxSize: random.pick([8, 64, 1_024]),
-      drainMs: 2_000,
+      drainMs: 300,
       restart: { max: 1_000_000, backoff: 1 },
       resourceLimits: { maxOldGenerationSizeMb: 64 },
     });

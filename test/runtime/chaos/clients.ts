@@ -240,7 +240,7 @@ class Client {
     const still = () => {
       if (this.#key === key) what();
     };
-    if (this.#random.once(3)) setTimeout(still, this.#random.below(12));
+    if (this.#random.once(2)) setTimeout(still, this.#random.below(25));
     else setImmediate(still);
   }
 }
