@@ -3,6 +3,7 @@
 #include <cerrno>
 
 #include "check.h"
+#include "made.h"
 
 namespace multiloop {
 
@@ -19,13 +20,14 @@ ChangeList::Interest& ChangeList::at(int fd) {
 
 int ChangeList::want(int fd, Mask mask, bool tell) {
   Interest& interest = at(fd);
-  if (!interest.known && mask != 0) {
+  if (!interest.known && mask != 0 && !sys::was_made(fd)) {
     const int status = backend_->change(fd, interest.kernel, mask);
     if (status < 0) return status;
     interest.kernel = interest.want = mask;
     interest.known = true;
     return 0;
   }
+  interest.known |= mask != 0;
   interest.suspect |= tell;
   interest.want = mask;
   touch(fd, interest);
@@ -99,9 +101,7 @@ int ChangeList::apply(std::vector<int>* refused) {
     }
     // What the kernel may still have of the number is an earlier file's, alive in a duplicate.
     if (interest.kernel != 0) static_cast<void>(backend_->change(fd, interest.kernel, 0));
-    interest.kernel = 0;
-    interest.known = false;
-    if (mask != 0) refused->push_back(fd);
+    refuse(fd, interest, refused);
   }
   dirty_.resize(kept);
   return failure;
@@ -109,11 +109,16 @@ int ChangeList::apply(std::vector<int>* refused) {
 
 void ChangeList::take_refused(std::vector<int>* refused) {
   for (int fd = backend_->take_refused(); fd >= 0; fd = backend_->take_refused()) {
-    Interest& interest = at(fd);
-    interest.kernel = 0;
-    interest.known = false;
-    if (interest.want != 0) refused->push_back(fd);
+    refuse(fd, at(fd), refused);
   }
+}
+
+void ChangeList::refuse(int fd, Interest& interest, std::vector<int>* refused) {
+  interest.kernel = 0;
+  interest.known = false;
+  // It was closed behind our back, so the next add is tried at once.
+  sys::unmake(fd);
+  if (interest.want != 0) refused->push_back(fd);
 }
 
 bool ChangeList::valid() const {

@@ -5,7 +5,8 @@
 // A descriptor is a number that may be closed and opened again behind our back. Three rules keep
 // the merging right:
 //   - A number that this base has not met yet (or was told to forget) is told to the kernel at
-//     once, so that a bad descriptor is an error of the call that brought it.
+//     once, so that a bad descriptor is an error of the call that brought it; except where it is
+//     known for a socket or a pipe (made.h).
 //   - Who adds to a number that may name another file by now says so (`tell`); the kernel is then
 //     told even when the masks agree, and the backend repairs what it finds.
 //   - forget() takes a number out at once. What leaves with close(2) while a duplicate is alive
@@ -34,7 +35,7 @@ class ChangeList {
 
   // From now on `mask` of `fd` is wanted: kIoMask bits and kEdge, 0 for nothing. With `tell` the
   // kernel hears of it even if nothing seems to change. Fails, with -errno and nothing changed,
-  // only for a number that is new to this base.
+  // only for a number that is new to this base and was not made here.
   [[nodiscard]] int want(int fd, Mask mask, bool tell);
   // Of what is wanted of `fd` only `mask` is left. A number that was refused or forgotten is not
   // asked for again by that.
@@ -62,13 +63,14 @@ class ChangeList {
   struct Interest {
     Mask kernel = 0;       // what the backend was told
     Mask want = 0;         // what it will have been told before the next wait
-    bool known = false;    // the backend has accepted this number
+    bool known = false;    // the backend has accepted this number, or will
     bool suspect = false;  // tell it even when nothing seems to change
     bool dirty = false;    // it is in `dirty_`
   };
 
   Interest& at(int fd);
   void touch(int fd, Interest& interest);
+  void refuse(int fd, Interest& interest, std::vector<int>* refused);
 
   const std::unique_ptr<Backend> backend_;
   std::vector<Interest> interests_;  // by descriptor

@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "check.h"
+#include "made.h"
 #include "sys.h"
 #include "sys_kernel.h"
 
@@ -62,10 +63,15 @@ long sendv(int fd, const iovec* vectors, int count) {
   return retried([&] { return static_cast<long>(::sendmsg(fd, &message, kernel::kSendFlags)); });
 }
 
-int close(int fd) { return ::close(fd) == 0 ? 0 : -errno; }
+int close(int fd) {
+  // Before the number can be another thread's.
+  unmake(fd);
+  return ::close(fd) == 0 ? 0 : -errno;
+}
 
 int dup(int fd) {
-  return retried([=] { return ::fcntl(fd, F_DUPFD_CLOEXEC, 0); });
+  const int copy = retried([=] { return ::fcntl(fd, F_DUPFD_CLOEXEC, 0); });
+  return was_made(fd) ? made(copy) : copy;
 }
 
 int check_open(int fd) {

@@ -9,18 +9,29 @@
 #include <sys/sendfile.h>
 #include <unistd.h>
 
+#include "made.h"
 #include "net.h"
 #include "sys_kernel.h"
 
 namespace multiloop::sys {
 
+namespace {
+
+int made_ends(int status, const int ends[2]) {
+  if (status == 0) made(ends[0]);
+  if (status == 0) made(ends[1]);
+  return status;
+}
+
+}  // namespace
+
 int pipe(int ends[2]) {
-  return retried([=] { return ::pipe2(ends, O_CLOEXEC | O_NONBLOCK); });
+  return made_ends(retried([=] { return ::pipe2(ends, O_CLOEXEC | O_NONBLOCK); }), ends);
 }
 
 int socket_pair(int ends[2]) {
-  return retried(
-      [=] { return ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends); });
+  const int type = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
+  return made_ends(retried([=] { return ::socketpair(AF_UNIX, type, 0, ends); }), ends);
 }
 
 int eventfd() {
@@ -29,10 +40,10 @@ int eventfd() {
 
 int accept(int listener, SockAddr* peer) {
   peer->length = sizeof peer->storage;
-  return retried([=] {
+  return made(retried([=] {
     return ::accept4(listener, reinterpret_cast<sockaddr*>(&peer->storage), &peer->length,
                      SOCK_CLOEXEC | SOCK_NONBLOCK);
-  });
+  }));
 }
 
 void set_pipe_size(int fd, int bytes) { static_cast<void>(::fcntl(fd, F_SETPIPE_SZ, bytes)); }
@@ -52,7 +63,7 @@ long send_file(int to, int file, std::uint64_t position, std::size_t length) {
 namespace kernel {
 
 int open_socket(int family, int type) {
-  return retried([=] { return ::socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); });
+  return made(retried([=] { return ::socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); }));
 }
 
 int share_port(int fd) { return set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1); }

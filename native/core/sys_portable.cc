@@ -11,6 +11,7 @@
 #include <climits>
 
 #include "check.h"
+#include "made.h"
 #include "net.h"
 #include "sys_kernel.h"
 
@@ -23,7 +24,7 @@ int dressed(int fd) {
   if (fd < 0) return fd;
   int status = set_close_on_exec(fd);
   if (status == 0) status = set_non_blocking(fd);
-  if (status == 0) return fd;
+  if (status == 0) return made(fd);
   close(fd);
   return status;
 }

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <deque>
 
+#include "../../native/core/made.h"
+#include "../../native/core/sys.h"
 #include "check.h"
 #include "fixture.h"
 
@@ -103,6 +105,44 @@ TEST_EACH_LIST(a_number_that_is_new_is_told_at_once) {
   // Numbers that nobody has named yet are unknown and no error.
   EXPECT_EQ(subject.list.wanted(-1), 0);
   EXPECT_EQ(subject.list.in_kernel(100'000), 0);
+}
+
+TEST_EACH_LIST(a_new_number_that_was_made_here_is_told_before_the_wait) {
+  int ends[2];
+  EXPECT_EQ(sys::socket_pair(ends), 0);
+  const int number = ends[0];
+  EXPECT_EQ(subject.list.want(number, kRead, true), 0);
+  EXPECT_EQ(subject.list.want(number, 0, false), 0);
+  EXPECT_EQ(subject.apply(), 0);
+  EXPECT_EQ(subject.changes(), 0);
+  EXPECT_EQ(subject.list.want(number, kWrite, true), 0);
+  EXPECT_EQ(subject.changes(), 0);
+  EXPECT_EQ(subject.list.wanted(number), kWrite);
+  EXPECT_EQ(subject.list.in_kernel(number), 0);
+  EXPECT_EQ(subject.apply(), 0);
+  EXPECT_EQ(subject.changes(), 1);
+  EXPECT_EQ(subject.ready(number), kWrite);
+
+  // A duplicate is of the same kind; what was closed is of none.
+  const int copy = sys::dup(number);
+  EXPECT_EQ(subject.list.want(copy, kWrite, true), 0);
+  EXPECT_EQ(subject.changes(), 0);
+  subject.list.forget(copy);
+  EXPECT_EQ(sys::close(copy), 0);
+  EXPECT_EQ(subject.list.want(copy, kWrite, true), -EBADF);
+
+  // Closed behind our back, it is found when it is told, and from then on tried at once.
+  subject.list.forget(number);
+  EXPECT_EQ(::close(number), 0);
+  EXPECT_EQ(subject.list.want(number, kRead, true), 0);
+  EXPECT_EQ(subject.apply(), 0);
+  if (subject.has(kFeatureConstant)) {
+    EXPECT_EQ(subject.refused, std::vector<int>{number});
+    EXPECT_EQ(subject.list.want(number, kRead, true), -EBADF);
+  }
+  EXPECT_TRUE(subject.list.valid());
+  sys::unmake(number);
+  EXPECT_EQ(sys::close(ends[1]), 0);
 }
 
 TEST_EACH_LIST(what_comes_and_goes_in_one_turn_costs_nothing) {

@@ -39,6 +39,8 @@ const counting = (drive: string) => `
     ${drive === 'loopSync' ? 'base.loopSync()' : 'await base.loop()'};
   }
 
+  const fresh = Array.from({ length: PASSES + 1 }, () => sys.dup(a));
+  await count('new to the base', () => base.event(fresh.pop(), Ev.READ, () => undefined).add().free());
   const read = base.event(a, Ev.READ | Ev.PERSIST, () => undefined);
   await count('added and deleted', () => {
     read.add();
@@ -78,6 +80,7 @@ for (const drive of ['loopSync', 'base', 'libuv']) {
       assert.is(traced.code, 0, traced.stderr);
       assert.match(traced.stdout, /^true$/m);
       const counted = (name: string) => callsBetween(traced, name, 'epoll_ctl');
+      assert.equal(counted('new to the base'), [], 'added and deleted');
       assert.equal(counted('added and deleted'), []);
       assert.equal(counted('added and deleted often'), []);
       assert.equal(counted('one-shot'), [], 'added again in its callback');
