@@ -215,7 +215,10 @@ export class Connection<State = unknown> extends SocketStream {
     );
   }
 
-  /** As BufferEvent.toDuplex(); from then on it is neither moved nor rescued. */
+  /**
+   * As BufferEvent.toDuplex(), in place of the `data` and `end` hooks; from then on it is neither
+   * moved nor rescued.
+   */
   override toDuplex(options?: DuplexOptions): DuplexAdapter {
     this.#here();
     this.#offBoundary();
@@ -418,7 +421,7 @@ export class Connection<State = unknown> extends SocketStream {
   protected override _came(slab: Slab, count: number): void {
     this.#host.counters.addRead(count);
     const { data } = this.#host.worker;
-    if (data === undefined) {
+    if (data === undefined || this._adapter !== undefined) {
       super._came(slab, count);
       if (this.handlers.read === undefined && !this.closed) this.input.drain(this.inputLength);
       return;

@@ -190,7 +190,8 @@ class Storm {
   #refused(error: NodeJS.ErrnoException): void {
     if (refusals.has(error.code ?? '')) return;
     // A loop that dies in the storm takes part in a reload too.
-    if (error.code === 'ERR_RELOAD_FAILED' && /of chaos|code: [34]|limit/.test(error.message)) return;
+    if (error.code === 'ERR_RELOAD_FAILED' && /of chaos|code: [34]|limit/.test(error.message))
+      return;
     if (error.code === 'ERR_RELOAD_FAILED' && this.closing) return;
     this.wrong.push(`refused: ${error.stack}`);
   }
