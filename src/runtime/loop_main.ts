@@ -75,7 +75,7 @@ class Loop implements ConnectionHost {
 
   /** Serves until the coordinator says stop. */
   async serve(): Promise<void> {
-    const { inbox, coordinator, loop, generation } = this.#task;
+    const { inbox, loop, generation } = this.#task;
     const status = native.inboxAttach(this.base._id, inbox);
     if (status < 0) throw systemError(status, 'inbox_attach');
     // A worker that cannot go on with a connection of a dead loop has no boundaries.
