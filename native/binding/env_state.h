@@ -12,6 +12,7 @@
 #include "../core/inbox.h"
 #include "../core/sys.h"
 #include "napi_util.h"
+#include "tls_sessions.h"
 
 namespace multiloop {
 
@@ -66,6 +67,9 @@ class EnvState {
 
   // Inboxes created on this thread, given back when it ends.
   std::vector<InboxHandle> created_inboxes;
+  // TLS contexts made on this thread, given up when it ends, and its own sessions.
+  std::vector<TlsContextHandle> created_tls_contexts;
+  TlsSessions tls_sessions;
   // Closes or passes on what this thread's loops own. Idempotent; see handoff.h.
   void release();
   void release_inbox(BaseHost* host);

@@ -82,7 +82,8 @@ napi_value inbox_post(napi_env env, napi_callback_info info) {
   return js(env, static_cast<std::int32_t>(delivery));
 }
 
-// inboxTake(base, index) -> Buffer | undefined: the bytes of a message on the page.
+// inboxTake(base, index) -> Buffer | undefined: the bytes of a message on the page. Of a handoff,
+// this is the moment when it has arrived.
 napi_value inbox_take(napi_env env, napi_callback_info info) {
   const Args<2> args(env, info);
   BaseHost* host = args.state().host(args.u32(0));
@@ -206,6 +207,7 @@ napi_value ledger_accept(napi_env env, napi_callback_info info) {
   ML_CHECK(max <= length);
   auto* out = static_cast<double*>(data);
   const int listener = args.i32(0);
+  const InboxPin owner(args.u32(1));
   std::uint32_t count = 0;
   while (count < max) {
     sys::SockAddr peer;
@@ -220,6 +222,7 @@ napi_value ledger_accept(napi_env env, napi_callback_info info) {
       sys::close(fd);
       return count == 0 ? js(env, status) : js(env, count);
     }
+    if (owner && owner->has_numbers()) owner->set_traffic(fd, {});
     out[count++] = static_cast<double>(id);
   }
   return js(env, count);

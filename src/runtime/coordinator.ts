@@ -10,12 +10,16 @@ import { MessageKind } from '../event/page.js';
 import { chooseWaker } from '../event/wakers.js';
 import { native } from '../native.js';
 import { ListeningSocket, type ListenOptions } from '../stream/listening_socket.js';
+import { planListener, type TlsPlan } from '../stream/tls_options.js';
 import { decode, type ToCoordinator } from './control.js';
 
 /** Messages from loops that may wait: reports, and descriptors of loops that died. */
 const INBOX_MESSAGES = 16_384;
 /** Turns in which 64 messages each are read (native/core/page.h): all that the inbox holds. */
 const DRAIN_TURNS_MAX = 2 * (INBOX_MESSAGES / 64);
+
+/** Accepted before a listening socket closes for a drain, at most; its queue is shorter. */
+const WAITING_MAX = 65_536;
 
 /** A connection, with its baggage if it was moving or its checkpoint if it was rescued. */
 interface Given {
@@ -45,6 +49,8 @@ export interface Sink {
 export class LedgerListener extends ListeningSocket {
   readonly number: number;
   readonly options: ListenOptions;
+  /** What its connections' TLS begins with; the context is the listener's. */
+  readonly tls: TlsPlan | undefined;
   readonly #owner: number;
   readonly #sink: Sink;
   readonly #ids: Float64Array;
@@ -53,12 +59,14 @@ export class LedgerListener extends ListeningSocket {
     coordinator: Coordinator,
     number: number,
     options: ListenOptions,
+    tls: TlsPlan | undefined,
     batch: number,
     sink: Sink,
   ) {
     super(coordinator.base, options);
     this.number = number;
     this.options = options;
+    this.tls = tls;
     this.#owner = coordinator.inbox;
     this.#sink = sink;
     this.#ids = new Float64Array(batch);
@@ -69,6 +77,13 @@ export class LedgerListener extends ListeningSocket {
     const count = native.ledgerAccept(this.fd, this.#owner, this.number, max, this.#ids);
     if (count > 0) this.#sink.accepted(this.#ids, count);
     return count;
+  }
+
+  /** Those whom the kernel has connected already: closing the socket would reset them. */
+  acceptWaiting(): void {
+    if (!this.accepting) return;
+    for (let left = WAITING_MAX; left > 0; left -= this.#ids.length)
+      if (this.acceptBatch() < this.#ids.length) return;
   }
 
   protected failed(error: Error): void {
@@ -133,16 +148,24 @@ export class Coordinator {
     if (--this.#refs === 0) native.inboxRef(this.base._id, false);
   }
 
-  /** Opens a listening socket that accepts nothing before resume(). */
+  /** Opens a listening socket that accepts nothing before resume(). With all for TLS, or not. */
   listen(options: ListenOptions, batch: number, sink: Sink): LedgerListener {
     const number = this.#nextListener++;
-    const listener = new LedgerListener(this, number, options, batch, sink);
+    const tls = options.tls === undefined ? undefined : planListener('listen.tls', options.tls);
+    let listener: LedgerListener;
+    try {
+      listener = new LedgerListener(this, number, options, tls, batch, sink);
+    } catch (error) {
+      if (tls !== undefined) native.tlsContextFree(tls.context);
+      throw error;
+    }
     listener.pause();
     this.#sinks.set(number, sink);
     return listener;
   }
   forgetListener(listener: LedgerListener): void {
     this.#sinks.delete(listener.number);
+    if (listener.tls !== undefined) native.tlsContextFree(listener.tls.context);
   }
 
   /** Resolves when what was in the inbox has been read. */

@@ -2,8 +2,11 @@
 // back because the loop they were for, or were on, has died. Counts those that got none.
 
 import { Delivery, native } from '../native.js';
+import { channels } from './channels.js';
 import type { Coordinator } from './coordinator.js';
 import type { LoopSlot } from './loop_slot.js';
+import type { Peeked, PeekSettings } from './peek.js';
+import { Peeker, type PeekerHost } from './peeker.js';
 import type { Policy } from './policy.js';
 
 /** Connections that wait for a loop to come up; what is accepted beyond is refused. */
@@ -18,6 +21,8 @@ export interface Parcel {
   bytes?: Buffer;
   /** Its loop died, and the bytes are its checkpoint. */
   rescued?: boolean;
+  /** What was found in its first bytes, if they are looked at. */
+  peeked?: Peeked;
 }
 
 /** The group, as its distributor sees it. */
@@ -26,6 +31,7 @@ export interface DistributorHost {
   readonly policy: Policy;
   readonly closing: boolean;
   readonly maxConnections: number;
+  readonly peek: PeekSettings | undefined;
   /** The loops that new connections go to now. */
   serving(): LoopSlot[];
   /** Connections that are open over all loops. */
@@ -33,6 +39,12 @@ export interface DistributorHost {
   /** The thread of this loop is gone, as its inbox says. */
   gone(slot: LoopSlot): void;
   shed(reason: string, count: number): void;
+  /** For the reader of a connection's first bytes. */
+  context: PeekerHost<Parcel>['context'];
+  failed(error: Error): void;
+  /** For who traces: it was accepted, and given to a loop for the first time or as a rescue. */
+  accepted(connection: number): void;
+  given(connection: number, slot: LoopSlot, rescued: boolean): void;
 }
 
 export class Distributor {
@@ -44,17 +56,27 @@ export class Distributor {
   /** Accepted, or returned by a loop that died, while no loop served. */
   readonly #waiting: Parcel[] = [];
   #retry: NodeJS.Timeout | undefined;
+  readonly #peeker: Peeker<Parcel> | undefined;
 
   constructor(host: DistributorHost) {
     this.#host = host;
+    if (host.peek === undefined) return;
+    this.#peeker = new Peeker(host.peek, {
+      base: host.coordinator.base,
+      context: host.context,
+      handOut: (parcels) => this.handOut(parcels),
+      failed: host.failed,
+    });
   }
 
   /** New connections, by id; the coordinator owns them. */
   acceptedBatch(ids: Float64Array, count: number): void {
     const room = Math.max(0, this.#host.maxConnections - this.#host.open());
     this.accepted += count;
-    const all = Array.from(ids.subarray(0, count), (id) => ({ id }));
-    this.handOut(all.slice(0, room));
+    const all: Parcel[] = Array.from(ids.subarray(0, count), (id) => ({ id }));
+    if (channels.accept.hasSubscribers) for (const { id } of all) this.#host.accepted(id);
+    const fresh = all.slice(0, room);
+    this.handOut(this.#peeker?.begin(fresh) ?? fresh);
     if (count <= room) return;
     for (const parcel of all.slice(room)) this.#refuse(parcel);
     this.#host.shed('maxConnections', count - room);
@@ -94,6 +116,7 @@ export class Distributor {
   /** The group ends: nobody will serve those who wait. */
   refuseWaiting(): void {
     clearTimeout(this.#retry);
+    for (const parcel of this.#peeker?.close() ?? []) this.#refuse(parcel);
     for (const parcel of this.#waiting.splice(0)) this.#refuse(parcel);
   }
 
@@ -112,12 +135,16 @@ export class Distributor {
 
   #give(parcel: Parcel, candidates: LoopSlot[]): LoopSlot | 'refuse' | undefined {
     if (candidates.length === 0) return undefined;
-    const picked = this.#host.policy.pick(parcel.id, candidates);
-    if (picked === undefined && !isLive(parcel)) return 'refuse';
+    if (parcel.peeked === undefined && isNew(parcel)) this.#peeker?.again(parcel);
+    const picked = this.#host.policy.pick(parcel.id, candidates, parcel.peeked);
+    if (picked === undefined && isNew(parcel)) return 'refuse';
+    const tracing = channels.handoff.hasSubscribers || channels.rescue.hasSubscribers;
     for (const slot of picked ?? candidates) {
       const delivery = this.#host.coordinator.give(parcel, slot.inbox);
       if (delivery === Delivery.OK) {
         slot.load++;
+        if (tracing && parcel.rescued === true) this.#host.given(parcel.id, slot, true);
+        else if (tracing && parcel.bytes === undefined) this.#host.given(parcel.id, slot, false);
         return slot;
       }
       // Its thread is gone and its task will say so in a moment.
@@ -133,7 +160,7 @@ export class Distributor {
   #wait(parcel: Parcel): boolean {
     if (this.#host.closing) return false;
     const isServing = this.#host.serving().length > 0;
-    if (!isLive(parcel) && (isServing || this.#waiting.length >= WAITING_MAX)) return false;
+    if (isNew(parcel) && (isServing || this.#waiting.length >= WAITING_MAX)) return false;
     this.#waiting.push(parcel);
     if (isServing) this.#retry ??= setTimeout(() => this.welcome(), RETRY_MS);
     return true;
@@ -141,13 +168,13 @@ export class Distributor {
 
   #refuse(parcel: Parcel): number {
     this.#host.coordinator.refuse(parcel.id);
-    if (isLive(parcel)) this.lost++;
-    else this.refused++;
+    if (isNew(parcel)) this.refused++;
+    else this.lost++;
     return 1;
   }
 }
 
-/** A loop has served it; it was moving or was rescued. */
-function isLive({ bytes, rescued }: Parcel): boolean {
-  return bytes !== undefined || rescued === true;
+/** No loop has got to it yet. */
+function isNew({ bytes, rescued }: Parcel): boolean {
+  return bytes === undefined && rescued !== true;
 }
