@@ -19,7 +19,7 @@ import { SocketStream } from '../stream/socket_stream.js';
 import type { TlsPlan } from '../stream/tls_options.js';
 import { TlsTransport } from '../stream/tls_transport.js';
 import { checkBytes, checkInteger } from '../validate.js';
-import { decodeBaggage, encodeBaggage } from './baggage.js';
+import { type Departure, decodeBaggage, encodeBaggage } from './baggage.js';
 import type { ConnectionNumbers } from './connection_numbers.js';
 import type { LoopContext, LoopWorker } from './worker.js';
 
@@ -29,15 +29,6 @@ export const fdOf = (id: number): number => id % 2 ** FD_BITS;
 
 /** With more output than this a connection writes first and moves then. */
 const MOVE_OUTPUT_MAX = 256 * 1024;
-
-interface Departure {
-  loop: number;
-  /** To the loop of the next generation that has this one's number. */
-  evicted: boolean;
-  done: Promise<void>;
-  resolve(): void;
-  reject(error: Error): void;
-}
 
 /** A chunk of more bytes gets memory of its own instead of a part of Node's pool. */
 const POOLED_CHUNK_MAX = 2_048;
