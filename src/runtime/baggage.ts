@@ -22,6 +22,16 @@ export interface Baggage {
   needDrain: boolean;
 }
 
+/** A move that was asked for and waits until the connection may go. */
+export interface Departure {
+  loop: number;
+  /** To the loop of the next generation that has this one's number. */
+  evicted: boolean;
+  done: Promise<void>;
+  resolve(): void;
+  reject(error: Error): void;
+}
+
 /** Throws V8's DataCloneError for what cannot be cloned. */
 export function encodeBaggage(baggage: Baggage): Buffer {
   return serialize(baggage);

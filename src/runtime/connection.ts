@@ -19,7 +19,7 @@ import { SocketStream } from '../stream/socket_stream.js';
 import type { TlsPlan } from '../stream/tls_options.js';
 import { TlsTransport } from '../stream/tls_transport.js';
 import { checkBytes, checkInteger } from '../validate.js';
-import { decodeBaggage, encodeBaggage } from './baggage.js';
+import { type Departure, decodeBaggage, encodeBaggage } from './baggage.js';
 import type { ConnectionNumbers } from './connection_numbers.js';
 import type { LoopContext, LoopWorker } from './worker.js';
 
@@ -29,15 +29,6 @@ export const fdOf = (id: number): number => id % 2 ** FD_BITS;
 
 /** With more output than this a connection writes first and moves then. */
 const MOVE_OUTPUT_MAX = 256 * 1024;
-
-interface Departure {
-  loop: number;
-  /** To the loop of the next generation that has this one's number. */
-  evicted: boolean;
-  done: Promise<void>;
-  resolve(): void;
-  reject(error: Error): void;
-}
 
 /** A chunk of more bytes gets memory of its own instead of a part of Node's pool. */
 const POOLED_CHUNK_MAX = 2_048;
@@ -74,7 +65,9 @@ export class Connection<State = unknown> extends SocketStream {
   state: State = undefined as State;
 
   readonly #host: ConnectionHost;
+  /** Hooks whose promise is open, and what hold() has answered. */
   #holds = 0;
+  #hooks = 0;
   #needDrain = false;
   #whenIdle: (() => void) | undefined = undefined;
   #moving: Departure | undefined = undefined;
@@ -147,9 +140,9 @@ export class Connection<State = unknown> extends SocketStream {
   }
 
   /** @internal At its next boundary it goes to the next generation's loop of this number. */
-  _evict(): Promise<void> {
+  _evict(loop: number): Promise<void> {
     if (this.#moving !== undefined) return this.#moving.done;
-    return this.#startMoving(this.loop.id, true);
+    return this.#startMoving(loop, true);
   }
   /** @internal */
   _stopEvicting(): void {
@@ -167,8 +160,6 @@ export class Connection<State = unknown> extends SocketStream {
     // Who does not wait for it does not want the thread to end for it.
     moving.done.catch(() => undefined);
     this.#moving = moving;
-    // On the way to a boundary it may need what is still to come.
-    if (!evicted && this.#holds === 0) this._holdReading(Hold.MOVING);
     // Not below a hook of its own, which may go on to use the connection.
     queueMicrotask(() => this.#depart());
     return moving.done;
@@ -223,7 +214,10 @@ export class Connection<State = unknown> extends SocketStream {
     );
   }
 
-  /** As BufferEvent.toDuplex(); from then on it is neither moved nor rescued. */
+  /**
+   * As BufferEvent.toDuplex(), in place of the `data` and `end` hooks; from then on it is neither
+   * moved nor rescued.
+   */
   override toDuplex(options?: DuplexOptions): DuplexAdapter {
     this.#here();
     this.#offBoundary();
@@ -300,10 +294,18 @@ export class Connection<State = unknown> extends SocketStream {
       moving.reject(this.#notMovable('it was closed'));
       return;
     }
-    if (this.#holds > 0 || this.outputLength > MOVE_OUTPUT_MAX) return;
+    if (this.#holds > 0) {
+      // Who holds it may wait for what is still to come.
+      this._releaseReading(Hold.MOVING);
+      return;
+    }
     // Its end is told, and has not left: nobody else would know.
     if (this._tls?.finishing) return;
     if (moving.evicted && this.inputLength + this.outputLength > 0) return;
+    if (this.outputLength > MOVE_OUTPUT_MAX) {
+      this._holdReading(Hold.MOVING);
+      return;
+    }
     this.#moving = undefined;
     if (moving.loop === this.loop.id && !moving.evicted) {
       this._releaseReading(Hold.MOVING);
@@ -313,7 +315,7 @@ export class Connection<State = unknown> extends SocketStream {
     try {
       this.#send(moving.loop);
     } catch (error) {
-      this._stay();
+      if (!this.closed) this._stay();
       this._releaseReading(Hold.MOVING);
       this.#boundary();
       moving.reject(error as Error);
@@ -332,6 +334,7 @@ export class Connection<State = unknown> extends SocketStream {
   #send(loop: number): void {
     if (this._adapter !== undefined) throw this.#notMovable('a Duplex of this thread is over it');
     const bytes = this.#pack();
+    if (this.closed) throw this.#notMovable('it was closed');
     this._unhook();
     this.#offBoundary();
     const delivered = this.#host.send(this as Connection, loop, bytes);
@@ -350,10 +353,13 @@ export class Connection<State = unknown> extends SocketStream {
 
   #pack(): Buffer {
     const { pack } = this.#host.worker;
-    const { rateLimit: limit, inputLength, outputLength } = this;
     try {
+      const packed =
+        pack === undefined ? this.state : pack.call(this.#host.worker, this as Connection);
+      // The hook may have written, and what it wrote travels too.
+      const { rateLimit: limit, inputLength, outputLength } = this;
       return encodeBaggage({
-        packed: pack === undefined ? this.state : pack.call(this.#host.worker, this as Connection),
+        packed,
         byPack: pack !== undefined,
         input: inputLength === 0 ? undefined : this.input.copyOut(inputLength),
         output: outputLength === 0 ? undefined : this.output.copyOut(outputLength),
@@ -440,6 +446,13 @@ export class Connection<State = unknown> extends SocketStream {
 
   // ── what its stream finds out ──
 
+  /** Before, since a thread may be ended between any call and the next. */
+  protected override _reads(): void {
+    this.#offBoundary();
+  }
+  protected override _readNothing(): void {
+    this.#boundary();
+  }
   protected override _came(slab: Slab, count: number): void {
     const { numbers, counters, worker } = this.#host;
     const { fd } = this;
@@ -447,7 +460,7 @@ export class Connection<State = unknown> extends SocketStream {
     numbers.traffic[2 * fd] = this.bytesRead + count;
     counters.addRead(count);
     const { data } = worker;
-    if (data === undefined) {
+    if (data === undefined || this._adapter !== undefined) {
       super._came(slab, count);
       if (this.handlers.read === undefined && !this.closed) this.input.drain(this.inputLength);
       if (!this._flushQueued) this.#boundary();
@@ -567,9 +580,11 @@ export class Connection<State = unknown> extends SocketStream {
   #wait(promise: Promise<void>): void {
     this.#offBoundary();
     this.#holds++;
+    this.#hooks++;
     this._holdReading(Hold.HOOK);
     const settled = () => {
-      if (--this.#holds === 0) this._releaseReading(Hold.HOOK);
+      this.#holds--;
+      if (--this.#hooks === 0) this._releaseReading(Hold.HOOK);
       this.#becameIdle();
     };
     promise.then(settled, (error) => {

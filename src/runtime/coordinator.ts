@@ -15,6 +15,8 @@ import { LedgerSource } from './ledger_source.js';
 
 /** Messages from loops that may wait: reports, and descriptors of loops that died. */
 const INBOX_MESSAGES = 16_384;
+/** Turns in which 64 messages each are read (native/core/page.h): all that the inbox holds. */
+const DRAIN_TURNS_MAX = 2 * (INBOX_MESSAGES / 64);
 
 /** Accepted before a listening socket closes for a drain, at most; its queue is shorter. */
 const WAITING_MAX = 65_536;
@@ -176,6 +178,16 @@ export class Coordinator {
   }
   forgetListener(listener: LedgerListener): void {
     this.#sinks.delete(listener.number);
+  }
+
+  /** Resolves when what was in the inbox has been read. */
+  async drained(): Promise<void> {
+    const counters = new Float64Array(15);
+    // What comes in a turn is read in the next one; loops that live may go on sending.
+    for (let turns = 0; turns < DRAIN_TURNS_MAX; turns++) {
+      await new Promise((resolve) => setImmediate(resolve));
+      if (!native.inboxStats(this.inbox, counters) || counters[0] === 0) return;
+    }
   }
 
   addLoop(inbox: number, sink: Sink): void {

@@ -12,6 +12,9 @@ import type { Policy } from './policy.js';
 /** Connections that wait for a loop to come up; what is accepted beyond is refused. */
 const WAITING_MAX = 4_096;
 
+/** How often those that found every inbox full try again. */
+const RETRY_MS = 10;
+
 /** A connection that is to be given to a loop, with what it brings along if it was moving. */
 export interface Parcel {
   id: number;
@@ -49,6 +52,7 @@ export class Distributor {
   readonly #host: DistributorHost;
   /** Accepted, or returned by a loop that died, while no loop served. */
   readonly #waiting: Parcel[] = [];
+  #retry: NodeJS.Timeout | undefined;
   readonly #peeker: Peeker<Parcel> | undefined;
 
   constructor(host: DistributorHost) {
@@ -83,7 +87,7 @@ export class Distributor {
     let full = 0;
     let refused = 0;
     for (const parcel of parcels) {
-      const slot = this.#give(parcel, candidates);
+      const slot = this.#give(parcel, candidates) ?? this.#give(parcel, this.#others(candidates));
       if (slot === 'refuse') refused += this.#refuse(parcel);
       else if (slot !== undefined) woken.add(slot);
       else if (!this.#wait(parcel)) full += this.#refuse(parcel);
@@ -96,6 +100,8 @@ export class Distributor {
 
   /** A loop serves again: those who waited go first. */
   welcome(): void {
+    clearTimeout(this.#retry);
+    this.#retry = undefined;
     this.handOut(this.#waiting.splice(0));
   }
 
@@ -106,6 +112,7 @@ export class Distributor {
 
   /** The group ends: nobody will serve those who wait. */
   refuseWaiting(): void {
+    clearTimeout(this.#retry);
     for (const parcel of this.#peeker?.close() ?? []) this.#refuse(parcel);
     for (const parcel of this.#waiting.splice(0)) this.#refuse(parcel);
   }
@@ -121,13 +128,18 @@ export class Distributor {
     return ready.length > 0 ? ready : free;
   }
 
+  /** Rather one that is blocked than none. */
+  #others(candidates: LoopSlot[]): LoopSlot[] {
+    return this.#host.serving().filter((slot) => !candidates.includes(slot));
+  }
+
   #give(parcel: Parcel, candidates: LoopSlot[]): LoopSlot | 'refuse' | undefined {
     if (candidates.length === 0) return undefined;
     if (parcel.peeked === undefined && isNew(parcel)) this.#peeker?.again(parcel);
     const picked = this.#host.policy.pick(parcel.id, candidates, parcel.peeked);
-    if (picked === undefined) return 'refuse';
+    if (picked === undefined && isNew(parcel)) return 'refuse';
     const tracing = channels.handoff.hasSubscribers || channels.rescue.hasSubscribers;
-    for (const slot of picked) {
+    for (const slot of picked ?? candidates) {
       const delivery = this.#host.coordinator.give(parcel, slot.inbox);
       if (delivery === Delivery.OK) {
         slot.load++;
@@ -141,11 +153,16 @@ export class Distributor {
     return undefined;
   }
 
-  /** Without a loop to serve it, a connection waits for the next one that comes up. */
+  /**
+   * Without a loop to serve it, a connection waits for the next one that comes up; one that lives
+   * already, and is bounded by maxConnections, also for room in an inbox.
+   */
   #wait(parcel: Parcel): boolean {
-    if (this.#host.serving().length > 0 || this.#host.closing) return false;
-    if (this.#waiting.length >= WAITING_MAX) return false;
+    if (this.#host.closing) return false;
+    const isServing = this.#host.serving().length > 0;
+    if (isNew(parcel) && (isServing || this.#waiting.length >= WAITING_MAX)) return false;
     this.#waiting.push(parcel);
+    if (isServing) this.#retry ??= setTimeout(() => this.welcome(), RETRY_MS);
     return true;
   }
 

@@ -265,8 +265,9 @@ export class Generation {
     }
     // The thread is gone and has said what became of its descriptors; the last of those messages
     // are read here.
-    await new Promise((resolve) => setImmediate(resolve));
+    await this.#host.coordinator.drained();
     for (const inbox of slot.inboxes) this.dropInbox(slot, inbox);
+    this.#retired.get(slot)?.(NOBODY);
   }
 
   #restart(slot: LoopSlot, error: Error): void {
@@ -291,8 +292,12 @@ export class Generation {
       slot.generation++;
       this.#startLoop(slot, false).then(
         () => this.#host.restarted(slot),
-        // A start that fails is one more death, and #live has counted it.
-        () => undefined,
+        (error) => {
+          // Out of descriptors there is not even an inbox. What fails later is one more death, and
+          // #live has counted it.
+          if (slot.phase === 'dead' && !this.#ending && error.syscall === 'inbox_new')
+            this.#restart(slot, error);
+        },
       );
     }, delay);
     this.#retries.add(timer);
@@ -410,10 +415,12 @@ export class Generation {
    */
   async retire(deadlineMs: number): Promise<Retired> {
     this.#stopRestarting();
-    const retired = this.serving.map((slot) => this.#retireLoop(slot, deadlineMs));
-    const counts = await Promise.all(retired);
+    const told = Promise.all(this.serving.map((slot) => this.#retireLoop(slot, deadlineMs)));
+    // One that dies meanwhile may have nothing to say any more.
+    await Promise.race([told, this.#whenEnded(this.#all, 2 ** 31 - 1)]);
     await this.#whenEnded(this.#all, STOP_GRACE_MS);
     await this.destroy();
+    const counts = await told;
     const sum = (key: keyof Retired) => counts.reduce((total, one) => total + one[key], 0);
     return { moved: sum('moved'), drained: sum('drained'), closed: sum('closed') };
   }
@@ -434,7 +441,9 @@ export class Generation {
   /** Lets what is being written finish, then ends every loop. */
   async stop(): Promise<void> {
     this.#stopRestarting();
-    for (const slot of this.serving) {
+    // Those that give their connections away after a reload have time for that no longer.
+    for (const slot of this.slots) {
+      if (slot.phase !== 'serving' && slot.phase !== 'draining') continue;
       slot.phase = 'draining';
       this.#tell(slot, slot.inbox, this.#stopMessage());
     }

@@ -189,12 +189,13 @@ export class Listeners {
   /** Closes those that the coordinator has; the others when they come back. */
   close(): void {
     this.#state = 'closed';
-    for (const { listener } of this.#seats) this.#host.coordinator.forgetListener(listener);
     this.settle();
   }
   /** No thread is left that could have one. */
   finish(): void {
     this.settle();
+    // Until here: what comes back from a loop that dies now has to be counted.
+    for (const { listener } of this.#seats) this.#host.coordinator.forgetListener(listener);
     native.quotaFree(this.#quota);
     for (const { context } of this.#tls.values()) native.tlsContextFree(context);
     this.#tls.clear();

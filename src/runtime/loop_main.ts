@@ -6,7 +6,7 @@ import { threadId } from 'node:worker_threads';
 import { MultiloopError, systemError } from '../errors.js';
 import { EventBase } from '../event/event_base.js';
 import { MessageKind } from '../event/page.js';
-import { native } from '../native.js';
+import { Delivery, native } from '../native.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import type { TlsPlan } from '../stream/tls_options.js';
 import { checkInteger } from '../validate.js';
@@ -33,6 +33,9 @@ import { LoopListeners } from './loop_listeners.js';
 import { markLoopThread } from './loop_thread.js';
 import { StatsPage } from './stats_page.js';
 import type { LoopContext, LoopWorker } from './worker.js';
+
+/** How often what an inbox had no room for is tried again. */
+const RETRY_MS = 10;
 
 const checkLoop = (loop: unknown): number => checkInteger('loop', loop, 0, 2 ** 16);
 
@@ -95,7 +98,7 @@ class Loop implements ConnectionHost {
 
   /** Serves until the coordinator says stop. */
   async serve(): Promise<void> {
-    const { inbox, coordinator, loop, generation } = this.#task;
+    const { inbox, loop, generation } = this.#task;
     const status = native.inboxAttach(this.base._id, inbox);
     if (status < 0) throw systemError(status, 'inbox_attach');
     // A worker that cannot go on with a connection of a dead loop has no boundaries.
@@ -109,10 +112,10 @@ class Loop implements ConnectionHost {
       threadId,
       backend: this.base.backend,
     } as const;
-    native.inboxPost(inbox, coordinator, encode(ready));
+    this.#tell(ready);
     this.heap = new HeapGuard((used, limit) => {
       if (this.#retired !== undefined || this.#stopping) return;
-      native.inboxPost(inbox, coordinator, encode({ type: 'heap', used, limit }));
+      this.#say({ type: 'heap', used, limit });
     });
     await ended;
   }
@@ -137,8 +140,8 @@ class Loop implements ConnectionHost {
     this.counters.addHookError();
     const { inbox, coordinator, loop } = this.#task;
     const error = flatten(thrown);
-    const report = { type: 'workerError', loop, connection, error } as const;
-    native.inboxPost(inbox, coordinator, encode(report));
+    // With thousands of them waiting, one more says nothing new.
+    native.inboxPost(inbox, coordinator, encode({ type: 'workerError', loop, connection, error }));
   }
 
   #message(index: number, numbers: Float64Array, at: number): void {
@@ -252,8 +255,14 @@ class Loop implements ConnectionHost {
   }
 
   #answer(request: number, count: number, error?: FlatError): void {
+    this.#tell({ type: 'moved', request, count, error });
+  }
+
+  /** What somebody waits for: until the coordinator's inbox has room for it. */
+  #tell(message: ToCoordinator): void {
     const { inbox, coordinator } = this.#task;
-    native.inboxPost(inbox, coordinator, encode({ type: 'moved', request, count, error }));
+    if (native.inboxPost(inbox, coordinator, encode(message)) === Delivery.FULL)
+      setTimeout(() => this.#tell(message), RETRY_MS);
   }
 
   /** A new generation has taken over: everything goes there, and then this loop ends. */
@@ -271,18 +280,24 @@ class Loop implements ConnectionHost {
     await this.#stop(drainMs, () => {
       counts.closed = this.#gaveUpOn;
       counts.drained = left.length - counts.closed;
-      const { inbox, coordinator } = this.#task;
-      native.inboxPost(inbox, coordinator, encode({ type: 'retired', counts }));
+      this.#tell({ type: 'retired', counts });
     });
   }
 
-  #evict(conn: Connection, counts: Retired): void {
-    conn._evict().then(
+  #evict(conn: Connection, counts: Retired, tries = 0): void {
+    const again = () => {
+      if (!this.#stopping && !conn.closed) this.#evict(conn, counts, tries + 1);
+    };
+    // One that has died has a new thread in a moment; until then any other loop will do.
+    conn._evict((this.#task.loop + tries) % this.#directory.size).then(
       () => {
         counts.moved++;
       },
-      // It was closed, or stays and is drained.
-      () => undefined,
+      (error: { code?: string }) => {
+        // Otherwise it was closed, or stays and is drained.
+        if (error.code === 'ERR_INBOX_FULL' || error.code === 'ERR_LOOP_GONE')
+          setTimeout(again, RETRY_MS);
+      },
     );
   }
 

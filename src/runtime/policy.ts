@@ -34,8 +34,10 @@ export interface Incoming extends PeekContext, Partial<Peeked> {
 
 /**
  * Picks the loop for a connection: one of `loops`, which can all serve, or its id; or refuses it.
- * Called by the coordinator between accepting and handing out, so it must be quick. When it throws
- * or answers anything else, that is an 'error' of the group and round-robin picks instead.
+ * Called by the coordinator between accepting and handing out, and everybody waits for it: a call
+ * of 100 ms or more is an 'error' of the group, once. When it throws or answers anything else, that
+ * is an 'error' too and round-robin picks instead. It is asked for connections whose loop has died
+ * as well, and cannot refuse those.
  */
 export type Distribute = (
   incoming: Incoming,
@@ -165,6 +167,7 @@ class UserPolicy implements Policy {
   readonly #distribute: Distribute;
   readonly #host: PolicyHost;
   readonly #otherwise = new RoundRobin();
+  #isSlow = false;
   constructor(distribute: Distribute, host: PolicyHost) {
     this.#distribute = distribute;
     this.#host = host;
@@ -176,7 +179,9 @@ class UserPolicy implements Policy {
     peeked?: Peeked,
   ): Iterable<LoopSlot> | undefined {
     try {
+      const began = performance.now();
       const answer = this.#distribute(incoming(this.#host.context(id), peeked), candidates);
+      this.#took(performance.now() - began);
       if (answer === 'refuse') return undefined;
       const at = candidates.findIndex((slot) => slot === answer || slot.id === answer);
       if (at >= 0) return from(candidates, at);
@@ -190,8 +195,22 @@ class UserPolicy implements Policy {
       return this.#otherwise.pick(id, candidates);
     }
   }
+
+  #took(ms: number): void {
+    if (ms < SLOW_MS || this.#isSlow) return;
+    this.#isSlow = true;
+    this.#host.failed(
+      new MultiloopError(
+        'ERR_POLICY',
+        `The policy took ${Math.round(ms)} ms for one connection, and every other one waits ` +
+          'meanwhile; it has to answer from what it knows. This is said once',
+      ),
+    );
+  }
 }
 
+/** A call of a policy is slow from so many milliseconds on. */
+const SLOW_MS = 100;
 function incoming(context: PeekContext, peeked: Peeked | undefined): Incoming {
   if (peeked === undefined) return context;
   const { tls } = peeked;

@@ -1,6 +1,6 @@
 // Piscina, as the host of a group's loops: one thread and one task a loop, for its whole life.
 
-import type { ResourceLimits } from 'node:worker_threads';
+import type { ResourceLimits, Worker } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import type { LoopEnd, LoopTask } from './control.js';
 
@@ -30,6 +30,8 @@ export function lostThreads(): number {
 export class LoopThread {
   readonly #piscina: Piscina;
   #port: Refable | undefined;
+  /** Of threads that have not ended, also of those that Piscina has given up. */
+  readonly #exits = new Map<Worker, Promise<void>>();
   #ended: Promise<void> | undefined;
   #refd: boolean;
 
@@ -55,6 +57,7 @@ export class LoopThread {
   /** Resolves when the loop ends by itself; rejects when its thread dies, or on destroy(). */
   async run(task: LoopTask): Promise<LoopEnd> {
     const running = this.#piscina.run(task) as Promise<LoopEnd | null | undefined>;
+    this.#watchExits();
     this.#apply();
     const end = await running;
     // Piscina takes `throw null` for no error at all.
@@ -67,10 +70,36 @@ export class LoopThread {
     await this.#piscina.threads.find((thread) => thread.threadId === threadId)?.terminate();
   }
 
-  /** Ends the thread for good, whatever it does; resolves when it has ended. */
+  /**
+   * Ends the thread for good, whatever it does, and resolves when it is gone. Piscina does not wait
+   * for one that died just before, and takes its exit, if it comes after destroy(), for a reason to
+   * start another.
+   */
   destroy(): Promise<void> {
-    this.#ended ??= this.#piscina.destroy();
+    this.#ended ??= this.#destroy();
     return this.#ended;
+  }
+
+  async #destroy(): Promise<void> {
+    do {
+      this.#watchExits();
+      await this.#piscina.destroy();
+      await Promise.all(this.#exits.values());
+    } while (this.#piscina.threads.length > 0);
+  }
+
+  #watchExits(): void {
+    for (const thread of this.#piscina.threads) {
+      if (this.#exits.has(thread)) continue;
+      // Piscina's own listener is older and has run before.
+      const exit = new Promise<void>((resolve) => thread.once('exit', () => resolve()));
+      this.#exits.set(
+        thread,
+        exit.then(() => {
+          this.#exits.delete(thread);
+        }),
+      );
+    }
   }
 
   /** The same, and nobody waits for it. */
@@ -93,6 +122,7 @@ export class LoopThread {
 
   /** Finds the port behind a thread. A Piscina that keeps it elsewhere makes unref() do nothing. */
   #created(worker: object): void {
+    this.#watchExits();
     for (const key of Object.getOwnPropertySymbols(worker)) {
       const inside = (worker as Record<symbol, { port?: Refable } | undefined>)[key];
       if (typeof inside?.port?.unref === 'function') this.#port = inside.port;

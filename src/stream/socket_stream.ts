@@ -199,9 +199,8 @@ export class SocketStream extends BufferEvent {
     else if (count === TlsCode.WANTS_OTHER) {
       tls.readWantsWrite = true;
       this.#writer.add();
-    } else if (count !== -EAGAIN) {
-      this._failed('read', { error: tls.error(count, 'recv') }, true);
-    }
+    } else if (count === -EAGAIN) this._readNothing();
+    else this._failed('read', { error: tls.error(count, 'recv') }, true);
   }
 
   /** @internal */
@@ -244,6 +243,7 @@ export class SocketStream extends BufferEvent {
       if (this._mayRead()) this._holdReading(Hold.WATERMARK);
       return;
     }
+    this._reads();
     if (this._tls !== undefined) {
       this.#readTls(this._tls, most);
       return;
@@ -254,9 +254,13 @@ export class SocketStream extends BufferEvent {
       this._limit?.took('read', count);
       this._came(slab, count);
     } else if (count === 0) this._peerEnd(true);
-    else if (count !== -EAGAIN) this._failed('read', { error: systemError(count, 'recv') }, true);
+    else if (count === -EAGAIN) this._readNothing();
+    else this._failed('read', { error: systemError(count, 'recv') }, true);
   }
 
+  /** @internal The kernel is about to be asked for bytes. */
+  protected _reads(): void {}
+  protected _readNothing(): void {}
   /** @internal `count` bytes are where the slab's free memory begins. */
   protected _came(slab: Slab, count: number): void {
     this.input._received(slab, count);
