@@ -21,6 +21,8 @@ interface State {
   /** Answers wait for the peer to read. */
   blocked: boolean;
   linger: EventHandle | undefined;
+  /** A request is on its way, so a drain waits for it. */
+  held: boolean;
 }
 
 const NOTHING = Buffer.alloc(0);
@@ -32,7 +34,14 @@ let requests = 0;
 export default defineWorker<State>({
   open(conn) {
     open++;
-    conn.state = { rest: NOTHING, skip: 0, ended: false, blocked: false, linger: undefined };
+    conn.state = {
+      rest: NOTHING,
+      skip: 0,
+      ended: false,
+      blocked: false,
+      linger: undefined,
+      held: false,
+    };
   },
   data(conn, chunk) {
     const { state } = conn;
@@ -85,6 +94,16 @@ function serve(conn: Connection<State>, input: Buffer): void {
   // Copied, since an unfinished head would keep the whole chunk alive.
   if (state.ended || at >= input.length) state.rest = NOTHING;
   else state.rest = state.blocked ? input.subarray(at) : Buffer.from(input.subarray(at));
+  const isUnderWay = !state.ended && (state.rest.length > 0 || state.skip > 0);
+  if (isUnderWay !== state.held) setHeld(conn, isUnderWay);
+}
+
+const holds = new WeakMap<Connection, Disposable>();
+
+function setHeld(conn: Connection<State>, held: boolean): void {
+  conn.state.held = held;
+  if (held) holds.set(conn, conn.hold());
+  else holds.get(conn)?.[Symbol.dispose]();
 }
 
 // ── requests ──
@@ -254,15 +273,16 @@ function answer(
   body: string,
 ): void {
   const { keepAlive, isOld } = request;
+  const goesOn = keepAlive && !conn.loop.signal.aborted;
   const kept = isOld ? 'Connection: keep-alive\r\n' : '';
-  const fate = keepAlive ? kept : 'Connection: close\r\n';
+  const fate = goesOn ? kept : 'Connection: close\r\n';
   const head =
     `HTTP/1.1 ${status} ${REASONS[status]}\r\nDate: ${date(conn.loop)}\r\n${headers}` +
     `Content-Length: ${Buffer.byteLength(body)}\r\n${fate}\r\n`;
   const { state } = conn;
   state.skip = request.bodyLength;
   const text = request.method === 'HEAD' ? head : head + body;
-  if (!keepAlive) finish(conn, text);
+  if (!goesOn) finish(conn, text);
   else if (!conn.write(text)) {
     // Whoever sends requests without reading the answers has to wait for them.
     state.blocked = true;

@@ -16,6 +16,8 @@
 #include "datagram_binding.cc"
 #include "inbox_binding.cc"
 #include "intake_binding.cc"
+#include "numbers_binding.cc"
+#include "tls_binding.cc"
 // clang-format on
 
 namespace multiloop {
@@ -96,6 +98,7 @@ constexpr Export kExports[] = {
     {"slabRecv", slab_recv},
     {"slabSend", slab_send},
     {"sockSendPart", sock_send_part},
+    {"sockPeek", sock_peek},
     {"sysReadv", sys_vector<sys::readv>},
     {"sysWritev", sys_vector<sys::writev>},
     {"sysPread", sys_pread},
@@ -131,6 +134,28 @@ constexpr Export kExports[] = {
     {"ledgerPeer", ledger_peer},
     {"ledgerListener", ledger_listener},
     {"ledgerCount", ledger_count},
+    {"ledgerList", ledger_list},
+    {"inboxNumbers", inbox_numbers},
+    {"inboxTimes", inbox_times},
+    {"processors", processors},
+    {"bindThread", bind_thread},
+    {"tlsUnavailable", tls_unavailable_why},
+#ifdef ML_HAVE_TLS
+    {"tlsContextNew", tls_context_new},
+    {"tlsContextExpired", tls_context_expired},
+    {"tlsContextFree", tls_context_free},
+    {"tlsContextCount", tls_context_count},
+    {"tlsOpen", tls_open},
+    {"tlsFree", tls_free},
+    {"tlsUnfinished", tls_unfinished},
+    {"tlsHandshake", tls_handshake},
+    {"tlsRead", tls_read},
+    {"tlsWrite", tls_write},
+    {"tlsShutdown", tls_shutdown},
+    {"tlsError", tls_error},
+    {"tlsFacts", tls_facts},
+    {"tlsSession", tls_session},
+#endif
 };
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {

@@ -13,6 +13,7 @@
 #include "../core/quota.h"
 #include "../core/sys.h"
 #include "napi_util.h"
+#include "tls_sessions.h"
 
 namespace multiloop {
 
@@ -69,6 +70,9 @@ class EnvState {
   std::vector<InboxHandle> created_inboxes;
   // And quotas.
   std::vector<QuotaHandle> created_quotas;
+  // TLS contexts made on this thread, given up when it ends, and its own sessions.
+  std::vector<TlsContextHandle> created_tls_contexts;
+  TlsSessions tls_sessions;
   // Closes or passes on what this thread's loops own. Idempotent; see handoff.h.
   void release();
   void release_inbox(BaseHost* host);

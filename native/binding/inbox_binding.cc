@@ -81,7 +81,8 @@ napi_value inbox_post(napi_env env, napi_callback_info info) {
   return js(env, static_cast<std::int32_t>(delivery));
 }
 
-// inboxTake(base, index) -> Buffer | undefined: the bytes of a message on the page.
+// inboxTake(base, index) -> Buffer | undefined: the bytes of a message on the page. Of a handoff,
+// this is the moment when it has arrived.
 napi_value inbox_take(napi_env env, napi_callback_info info) {
   const Args<2> args(env, info);
   BaseHost* host = args.state().host(args.u32(0));

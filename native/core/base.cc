@@ -413,6 +413,7 @@ int Base::attach(Inbox* inbox) {
   ML_CHECK(inbox_ == nullptr && inbox != nullptr);
   if (const int status = listen(&inbox->waker(), Special::kWaker); status < 0) return status;
   inbox_ = inbox;
+  inbox_->counters().attached.store(monotonic_now(), std::memory_order_relaxed);
   page_->virtual_now = page_->virtual_max = 1;
   return 0;
 }

@@ -108,8 +108,9 @@ class Base {
   // The bytes of message `index` of the page, from std::malloc and now the caller's; null when
   // they were taken already. Valid until the next poll().
   struct Post {
-    std::byte* bytes;
-    std::size_t length;
+    std::byte* bytes = nullptr;
+    std::size_t length = 0;
+    Micros sent = 0;  // of a handoff; taking it ends the time that it was under way
   };
   Post take_post(std::uint32_t index);
   // Waits for one more descriptor that is nobody's event; -1 takes it back.

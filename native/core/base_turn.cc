@@ -69,13 +69,16 @@ void Base::wait(Micros timeout, std::uint32_t* found) {
   if (!refused_.empty() || failure_ != 0) timeout = 0;
   if (inbox_ != nullptr && timeout != 0 && !inbox_->prepare_to_sleep()) timeout = 0;
   const Micros before = timeout == 0 ? 0 : monotonic_now();
-  if (inbox_ != nullptr && timeout != 0)
+  if (inbox_ != nullptr && timeout != 0) {
     inbox_->counters().busy_since.store(0, std::memory_order_relaxed);
+    inbox_->counters().idle.begin_wait(before);
+  }
   const int count = changes_.backend().wait(timeout, ready_);
   changes_.take_refused(&refused_);
   update_time();
   if (timeout != 0) page_->idle += static_cast<double>(now_ - before);
   if (inbox_ != nullptr) {
+    if (timeout != 0) inbox_->counters().idle.end_wait(now_);
     inbox_->awake();
     count_turn(timeout == 0 ? now_ : before);
   }
@@ -246,11 +249,12 @@ void Base::drain_inbox() {
       }
       fd = Ledger::fd(message.id);
       inbox_->counters().opened.fetch_add(1, std::memory_order_relaxed);
+      if (inbox_->has_numbers()) inbox_->set_traffic(fd, Ledger::traffic(message.id));
       if (message.kind == MessageKind::kRescued) inbox_->arrives_at_boundary(fd);
       if (message.kind == MessageKind::kMove || message.kind == MessageKind::kRescued)
         inbox_->counters().moved_in.fetch_add(1, std::memory_order_relaxed);
     }
-    posts_[at] = {message.bytes, message.length};
+    posts_[at] = {message.bytes, message.length, message.sent};
     page_->inbox[at] = {static_cast<double>(message.kind), static_cast<double>(message.from),
                         static_cast<double>(message.id), static_cast<double>(fd)};
     ++page_->messages;
@@ -258,16 +262,18 @@ void Base::drain_inbox() {
 }
 
 Base::Post Base::take_post(std::uint32_t index) {
-  if (index >= kMessagesPerTurn) return {nullptr, 0};
+  if (index >= kMessagesPerTurn) return {};
   const Post post = posts_[index];
-  posts_[index] = {nullptr, 0};
+  posts_[index] = {};
+  if (post.sent != 0 && inbox_ != nullptr)
+    inbox_->handoff_latency().record(monotonic_now() - post.sent);
   return post;
 }
 
 void Base::drop_posts() {
   for (Post& post : posts_) {
     std::free(post.bytes);
-    post = {nullptr, 0};
+    post = {};
   }
 }
 

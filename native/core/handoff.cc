@@ -52,12 +52,22 @@ void return_descriptor(Message* message, Inbox* gone, bool redistribute) {
     counter->fetch_add(1, std::memory_order_relaxed);
 }
 
+// What the connection has moved goes along with it, past any JavaScript.
+void note_traffic(ConnectionId id, InboxHandle from) {
+  const InboxPin source(from);
+  if (source && source->has_numbers())
+    Ledger::set_traffic(id, from, source->traffic(Ledger::fd_of(id)));
+}
+
 Delivery send(ConnectionId id, InboxHandle from, InboxHandle to, MessageKind kind, std::byte* bytes,
               std::size_t length, bool wake_it) {
   const InboxPin target(to);
   if (!target) return Delivery::kGone;
+  const bool fresh = kind == MessageKind::kHandoff;
+  if (!fresh) note_traffic(id, from);
   if (!Ledger::send(id, from, to)) return Delivery::kNotOwner;
-  const Delivery delivery = delivery_of(target->push({kind, from, id, bytes, length}));
+  const Micros sent = fresh ? monotonic_now() : 0;
+  const Delivery delivery = delivery_of(target->push({kind, from, id, bytes, length, sent}));
   if (delivery != Delivery::kOk)
     ML_CHECK(Ledger::redirect(id, to, from) && Ledger::take(id, from));
   else if (wake_it)

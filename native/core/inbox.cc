@@ -73,6 +73,8 @@ int Inbox::create(std::uint32_t capacity, Waker::Kind waker, InboxHandle parent,
     inbox.parent_ = parent;
     // The memory was that of the loop that had this place before.
     inbox.watch_boundaries(nullptr, 0);
+    inbox.show_numbers(nullptr, nullptr, 0);
+    inbox.handoff_latency_ = std::make_unique<LatencyHistogram>();
     inbox.counters_.~InboxCounters();
     new (&inbox.counters_) InboxCounters();
     const std::uint32_t used = (generation + 1) & kGenerationMask;
@@ -118,6 +120,7 @@ void Inbox::unref() {
   while (pop(&left)) discard(left, handle_);
   waker_.close();
   slots_.reset();
+  handoff_latency_.reset();
 }
 
 std::uint32_t Inbox::depth() const {
@@ -221,6 +224,34 @@ void Inbox::arrives_at_boundary(int fd) {
 bool Inbox::at_boundary(int fd) const {
   const auto number = static_cast<std::size_t>(fd);
   return fd >= 0 && number < boundaries_length_ && boundaries_[number] != 0;
+}
+
+void Inbox::show_numbers(const std::uint8_t* at_boundary, double* bytes, std::size_t length) {
+  idle_ = at_boundary;
+  traffic_ = bytes;
+  numbers_length_ = length;
+}
+
+bool Inbox::busy(int fd) const {
+  const auto number = static_cast<std::size_t>(fd);
+  return fd < 0 || number >= numbers_length_ || idle_[number] == 0;
+}
+
+Traffic Inbox::traffic(int fd) const {
+  const auto number = static_cast<std::size_t>(fd);
+  if (fd < 0 || number >= numbers_length_) return {};
+  // Volatile, because it is another thread's memory; an aligned double is read whole.
+  const volatile double* pair = traffic_ + 2 * number;
+  return {pair[0], pair[1]};
+}
+
+void Inbox::set_traffic(int fd, const Traffic& traffic) {
+  const auto number = static_cast<std::size_t>(fd);
+  if (fd < 0 || number >= numbers_length_) return;
+  // Most have moved nothing, and a page that nobody has written to takes no memory.
+  double* pair = traffic_ + 2 * number;
+  if (pair[0] != traffic.read) pair[0] = traffic.read;
+  if (pair[1] != traffic.written) pair[1] = traffic.written;
 }
 
 }  // namespace multiloop

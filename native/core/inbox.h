@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "loop_times.h"
 #include "waker.h"
 
 namespace multiloop {
@@ -42,6 +43,7 @@ struct Message {
   std::uint64_t id;
   std::byte* bytes;  // from std::malloc; the receiver frees it
   std::size_t length;
+  Micros sent = 0;  // of a handoff: when it was pushed
 };
 
 void free_message(const Message& message);
@@ -66,6 +68,14 @@ struct InboxCounters {
   std::atomic<std::int64_t> busy_since{0};  // 0: it waits, or has not begun
   std::atomic<std::int64_t> turn_mean{0};   // of the last few turns
   std::atomic<std::int64_t> turn_longest{0};
+  std::atomic<Micros> attached{0};  // when the loop came; 0: not yet
+  IdleClock idle;
+};
+
+// Bytes that a connection has moved, in all its life.
+struct Traffic {
+  double read = 0;
+  double written = 0;
 };
 
 class Inbox {
@@ -110,6 +120,20 @@ class Inbox {
   // What was rescued is at its boundary from the moment when the loop owns it, before any
   // JavaScript of the loop has seen it.
   void arrives_at_boundary(int fd);
+
+  // Numbers of each connection, by descriptor, that the loop's TypeScript writes and any thread
+  // reads: whether it is at a boundary, and its bytes read and written, two doubles that are
+  // written whole. Said by the creator before anybody else has the handle; the memory has room for
+  // `length` descriptors and is the creator's, who keeps it while it has the inbox.
+  void show_numbers(const std::uint8_t* at_boundary, double* bytes, std::size_t length);
+  bool has_numbers() const { return traffic_ != nullptr; }
+  bool busy(int fd) const;
+  Traffic traffic(int fd) const;
+  // The loop's thread, when it takes a descriptor.
+  void set_traffic(int fd, const Traffic& traffic);
+  // From the push of a handoff to the connection's open hook; the loop's thread records.
+  LatencyHistogram& handoff_latency() { return *handoff_latency_; }
+
   // True for the first call in the inbox's life: a loop is released once.
   [[nodiscard]] bool begin_release() { return !released_.exchange(true); }
 
@@ -134,6 +158,11 @@ class Inbox {
   InboxCounters counters_;
   std::uint8_t* boundaries_ = nullptr;
   std::size_t boundaries_length_ = 0;
+  const std::uint8_t* idle_ = nullptr;
+  double* traffic_ = nullptr;
+  std::size_t numbers_length_ = 0;
+  // The table is static, and most of it is never used.
+  std::unique_ptr<LatencyHistogram> handoff_latency_;
 
   // Of the static table.
   std::atomic<std::uint32_t> generation_{0};  // odd while in use

@@ -7,6 +7,7 @@
 #include "check.h"
 #include "clock.h"
 #include "sockets.h"
+#include "tls_session.h"
 
 namespace multiloop {
 
@@ -43,9 +44,13 @@ struct Entry {
   // The peer's address in as many bytes as an internet address needs; 0: none.
   std::atomic<std::uint32_t> peer_length{0};
   std::atomic<std::uint64_t> peer[kPeerWords];
+  std::atomic<Micros> accepted{0};
+  std::atomic<double> read{0};
+  std::atomic<double> written{0};
   // The owner's alone.
   std::byte* checkpoint = nullptr;
   std::size_t checkpoint_length = 0;
+  TlsSession* tls = nullptr;
   Micros rescued_before = 0;  // when it was rescued last, and the time before that
   Micros rescued = 0;
   QuotaHandle quota = kNoQuota;
@@ -82,6 +87,14 @@ Entry* find_or_make(int fd) {
 int fd_of(ConnectionId id) { return static_cast<int>(id & (kFdsMax - 1)); }
 std::uint32_t generation_of(ConnectionId id) { return static_cast<std::uint32_t>(id >> kFdBits); }
 
+// Null unless `owner` owns it now.
+Entry* find_owned(ConnectionId id, InboxHandle owner) {
+  Entry* entry = find(fd_of(id));
+  if (entry == nullptr) return nullptr;
+  const std::uint64_t mine = Word{generation_of(id), FdState::kOwned, owner}.packed();
+  return entry->word.load() == mine ? entry : nullptr;
+}
+
 bool transition(ConnectionId id, FdState from, InboxHandle from_owner, FdState to,
                 InboxHandle to_owner) {
   Entry* entry = find(fd_of(id));
@@ -105,6 +118,8 @@ void close_now(ConnectionId id, bool reset) {
   const int reserve = entry->reserve;
   entry->quota = kNoQuota;
   entry->reserve = -1;
+  free_tls_session(entry->tls);
+  entry->tls = nullptr;
   entry->word.store(Word{generation_of(id), FdState::kFree, kNoInbox}.packed());
   const int status = sys::close(fd);
   ML_CHECK(status != -EBADF);
@@ -135,6 +150,9 @@ Entry* begin_entry(int fd, std::uint32_t listener, std::uint32_t* generation, Co
   *generation = (last.generation + 1) & kGenerationMask;
   if (*generation == 0) *generation = 1;
   entry->listener.store(listener, std::memory_order_release);
+  entry->accepted.store(monotonic_now(), std::memory_order_release);
+  entry->read.store(0, std::memory_order_release);
+  entry->written.store(0, std::memory_order_release);
   *out = static_cast<ConnectionId>(*generation) << kFdBits | static_cast<std::uint32_t>(fd);
   return entry;
 }
@@ -228,10 +246,8 @@ ConnectionId Ledger::next_owned(InboxHandle owner, int from) {
 
 bool Ledger::set_checkpoint(ConnectionId id, InboxHandle owner, const void* bytes,
                             std::size_t length) {
-  Entry* entry = find(fd_of(id));
+  Entry* entry = find_owned(id, owner);
   if (entry == nullptr) return false;
-  const std::uint64_t mine = Word{generation_of(id), FdState::kOwned, owner}.packed();
-  if (entry->word.load() != mine) return false;
   std::free(entry->checkpoint);
   entry->checkpoint = length == 0 ? nullptr : static_cast<std::byte*>(std::malloc(length));
   entry->checkpoint_length = length;
@@ -259,6 +275,58 @@ bool Ledger::may_rescue(ConnectionId id) {
   entry->rescued_before = entry->rescued;
   entry->rescued = now;
   return true;
+}
+
+void Ledger::set_traffic(ConnectionId id, InboxHandle owner, const Traffic& traffic) {
+  Entry* entry = find(fd_of(id));
+  if (entry == nullptr) return;
+  if (entry->word.load() != Word{generation_of(id), FdState::kOwned, owner}.packed()) return;
+  entry->read.store(traffic.read, std::memory_order_release);
+  entry->written.store(traffic.written, std::memory_order_release);
+}
+
+Traffic Ledger::traffic(ConnectionId id) {
+  const Entry* entry = find(fd_of(id));
+  if (entry == nullptr) return {};
+  const Traffic traffic{entry->read.load(std::memory_order_acquire),
+                        entry->written.load(std::memory_order_acquire)};
+  return fd(id) >= 0 ? traffic : Traffic{};
+}
+
+bool Ledger::next(int from, Listed* out) {
+  for (auto at = static_cast<std::uint32_t>(from); at < kFdsMax; ++at) {
+    if (chunks[at / kChunk].load(std::memory_order_acquire) == nullptr) {
+      at |= kChunk - 1;
+      continue;
+    }
+    const Entry* entry = find(static_cast<int>(at));
+    const std::uint64_t before = entry->word.load();
+    const Word word = Word::from(before);
+    if (word.state != FdState::kOwned && word.state != FdState::kInbox) continue;
+    *out = {static_cast<ConnectionId>(word.generation) << kFdBits | at,
+            word.owner,
+            word.state == FdState::kInbox,
+            entry->listener.load(std::memory_order_acquire),
+            entry->accepted.load(std::memory_order_acquire),
+            {entry->read.load(std::memory_order_acquire),
+             entry->written.load(std::memory_order_acquire)}};
+    // Closed meanwhile, and the number perhaps accepted again: what was read is of both.
+    const Word after = Word::from(entry->word.load());
+    if (after.generation == word.generation && after.state != FdState::kFree) return true;
+  }
+  return false;
+}
+
+bool Ledger::set_tls(ConnectionId id, InboxHandle owner, TlsSession* session) {
+  Entry* entry = find_owned(id, owner);
+  if (entry == nullptr || entry->tls != nullptr) return false;
+  entry->tls = session;
+  return true;
+}
+
+TlsSession* Ledger::tls(ConnectionId id, InboxHandle owner) {
+  const Entry* entry = find_owned(id, owner);
+  return entry == nullptr ? nullptr : entry->tls;
 }
 
 int Ledger::fd_of(ConnectionId id) { return multiloop::fd_of(id); }

@@ -25,6 +25,8 @@ namespace multiloop {
 using ConnectionId = std::uint64_t;
 constexpr ConnectionId kNoConnection = 0;
 
+class TlsSession;
+
 enum class FdState : std::uint8_t { kFree, kOwned, kInbox, kMoving, kClosing, kListening };
 
 class Ledger {
@@ -70,6 +72,16 @@ class Ledger {
   // The owner's, once for each rescue: whether it was rescued less than twice in a minute.
   [[nodiscard]] static bool may_rescue(ConnectionId id);
 
+  // What the connection has moved by the time of its last change of owner. Writing is the owner's
+  // alone, and nothing happens for anybody else.
+  static void set_traffic(ConnectionId id, InboxHandle owner, const Traffic& traffic);
+  static Traffic traffic(ConnectionId id);
+  // The connection's TLS: the entry's from now on, wherever it goes, and freed where the descriptor
+  // is closed. False, and still the caller's: not the owner's, or there is one.
+  [[nodiscard]] static bool set_tls(ConnectionId id, InboxHandle owner, TlsSession* session);
+  // For the owner's thread; null for anybody else and for a plain connection.
+  static TlsSession* tls(ConnectionId id, InboxHandle owner);
+
   // -1 when the entry is gone; fd_of() is the number that it had in any case.
   static int fd(ConnectionId id);
   static int fd_of(ConnectionId id);
@@ -79,6 +91,17 @@ class Ledger {
   static std::uint32_t listener(ConnectionId id);
   // False when the entry is gone or the peer has no address (a unix socket's is unnamed).
   static bool peer(ConnectionId id, sys::SockAddr* out);
+  // The entries in use, one after another: the first with a descriptor from `from` on. False when
+  // there is no more.
+  struct Listed {
+    ConnectionId id;
+    InboxHandle owner;  // or will be, when its message arrives
+    bool under_way;
+    std::uint32_t listener;
+    Micros accepted;
+    Traffic traffic;  // as of its last change of owner
+  };
+  static bool next(int from, Listed* out);
   // How many entries are in use, over all owners. Walks the table: for tests and diagnosis.
   static std::uint32_t count();
 };

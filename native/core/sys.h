@@ -41,6 +41,11 @@ void set_pipe_size(int fd, int bytes);
 // poll(2) for at most `timeout` (kForever: no limit), as exactly as the kernel counts; longer than
 // asked, never shorter. An interruption is -EINTR.
 [[nodiscard]] int poll(pollfd* set, std::size_t count, Micros timeout);
+// The processors that this thread may run on, at most `max` of them: how many, or -errno; -ENOTSUP
+// where threads cannot be bound.
+[[nodiscard]] int processors(std::uint32_t* out, std::size_t max);
+// Binds this thread, and those that it starts from now on, to one of them.
+[[nodiscard]] int bind_thread(std::uint32_t processor);
 // Whether `fd` names an open descriptor: 0 or -EBADF.
 [[nodiscard]] int check_open(int fd);
 

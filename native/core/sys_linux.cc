@@ -5,6 +5,7 @@
 #ifdef ML_LINUX
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
@@ -58,6 +59,36 @@ int poll(pollfd* set, std::size_t count, Micros timeout) {
 long send_file(int to, int file, std::uint64_t position, std::size_t length) {
   auto offset = static_cast<off_t>(position);
   return retried([&] { return static_cast<long>(::sendfile(to, file, &offset, length)); });
+}
+
+namespace {
+
+// glibc's cpu_set_t ends at 1,024, and the kernel answers EINVAL to a set that is smaller than its
+// own (sched_setaffinity(2)); Linux is built for at most 8,192.
+struct ProcessorSet {
+  static constexpr std::uint32_t kMax = 8'192;
+  static constexpr std::uint32_t kBits = sizeof(unsigned long) * 8;
+  unsigned long words[kMax / kBits] = {};
+
+  cpu_set_t* as_kernels() { return reinterpret_cast<cpu_set_t*>(words); }
+};
+
+}  // namespace
+
+int processors(std::uint32_t* out, std::size_t max) {
+  ProcessorSet set;
+  if (::sched_getaffinity(0, sizeof set.words, set.as_kernels()) < 0) return -errno;
+  std::size_t count = 0;
+  for (std::uint32_t at = 0; at < ProcessorSet::kMax && count < max; ++at)
+    if (set.words[at / ProcessorSet::kBits] >> at % ProcessorSet::kBits & 1) out[count++] = at;
+  return static_cast<int>(count);
+}
+
+int bind_thread(std::uint32_t processor) {
+  if (processor >= ProcessorSet::kMax) return -EINVAL;
+  ProcessorSet set;
+  set.words[processor / ProcessorSet::kBits] = 1UL << processor % ProcessorSet::kBits;
+  return ::sched_setaffinity(0, sizeof set.words, set.as_kernels()) < 0 ? -errno : 0;
 }
 
 namespace kernel {

@@ -71,6 +71,10 @@ int accept(int listener, SockAddr* peer) {
 
 void set_pipe_size(int, int) {}
 
+// POSIX.1-2008 has no processors.
+int processors(std::uint32_t*, std::size_t) { return -ENOTSUP; }
+int bind_thread(std::uint32_t) { return -ENOTSUP; }
+
 int poll(pollfd* set, std::size_t count, Micros timeout) {
   // Rounded up: waking a moment late is allowed, waking early would spin.
   const Micros millis = timeout < 0 ? -1 : std::min<Micros>((timeout + 999) / 1'000, INT_MAX);

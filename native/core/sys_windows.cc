@@ -206,6 +206,9 @@ int eventfd() { return -ENOSYS; }
 
 void set_pipe_size(int, int) {}
 
+int processors(std::uint32_t*, std::size_t) { return -ENOTSUP; }
+int bind_thread(std::uint32_t) { return -ENOTSUP; }
+
 int poll(pollfd* set, std::size_t count, Micros timeout) {
   const Micros rounded = (timeout + 999) / 1'000;
   const int millis = timeout < 0 ? -1 : rounded > INT_MAX ? INT_MAX : static_cast<int>(rounded);

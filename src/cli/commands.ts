@@ -47,7 +47,7 @@ const serveFlags = {
   },
   'drain-ms': {
     value: 'MS',
-    help: 'how long a stop waits for answers being written (10000)',
+    help: 'how long a stop waits for what is going on (10000)',
     read: integer(0, 2 ** 31 - 1),
   },
   'max-connections': {
@@ -55,6 +55,9 @@ const serveFlags = {
     help: 'over all loops; what is beyond is closed at once (65536)',
     read: integer(1, 2 ** 20),
   },
+  stats: { help: 'print a line a second: connections, bytes, lag', read: flagSwitch() },
+  rebalance: { help: 'move idle connections from loops that have too many', read: flagSwitch() },
+  pin: { help: 'bind each loop to a processor', read: flagSwitch() },
 } satisfies Flags;
 
 const doctorFlags = {
@@ -131,6 +134,7 @@ function aboutServe(): string[] {
     'Starts the loops, listens, and hands each new connection to one of them. The worker is the',
     `path of a module whose default export is one, or a ready-made one: ${readyMadeUsages()}.`,
     'Without a worker it is http. The arguments are for the worker; a module finds them in',
-    'loop.workerData.arguments. Ctrl-C stops; a second Ctrl-C does not wait for the drain.',
+    'loop.workerData.arguments. Ctrl-C stops, SIGTERM lets what is under way be finished before; a',
+    'second one does not wait.',
   ];
 }

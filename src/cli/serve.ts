@@ -15,6 +15,7 @@ import type { ServeFlags } from './commands.js';
 import { tellEvents } from './events.js';
 import { findWorker } from './ready_made.js';
 import { explainStart, type Where } from './start_failure.js';
+import { printStats } from './stats_lines.js';
 import { count, note, print } from './terminal.js';
 
 const PORT = 8_080;
@@ -39,6 +40,8 @@ export async function serveCommand(parsed: Parsed<ServeFlags>, version: string):
     accept: acceptMode(flags),
     drainMs,
     maxConnections: flags['max-connections']?.value,
+    rebalance: { auto: flags.rebalance?.value },
+    pin: flags.pin?.value,
     handleSignals: true,
   };
   let group: LoopGroup;
@@ -51,10 +54,12 @@ export async function serveCommand(parsed: Parsed<ServeFlags>, version: string):
   const stopSaying = sayStopping(group, drainMs);
   const isHttp = isReadyMade && name === 'http';
   print(banner(group, { version, worker: [name, ...rest].join(' '), isHttp }));
+  const stopStats = flags.stats?.value === true ? printStats(group) : () => undefined;
   try {
     await group.closed;
     note('stopped');
   } finally {
+    stopStats();
     stopSaying();
     flushEvents();
   }

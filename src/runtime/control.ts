@@ -6,6 +6,9 @@ import type { ErrorCode } from '../errors.js';
 import { MultiloopError } from '../errors.js';
 import type { BackendName, WakerName } from '../event/ev.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
+import type { TlsPlan } from '../stream/tls_options.js';
+import type { NumbersMemory } from './connection_numbers.js';
+import type { Drained } from './drainer.js';
 
 /** The task that a loop's thread runs for its whole life. */
 export interface LoopTask {
@@ -19,10 +22,13 @@ export interface LoopTask {
   coordinator: number;
   /** By the number that the ledger keeps with each connection. */
   listeners: [number: number, options: ListenOptions][];
+  /** Of those with TLS, by the same number. */
+  tls: (readonly [number: number, plan: TlsPlan])[];
   stats: SharedArrayBuffer;
   directory: SharedArrayBuffer;
-  /** A byte for each descriptor: whether its connection is at a boundary. */
-  boundaries: SharedArrayBuffer;
+  numbers: NumbersMemory;
+  /** The processor that its thread is bound to. */
+  processor: number | undefined;
   checkpointMax: number;
 }
 
@@ -49,18 +55,21 @@ export type ToCoordinator =
   | { type: 'turnedAway'; reason: string; count: number }
   | { type: 'acceptFailed'; error: FlatError }
   /** Its listening sockets are the coordinator's again, or this one that it could not wait for. */
-  | { type: 'notListening'; socket?: number; error?: FlatError };
+  | { type: 'notListening'; socket?: number; error?: FlatError }
+  | { type: 'drained'; counts: Drained };
 
 export type ToLoop =
   | { type: 'stop'; drainMs: number }
+  /** Connections go on until they are at a boundary, at most for so long. Then the loop ends. */
+  | { type: 'drain'; ms: number }
   /** Every connection goes to the loop of the same number that the directory has. */
   | { type: 'retire'; deadlineMs: number; drainMs: number }
   /** A listening socket was passed to it; `shared`: other loops wait for it too. */
   | { type: 'listen'; socket: number; batch: number; shared: boolean }
   | { type: 'post'; value: unknown }
   | { type: 'move'; request: number; connection: number; loop: number }
-  /** Gives `count` connections that are idle to another loop. */
-  | { type: 'shed'; request: number; count: number; loop: number };
+  /** Gives `count` connections that are idle to another loop; none that came by a move just now. */
+  | { type: 'shed'; request: number; count: number; loop: number; restMs: number };
 
 export function encode(message: ToCoordinator | ToLoop): Buffer {
   return serialize(message);

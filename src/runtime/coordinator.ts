@@ -10,11 +10,15 @@ import { MessageKind } from '../event/page.js';
 import { chooseWaker } from '../event/wakers.js';
 import { native } from '../native.js';
 import { ListeningSocket, type ListenOptions } from '../stream/listening_socket.js';
+import type { TlsPlan } from '../stream/tls_options.js';
 import { decode, type ToCoordinator } from './control.js';
 import { LedgerSource } from './ledger_source.js';
 
 /** Messages from loops that may wait: reports, and descriptors of loops that died. */
 const INBOX_MESSAGES = 16_384;
+
+/** Accepted before a listening socket closes for a drain, at most; its queue is shorter. */
+const WAITING_MAX = 65_536;
 
 /** A connection, with its baggage if it was moving or its checkpoint if it was rescued. */
 interface Given {
@@ -49,18 +53,21 @@ export interface Opening {
   told: ListenOptions;
   how: ListenOptions;
   quota: number;
+  tls: TlsPlan | undefined;
 }
 
 export class LedgerListener extends ListeningSocket {
   readonly number: number;
   readonly options: ListenOptions;
   readonly #source: LedgerSource;
+  /** What its connections' TLS begins with; the context is the listener's. */
+  readonly tls: TlsPlan | undefined;
   readonly #sink: Sink;
   /** The last place is for those that were refused. */
   readonly #ids: Float64Array;
 
   constructor(coordinator: Coordinator, opening: Opening, batch: number, sink: Sink) {
-    const { number, told, how, quota } = opening;
+    const { number, told, how, quota, tls } = opening;
     const { inbox } = coordinator;
     const letGo = (socket: number) => void native.ledgerUnlisten(socket, inbox);
     let source: LedgerSource | undefined;
@@ -71,6 +78,7 @@ export class LedgerListener extends ListeningSocket {
     this.#source = source as unknown as LedgerSource;
     this.number = number;
     this.options = told;
+    this.tls = tls;
     this.#sink = sink;
     this.#ids = new Float64Array(batch + 1);
   }
@@ -88,6 +96,13 @@ export class LedgerListener extends ListeningSocket {
     if (count > 0) this.#sink.accepted(ids, count);
     if (refused > 0) this.#sink.shed('maxConnections', refused);
     return count;
+  }
+
+  /** Those whom the kernel has connected already: closing the socket would reset them. */
+  acceptWaiting(): void {
+    if (!this.accepting) return;
+    for (let left = WAITING_MAX; left > 0; left -= this.#ids.length)
+      if (this.acceptBatch() < this.#ids.length - 1) return;
   }
 
   protected failed(error: Error): void {

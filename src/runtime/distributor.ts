@@ -2,8 +2,11 @@
 // back because the loop they were for, or were on, has died. Counts those that got none.
 
 import { Delivery, native } from '../native.js';
+import { channels } from './channels.js';
 import type { Coordinator } from './coordinator.js';
 import type { LoopSlot } from './loop_slot.js';
+import type { Peeked, PeekSettings } from './peek.js';
+import { Peeker, type PeekerHost } from './peeker.js';
 import type { Policy } from './policy.js';
 
 /** Connections that wait for a loop to come up; what is accepted beyond is refused. */
@@ -15,6 +18,8 @@ export interface Parcel {
   bytes?: Buffer;
   /** Its loop died, and the bytes are its checkpoint. */
   rescued?: boolean;
+  /** What was found in its first bytes, if they are looked at. */
+  peeked?: Peeked;
 }
 
 /** The group, as its distributor sees it. */
@@ -22,11 +27,18 @@ export interface DistributorHost {
   readonly coordinator: Coordinator;
   readonly policy: Policy;
   readonly closing: boolean;
+  readonly peek: PeekSettings | undefined;
   /** The loops that new connections go to now. */
   serving(): LoopSlot[];
   /** The thread of this loop is gone, as its inbox says. */
   gone(slot: LoopSlot): void;
   shed(reason: string, count: number): void;
+  /** For the reader of a connection's first bytes. */
+  context: PeekerHost<Parcel>['context'];
+  failed(error: Error): void;
+  /** For who traces: it was accepted, and given to a loop for the first time or as a rescue. */
+  accepted(connection: number): void;
+  given(connection: number, slot: LoopSlot, rescued: boolean): void;
 }
 
 export class Distributor {
@@ -37,15 +49,25 @@ export class Distributor {
   readonly #host: DistributorHost;
   /** Accepted, or returned by a loop that died, while no loop served. */
   readonly #waiting: Parcel[] = [];
+  readonly #peeker: Peeker<Parcel> | undefined;
 
   constructor(host: DistributorHost) {
     this.#host = host;
+    if (host.peek === undefined) return;
+    this.#peeker = new Peeker(host.peek, {
+      base: host.coordinator.base,
+      context: host.context,
+      handOut: (parcels) => this.handOut(parcels),
+      failed: host.failed,
+    });
   }
 
   /** New connections, by id; the coordinator owns them. */
   acceptedBatch(ids: Float64Array, count: number): void {
     this.accepted += count;
-    this.handOut(Array.from(ids.subarray(0, count), (id) => ({ id })));
+    const fresh: Parcel[] = Array.from(ids.subarray(0, count), (id) => ({ id }));
+    if (channels.accept.hasSubscribers) for (const { id } of fresh) this.#host.accepted(id);
+    this.handOut(this.#peeker?.begin(fresh) ?? fresh);
   }
 
   /** Told to go away by the coordinator already: they were never a loop's. */
@@ -79,6 +101,7 @@ export class Distributor {
 
   /** The group ends: nobody will serve those who wait. */
   refuseWaiting(): void {
+    for (const parcel of this.#peeker?.close() ?? []) this.#refuse(parcel);
     for (const parcel of this.#waiting.splice(0)) this.#refuse(parcel);
   }
 
@@ -92,12 +115,16 @@ export class Distributor {
 
   #give(parcel: Parcel, candidates: LoopSlot[]): LoopSlot | 'refuse' | undefined {
     if (candidates.length === 0) return undefined;
-    const picked = this.#host.policy.pick(parcel.id, candidates);
+    if (parcel.peeked === undefined && isNew(parcel)) this.#peeker?.again(parcel);
+    const picked = this.#host.policy.pick(parcel.id, candidates, parcel.peeked);
     if (picked === undefined) return 'refuse';
+    const tracing = channels.handoff.hasSubscribers || channels.rescue.hasSubscribers;
     for (const slot of picked) {
       const delivery = this.#host.coordinator.give(parcel, slot.inbox);
       if (delivery === Delivery.OK) {
         slot.load++;
+        if (tracing && parcel.rescued === true) this.#host.given(parcel.id, slot, true);
+        else if (tracing && parcel.bytes === undefined) this.#host.given(parcel.id, slot, false);
         return slot;
       }
       // Its thread is gone and its task will say so in a moment.
@@ -114,10 +141,15 @@ export class Distributor {
     return true;
   }
 
-  #refuse({ id, bytes, rescued }: Parcel): number {
-    this.#host.coordinator.refuse(id);
-    if (bytes === undefined && rescued !== true) this.refused++;
+  #refuse(parcel: Parcel): number {
+    this.#host.coordinator.refuse(parcel.id);
+    if (isNew(parcel)) this.refused++;
     else this.lost++;
     return 1;
   }
+}
+
+/** No loop has got to it yet. */
+function isNew({ bytes, rescued }: Parcel): boolean {
+  return bytes === undefined && rescued !== true;
 }

@@ -4,6 +4,8 @@
 import { MultiloopError, systemError } from '../errors.js';
 import { Delivery, native } from '../native.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
+import type { TlsPlan } from '../stream/tls_options.js';
+import { ConnectionNumbers } from './connection_numbers.js';
 import {
   encode,
   type LoopTask,
@@ -14,6 +16,7 @@ import {
 } from './control.js';
 import type { Coordinator, Sink } from './coordinator.js';
 import type { Directory } from './directory.js';
+import type { Drained } from './drainer.js';
 import { LoopSlot } from './loop_slot.js';
 import type { Moves } from './moves.js';
 import type { Settings } from './settings.js';
@@ -21,8 +24,6 @@ import { ThreadPool } from './thread_pool.js';
 
 /** A loop that does not stop by itself is terminated this long after drainMs. */
 const STOP_GRACE_MS = 1_000;
-/** Descriptors that the ledger has room for (native/core/ledger.cc, kFdsMax). */
-const DESCRIPTORS_MAX = 2 ** 20;
 /** How often a message is tried again when a loop's inbox is full. */
 const RETRY_MS = 10;
 /** No restart waits longer than this. */
@@ -36,6 +37,7 @@ export interface GenerationHost {
   readonly moves: Moves;
   readonly closing: boolean;
   listeners(): [number: number, options: ListenOptions][];
+  tls(): (readonly [number: number, plan: TlsPlan])[];
   /** Whether new connections go to this generation. */
   isCurrent(generation: Generation): boolean;
   up(slot: LoopSlot): void;
@@ -59,6 +61,9 @@ export class Generation {
   readonly #starting = new Map<LoopSlot, Start>();
   readonly #retries = new Set<NodeJS.Timeout>();
   readonly #retired = new Map<LoopSlot, (counts: Retired) => void>();
+  readonly #drained = new Map<LoopSlot, Drained>();
+  /** Ends the wait for loops that drain. */
+  #cutShort: () => void = () => undefined;
   /** A death is a death; nobody takes its place. */
   #ending = false;
 
@@ -97,9 +102,9 @@ export class Generation {
     slot.inbox = inbox;
     slot.phase = 'starting';
     coordinator.addLoop(inbox, sink);
-    // Never read past the highest descriptor, so most of it is never there.
-    const boundaries = new SharedArrayBuffer(DESCRIPTORS_MAX);
-    slot.boundaries.set(inbox, boundaries);
+    const numbers = new ConnectionNumbers();
+    slot.numbers.set(inbox, numbers);
+    native.inboxNumbers(inbox, numbers.boundaries, numbers.traffic);
     const task: LoopTask = {
       loop: slot.id,
       generation: slot.generation,
@@ -110,9 +115,11 @@ export class Generation {
       inbox,
       coordinator: coordinator.inbox,
       listeners: this.#host.listeners(),
+      tls: this.#host.tls(),
       stats: slot.page.memory,
       directory: directory.memory,
-      boundaries,
+      numbers: numbers.memory,
+      processor: settings.loops[slot.id].processor,
       checkpointMax: settings.checkpointMax,
     };
     const started = new Promise<void>((ready, failed) => {
@@ -203,6 +210,8 @@ export class Generation {
       this.#host.moves.answered(message);
     } else if (message.type === 'retired') {
       this.#retired.get(slot)?.(message.counts);
+    } else if (message.type === 'drained') {
+      this.#drained.set(slot, message.counts);
     } else if (message.type === 'ready' && slot.inbox === inbox) {
       slot.threadId = message.threadId;
       const ending = this.#ending || this.#host.closing;
@@ -264,6 +273,31 @@ export class Generation {
     }
     await this.#whenEnded(this.settings.drainMs + STOP_GRACE_MS);
     await this.destroy();
+  }
+
+  /** Lets connections go on to a boundary, at most for `ms`, then ends every loop. */
+  async drain(ms: number): Promise<Drained> {
+    this.#stopRestarting();
+    for (const slot of this.serving) {
+      slot.phase = 'draining';
+      this.#tell(slot, slot.inbox, { type: 'drain', ms });
+    }
+    const cut = new Promise<void>((resolve) => {
+      this.#cutShort = resolve;
+    });
+    await Promise.race([this.#whenEnded(ms + STOP_GRACE_MS), cut]);
+    await this.destroy();
+    // A loop that has died, or was terminated, says nothing.
+    const all = [...this.#drained.values()];
+    const sum = (key: keyof Drained) => all.reduce((total, one) => total + one[key], 0);
+    return { ended: sum('ended'), drained: sum('drained'), closed: sum('closed') };
+  }
+
+  /** Has loops that drain stop now. */
+  hurry(): void {
+    for (const slot of this.slots)
+      if (slot.phase === 'draining') this.#tell(slot, slot.inbox, this.#stopMessage());
+    this.#whenEnded(this.settings.drainMs + STOP_GRACE_MS).then(() => this.#cutShort());
   }
 
   /** Ends every thread, whatever it does, and settles what they owned. */

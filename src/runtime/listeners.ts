@@ -11,8 +11,9 @@
 
 import { systemError } from '../errors.js';
 import { Delivery, native } from '../native.js';
-import type { Address } from '../stream/address.js';
+import { type Address, formatAddress } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
+import { planListener, type TlsPlan } from '../stream/tls_options.js';
 import { type ToCoordinator, type ToLoop, unflatten } from './control.js';
 import type { Coordinator, LedgerListener, Sink } from './coordinator.js';
 import type { LoopSlot } from './loop_slot.js';
@@ -49,6 +50,7 @@ export class Listeners {
   readonly #settings: Settings;
   readonly #quota: number;
   readonly #seats: Seat[] = [];
+  readonly #plans = new Map<number, TlsPlan>();
   #state: 'new' | 'open' | 'closed' = 'new';
 
   constructor(host: ListenersHost, settings: Settings) {
@@ -63,6 +65,8 @@ export class Listeners {
     const { accept, listen, loops } = this.#settings;
     for (const options of listen) {
       const number = this.#host.coordinator.nextListener(this.#host.sink);
+      if (options.tls !== undefined)
+        this.#plans.set(number, planListener('listen.tls', options.tls));
       if (accept === 'handoff') {
         this.#add(number, options, options, undefined);
         continue;
@@ -83,7 +87,7 @@ export class Listeners {
     const { acceptBatch } = this.#settings;
     const { coordinator, sink } = this.#host;
     const listener = coordinator.listen(
-      { number, told, how, quota: this.#quota },
+      { number, told, how, quota: this.#quota, tls: this.#plans.get(number) },
       acceptBatch,
       sink,
     );
@@ -97,6 +101,16 @@ export class Listeners {
   /** What the user asked for, by the number that the ledger keeps with each connection. */
   get options(): [number, ListenOptions][] {
     return this.#each().map(({ number, options }) => [number, options]);
+  }
+  get tls(): [number, TlsPlan][] {
+    return [...this.#plans];
+  }
+  /** What a list of connections calls them. */
+  get names(): [number, string][] {
+    return this.#each().map(({ number, options, address }) => [
+      number,
+      options.name ?? formatAddress(address),
+    ]);
   }
   optionsOf(number: number): ListenOptions | undefined {
     return this.#seats.find(({ listener }) => listener.number === number)?.listener.options;
@@ -176,10 +190,16 @@ export class Listeners {
     for (const { listener } of this.#seats) this.#host.coordinator.forgetListener(listener);
     this.settle();
   }
+  /** Those whom the kernel has connected already, before close(): it would reset them. */
+  acceptWaiting(): void {
+    for (const { listener, holder } of this.#seats) if (holder === 0) listener.acceptWaiting();
+  }
   /** No thread is left that could have one. */
   finish(): void {
     this.settle();
     native.quotaFree(this.#quota);
+    for (const { context } of this.#plans.values()) native.tlsContextFree(context);
+    this.#plans.clear();
   }
 }
 

@@ -3,20 +3,25 @@
 
 import { EventEmitter } from 'node:events';
 import { MultiloopError } from '../errors.js';
-import type { Address } from '../stream/address.js';
+import { native } from '../native.js';
+import { type Address, toAddress } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { checkInteger, checkObject, checkSignal } from '../validate.js';
+import { Balancer } from './balancer.js';
+import { publish } from './channels.js';
+import { type ConnectionInfo, listConnections } from './connection_list.js';
 import type { Retired } from './control.js';
 import { Coordinator, type Sink } from './coordinator.js';
 import { Directory } from './directory.js';
 import { Distributor } from './distributor.js';
+import type { Drained } from './drainer.js';
 import { Generation, type GenerationHost } from './generation.js';
 import { Listeners } from './listeners.js';
 import { workerUrl } from './load_worker.js';
 import type { LoopHandle, LoopSlot, LoopStats } from './loop_slot.js';
 import { Moves } from './moves.js';
 import { makePolicy } from './policy.js';
-import { evenOut } from './rebalance.js';
+import { evenOut, type Transfer } from './rebalance.js';
 import type { Settings } from './settings.js';
 
 export interface GroupStats {
@@ -53,13 +58,17 @@ export interface ReloadReport extends Retired {
   ms: number;
 }
 
+export interface DrainReport extends Drained {
+  ms: number;
+}
+
 /** How long a reload waits for boundaries unless it is told otherwise. */
 const RELOAD_DEADLINE_MS = 10_000;
 
 /**
  * Events: 'loop' (handle, 'up' | 'down' | 'restarted', error?), 'reload' (report), 'reloadFailed'
- * (error, of a reload by signal), 'shed' (reason, count), 'workerError' (error, connection id),
- * 'error' (error). Belongs to the thread that called serve().
+ * (error, of a reload by signal), 'drain' (report), 'shed' (reason, count), 'workerError' (error,
+ * connection id), 'error' (error). Belongs to the thread that called serve().
  */
 export class LoopGroup extends EventEmitter implements AsyncDisposable {
   /** Resolves when everything has ended; rejects with ERR_LOOP_CRASHING. */
@@ -81,6 +90,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   #started = false;
   #refd = false;
   #closing: Promise<void> | undefined;
+  #draining = false;
+  #balancer: Balancer | undefined;
   #failure: Error | undefined;
   #settle!: { resolve(): void; reject(error: Error): void };
 
@@ -143,6 +154,17 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     return { accepted, open, served, refused, lost, moves, rescues, loops };
   }
 
+  /**
+   * Its connections, by id. From the ledger and shared memory, so also those of a loop that is
+   * blocked; a look at each in turn, not a moment that is the same for all.
+   */
+  connections(): ConnectionInfo[] {
+    const owners = new Map([[this.#coordinator.inbox, -1]]);
+    for (const { slots } of this.#generations)
+      for (const slot of slots) for (const inbox of slot.inboxes) owners.set(inbox, slot.id);
+    return listConnections(owners, new Map(this.#listeners.names));
+  }
+
   /** @internal Opens the listening sockets, then the loops; accepts when every loop is ready. */
   async _start(): Promise<void> {
     try {
@@ -154,13 +176,44 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     }
     this.ref();
     this.#started = true;
+    const { rebalance } = this.#current.settings;
+    if (rebalance !== undefined) this.#balancer = this.#makeBalancer(rebalance);
     if (this.#isServing()) this.#welcome();
   }
 
-  /** Stops accepting, lets what is being written finish within drainMs, ends every loop. */
+  /**
+   * Stops now: nothing more is accepted or read; each connection ends when the hooks that run have
+   * settled and its output is written, and is closed after drainMs in any case. Then every loop
+   * ends. During a drain, that ends in this way.
+   */
   close(): Promise<void> {
-    this.#closing ??= this.#close();
+    if (this.#closing === undefined) this.#closing = this.#end((one) => one.stop());
+    else if (this.#draining) for (const generation of this.#generations) generation.hurry();
     return this.#closing;
+  }
+
+  /**
+   * Stops gently: nothing more is accepted, and every connection goes on, also reading, until it is
+   * at a boundary (see Connection.busy) and is ended there, or ends by itself. Those that are busy
+   * after `ms` (drainMs) are closed. Then every loop ends, and 'drain' tells how many of each there
+   * were. A connection that is in the middle of something that its buffers and hooks do not show
+   * has to be held.
+   */
+  async drain(ms: number = this.#current.settings.drainMs): Promise<void> {
+    checkInteger('ms', ms, 0, 2 ** 31 - 1);
+    if (this.#closing === undefined) {
+      this.#draining = true;
+      this.#listeners.acceptWaiting();
+      const began = performance.now();
+      const total: Drained = { ended: 0, drained: 0, closed: 0 };
+      const drain = async (one: Generation) => {
+        const counts = await one.drain(ms);
+        for (const key of ['ended', 'drained', 'closed'] as const) total[key] += counts[key];
+      };
+      const told = () => this.emit('drain', { ...total, ms: performance.now() - began });
+      this.#closing = this.#end(drain, told);
+    }
+    await this.#closing;
   }
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
@@ -202,8 +255,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
    */
   async rebalance(): Promise<number> {
     const transfers = evenOut(this.#current.serving);
-    const moves = transfers.map(({ from, to, count }) => this.#moves.shed(from, count, to));
-    const ends = await Promise.allSettled(moves);
+    const ends = await Promise.allSettled(transfers.map((one) => this.#moves.shed(one)));
     return ends.reduce((sum, end) => sum + (end.status === 'fulfilled' ? end.value : 0), 0);
   }
 
@@ -222,22 +274,35 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
         },
         anyServing: () => this.#isServing(),
         tell: (slot, message) => this.#current.tell(slot, message),
-        shed: (reason, count) => this.emit('shed', reason, count),
+        shed: (reason, count) => {
+          publish('shed', () => ({ group: this, reason, count }));
+          this.emit('shed', reason, count);
+        },
         failed: (error) => this.#emitError(error),
       },
       settings,
     );
   }
 
+  #makeBalancer(options: NonNullable<Settings['rebalance']>): Balancer {
+    const shed = (transfer: Transfer, restMs: number) => this.#moves.shed(transfer, restMs);
+    return new Balancer({ serving: () => this.#current.serving, shed }, options);
+  }
+
   #makeDistributor(settings: Settings): Distributor {
     const group = this;
-    const policy = makePolicy(settings.policy, {
-      listener: (number) => this.#listeners.optionsOf(number) ?? {},
-      failed: (error) => this.#emitError(error),
+    const context = (id: number) => ({
+      remote: toAddress(native.ledgerPeer(id)),
+      listener: this.#listeners.optionsOf(native.ledgerListener(id)) ?? {},
     });
+    const failed = (error: Error) => this.#emitError(error);
+    const policy = makePolicy(settings.policy, { context, failed });
     return new Distributor({
       coordinator: this.#coordinator,
       policy,
+      peek: settings.peek,
+      context,
+      failed,
       get closing() {
         return group.#closing !== undefined;
       },
@@ -246,7 +311,18 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
         this.#current.standDown(slot);
         this.#listeners.settle();
       },
-      shed: (reason, count) => this.emit('shed', reason, count),
+      shed: (reason, count) => {
+        publish('shed', () => ({ group, reason, count }));
+        this.emit('shed', reason, count);
+      },
+      accepted: (connection) =>
+        publish('accept', () => {
+          const number = native.ledgerListener(connection);
+          const listener = this.#listeners.optionsOf(number);
+          return { group, connection, listener };
+        }),
+      given: (connection, slot, rescued) =>
+        publish(rescued ? 'rescue' : 'handoff', () => ({ group, connection, loop: slot.id })),
     });
   }
 
@@ -263,6 +339,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
         return group.#closing !== undefined;
       },
       listeners: () => this.#listeners.options.map(([number, one]) => [number, plain(one)]),
+      tls: () => this.#listeners.tls,
       isCurrent: (generation) => generation === this.#current,
       up: (slot) => {
         if (this.#started && this.#current.slots.includes(slot)) this.#welcome();
@@ -277,7 +354,10 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
         this.#failure = error;
         this.close();
       },
-      workerError: (error, connection) => this.emit('workerError', error, connection),
+      workerError: (error, connection) => {
+        publish('error', () => ({ group, error, connection }));
+        this.emit('workerError', error, connection);
+      },
     };
   }
 
@@ -303,6 +383,17 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
    * reload runs.
    */
   async reload(options: ReloadOptions = {}): Promise<ReloadReport> {
+    try {
+      const report = await this.#reload(options);
+      publish('reload', () => ({ group: this, ...report }));
+      return report;
+    } catch (error) {
+      publish('reload', () => ({ group: this, error }));
+      throw error;
+    }
+  }
+
+  async #reload(options: ReloadOptions): Promise<ReloadReport> {
     checkObject('options', options);
     const deadlineMs = options.deadlineMs ?? RELOAD_DEADLINE_MS;
     checkInteger('options.deadlineMs', deadlineMs, 0, 2 ** 31 - 1);
@@ -366,13 +457,15 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
 
   // ── the end ──
 
-  async #close(): Promise<void> {
+  async #end(end: (one: Generation) => Promise<void>, told?: () => void): Promise<void> {
+    this.#balancer?.stop();
     this.#listeners.close();
     this.#distributor.refuseWaiting();
-    await Promise.all(this.#generations.map((generation) => generation.stop()));
+    await Promise.all(this.#generations.map(end));
     this.#listeners.finish();
     this.unref();
     this.#coordinator.release();
+    told?.();
     if (this.#failure === undefined) {
       this.#settle.resolve();
       return;
@@ -393,6 +486,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   }
 
   #emitError(error: Error): void {
+    publish('error', () => ({ group: this, error }));
     // Without a listener EventEmitter would throw into the coordinator's loop.
     if (this.listenerCount('error') > 0) this.emit('error', error);
     else process.emitWarning(error);
@@ -416,8 +510,8 @@ async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefi
   }
 }
 
-/** The options without what structured clone refuses. */
+/** The options for workers: without the descriptor and without the keys of TLS. */
 function plain(options: ListenOptions): ListenOptions {
-  const { fd: _, ...rest } = options;
+  const { fd: _, tls: __, ...rest } = options;
   return rest;
 }

@@ -15,6 +15,9 @@ import { type LedgerOwner, LedgerSource } from './ledger_source.js';
  */
 const BATCHES_IN_TURN = 1;
 
+/** Batches before a socket is let go for a drain, at most; its queue is shorter. */
+const WAITING_MAX = 8_192;
+
 const { ESTALE } = constants.errno;
 
 export interface LoopListenersHost {
@@ -55,6 +58,11 @@ class LoopListener extends ListeningSocket {
     return count;
   }
 
+  acceptWaiting(): void {
+    for (let left = WAITING_MAX; left > 0 && this.accepting; left--)
+      if (this.acceptBatch() <= 0) return;
+  }
+
   protected failed(error: Error): void {
     this.#host.report({ type: 'acceptFailed', error: flatten(error) });
   }
@@ -92,9 +100,10 @@ export class LoopListeners implements LedgerOwner {
     }
   }
 
-  /** Accepts no more, for good. */
-  giveBack(): void {
+  /** Accepts no more, for good; `emptied`: those whom the kernel has connected already before. */
+  giveBack(emptied = false): void {
     this.#over = true;
+    if (emptied) for (const listener of this.#listeners) listener.acceptWaiting();
     if (this.#listeners.size === 0) return;
     for (const listener of this.#listeners) listener.close();
     this.#listeners.clear();

@@ -8,8 +8,12 @@ import { EventBase } from '../event/event_base.js';
 import { MessageKind } from '../event/page.js';
 import { native } from '../native.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
+import type { TlsPlan } from '../stream/tls_options.js';
 import { checkInteger } from '../validate.js';
+import { REST_MS } from './balancer.js';
+import { channels } from './channels.js';
 import { Connection, type ConnectionHost, type Delivered, fdOf } from './connection.js';
+import { ConnectionNumbers } from './connection_numbers.js';
 import {
   decode,
   encode,
@@ -22,6 +26,7 @@ import {
   type ToLoop,
 } from './control.js';
 import { Directory, delivered } from './directory.js';
+import { Drainer } from './drainer.js';
 import { loadWorker } from './load_worker.js';
 import { LoopListeners } from './loop_listeners.js';
 import { markLoopThread } from './loop_thread.js';
@@ -34,10 +39,11 @@ class Loop implements ConnectionHost {
   readonly base: EventBase;
   readonly context: LoopContext;
   readonly listeners: ReadonlyMap<number, ListenOptions>;
+  readonly tls: ReadonlyMap<number, TlsPlan>;
   readonly counters: StatsPage;
   readonly checkpointMax: number;
   worker: LoopWorker = {};
-  boundaries: Uint8Array | undefined = undefined;
+  readonly numbers: ConnectionNumbers;
   readonly #task: LoopTask;
   readonly #connections = new Map<number, Connection>() /* by descriptor */;
   readonly #abort = new AbortController();
@@ -46,6 +52,9 @@ class Loop implements ConnectionHost {
   #stopping = false;
   /** Connections that were closed because drainMs was over. */
   #gaveUpOn = 0;
+  #drainer: Drainer | undefined = undefined;
+  /** Those that have come by a move of late, and when; performance.now(), the oldest first. */
+  readonly #arrived = new Map<Connection, number>();
   /** Set when the loop was told to give its connections away. */
   #retired: Retired | undefined = undefined;
   #emptied: () => void = () => undefined;
@@ -54,7 +63,9 @@ class Loop implements ConnectionHost {
   constructor(task: LoopTask) {
     this.#task = task;
     this.listeners = new Map(task.listeners);
+    this.tls = new Map(task.tls);
     this.counters = new StatsPage(task.stats);
+    this.numbers = new ConnectionNumbers(task.numbers);
     this.#directory = new Directory(task.directory);
     this.checkpointMax = task.checkpointMax;
     this.base = new EventBase({ backend: task.backend, waker: task.waker, drive: 'base' });
@@ -85,10 +96,8 @@ class Loop implements ConnectionHost {
     const status = native.inboxAttach(this.base._id, inbox);
     if (status < 0) throw systemError(status, 'inbox_attach');
     // A worker that cannot go on with a connection of a dead loop has no boundaries.
-    if (this.worker.rescue !== undefined) {
-      this.boundaries = new Uint8Array(this.#task.boundaries);
-      native.inboxBoundaries(this.base._id, this.boundaries);
-    }
+    if (this.worker.rescue !== undefined)
+      native.inboxBoundaries(this.base._id, this.numbers.boundaries);
     const ended = this.base.dispatch();
     const ready = {
       type: 'ready',
@@ -109,6 +118,7 @@ class Loop implements ConnectionHost {
   }
 
   closed(conn: Connection): void {
+    this.#drainer?.count(conn);
     this.#removed(conn);
   }
 
@@ -137,7 +147,8 @@ class Loop implements ConnectionHost {
     if (kind === MessageKind.RESCUED) conn._rescue(bytes?.length === 0 ? undefined : bytes);
     else if (kind === MessageKind.MOVE && bytes !== undefined) conn._arrive(bytes);
     else conn._open();
-    if (this.#stopping) conn._drain();
+    if (kind !== MessageKind.HANDOFF) this.#hasArrived(conn);
+    if (this.#stopping) this.#finish(conn);
     else if (this.#retired !== undefined) this.#evict(conn, this.#retired);
   }
 
@@ -155,12 +166,25 @@ class Loop implements ConnectionHost {
     const inbox = this.#directory.inbox(loop);
     if (inbox === 0) return loop < this.#directory.size ? 'gone' : 'no such loop';
     const result = delivered(native.ledgerMove(this.base._id, conn.id, inbox, bytes, false));
-    if (result === 'ok') this.#removed(conn);
+    if (result !== 'ok') return result;
+    this.#removed(conn);
+    if (channels.move.hasSubscribers)
+      channels.move.publish({ connection: conn.id, from: this.#task.loop, to: loop });
     return result;
+  }
+
+  #hasArrived(conn: Connection): void {
+    const now = performance.now();
+    this.#arrived.set(conn, now);
+    for (const [earlier, at] of this.#arrived) {
+      if (now - at < REST_MS) break;
+      this.#arrived.delete(earlier);
+    }
   }
 
   #removed(conn: Connection): void {
     this.#connections.delete(fdOf(conn.id));
+    this.#arrived.delete(conn);
     if (this.#connections.size === 0) this.#emptied();
   }
 
@@ -173,6 +197,7 @@ class Loop implements ConnectionHost {
     else if (message.type === 'move') this.#moveFor(message);
     else if (message.type === 'retire') this.#retire(message);
     else if (message.type === 'listen') this.#listening.listen(message);
+    else if (message.type === 'drain') this.#drain(message.ms);
     else this.#shed(message);
   }
 
@@ -199,11 +224,12 @@ class Loop implements ConnectionHost {
     );
   }
 
-  async #shed({ request, count, loop }: ToLoop & { type: 'shed' }): Promise<void> {
+  async #shed({ request, count, loop, restMs }: ToLoop & { type: 'shed' }): Promise<void> {
     const moves: Promise<void>[] = [];
+    const since = performance.now() - restMs;
     for (const conn of [...this.#connections.values()]) {
       if (moves.length === count) break;
-      if (!conn.busy) moves.push(conn.move(loop));
+      if (!conn.busy && !((this.#arrived.get(conn) ?? 0) > since)) moves.push(conn.move(loop));
     }
     // One that cannot stays here, as if it had not been asked.
     const ends = await Promise.allSettled(moves);
@@ -252,18 +278,43 @@ class Loop implements ConnectionHost {
     });
   }
 
+  /** Connections go on until they are at a boundary, at most for `ms`; then the loop stops. */
+  async #drain(ms: number): Promise<void> {
+    if (this.#stopping || this.#drainer !== undefined) return;
+    const began = performance.now();
+    this.#abort.abort();
+    this.#listening.giveBack(true);
+    this.#drainer = new Drainer(this.base, this.#connections, ms);
+    await this.#whenEmpty();
+    await this.#stop(Math.max(0, ms - (performance.now() - began)));
+  }
+
+  /** Ends a connection when what it is doing is done. */
+  #finish(conn: Connection): void {
+    this.#drainer?.expect(conn);
+    conn._drain();
+  }
+
+  #sayDrained(): void {
+    if (this.#drainer === undefined) return;
+    const { inbox, coordinator } = this.#task;
+    const { counts } = this.#drainer;
+    native.inboxPost(inbox, coordinator, encode({ type: 'drained', counts }));
+  }
+
   /** Lets what is being written finish, at most for `drainMs`, then ends the dispatch. */
-  async #stop(drainMs: number, last: () => void = () => undefined): Promise<void> {
+  async #stop(drainMs: number, last: () => void = () => this.#sayDrained()): Promise<void> {
     if (this.#stopping) return;
     this.#stopping = true;
     this.#listening.giveBack();
+    this.#drainer?.stop();
     const deadline = this.base.timer(() => this.#giveUp());
     deadline.add(drainMs);
     const over = new Promise<void>((resolve) => {
       this.#overdue = resolve;
     });
     this.#abort.abort();
-    for (const conn of [...this.#connections.values()]) conn._drain();
+    for (const conn of [...this.#connections.values()]) this.#finish(conn);
     await this.#whenEmpty();
     try {
       await Promise.race([this.worker.stop?.(this.context), over]);
@@ -277,6 +328,7 @@ class Loop implements ConnectionHost {
 
   #giveUp(): void {
     this.#gaveUpOn = this.#connections.size;
+    this.#drainer?.giveUp();
     for (const conn of [...this.#connections.values()]) conn.destroy();
     this.#overdue();
   }
@@ -288,6 +340,14 @@ export default async function runLoop(task: LoopTask): Promise<LoopEnd> {
     markLoopThread({ served: resolve });
   });
   let loop: Loop | undefined;
+  const { processor } = task;
+  if (processor !== undefined) {
+    const status = native.bindThread(processor);
+    if (status < 0) {
+      const error = systemError(status, 'sched_setaffinity', undefined, `processor ${processor}`);
+      return { failed: flatten(error) };
+    }
+  }
   try {
     loop = new Loop(task);
     loop.worker = await loadWorker(task.worker, served);

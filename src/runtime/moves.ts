@@ -5,6 +5,7 @@ import { native } from '../native.js';
 import { type ToCoordinator, unflatten } from './control.js';
 import type { Directory } from './directory.js';
 import type { LoopSlot } from './loop_slot.js';
+import type { Transfer } from './rebalance.js';
 
 interface Request {
   slot: LoopSlot;
@@ -33,9 +34,12 @@ export class Moves {
     await this.#ask(slot, (request) => ({ type: 'move', request, connection, loop }));
   }
 
-  /** Has `slot` give up to `count` connections that are idle to `to`; answers how many went. */
-  shed(slot: LoopSlot, count: number, to: LoopSlot): Promise<number> {
-    return this.#ask(slot, (request) => ({ type: 'shed', request, count, loop: to.id }));
+  /**
+   * Has a loop give up to `count` connections that are idle, and have not come by a move within
+   * `restMs`, to another; answers how many went.
+   */
+  shed({ from, to, count }: Transfer, restMs = 0): Promise<number> {
+    return this.#ask(from, (request) => ({ type: 'shed', request, count, loop: to.id, restMs }));
   }
 
   answered({ request, count, error }: ToCoordinator & { type: 'moved' }): void {

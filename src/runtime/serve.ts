@@ -27,22 +27,26 @@ export async function serve(options: ServeOptions): Promise<LoopGroup> {
   await group._start();
   if (options.handleSignals === true) handleSignals(group);
   const { signal } = options;
-  const aborted = () => group.close();
+  const aborted = () => group.drain();
   signal?.addEventListener('abort', aborted, { once: true });
   const ended = () => signal?.removeEventListener('abort', aborted);
   group.closed.then(ended, ended);
-  if (signal?.aborted) await group.close();
+  if (signal?.aborted) await group.drain();
   return group;
 }
 
-/** SIGHUP reloads; the first SIGINT or SIGTERM closes the group, the second ends the process. */
+/**
+ * SIGHUP reloads; SIGTERM drains the group and SIGINT closes it, the second of these ends the
+ * process.
+ */
 function handleSignals(group: LoopGroup): void {
   let closing = false;
   const names = ['SIGINT', 'SIGTERM'] as const;
   const onSignal = (name: (typeof names)[number]) => {
     if (closing) process.exit(128 + constants.signals[name]);
     closing = true;
-    group.close();
+    if (name === 'SIGTERM') group.drain();
+    else group.close();
   };
   const reload = () => {
     group.reload().catch((error) => group.emit('reloadFailed', error));

@@ -7,9 +7,19 @@ import type { BackendName, WakerName } from '../event/ev.js';
 import { chooseWaker } from '../event/wakers.js';
 import { resolveHost } from '../stream/address.js';
 import { checkListenOptions, type ListenOptions } from '../stream/listening_socket.js';
-import { checkInteger, checkOneOf, invalidType } from '../validate.js';
+import {
+  checkBoolean,
+  checkInteger,
+  checkObject,
+  checkOneOf,
+  invalidType,
+  outOfRange,
+} from '../validate.js';
 import { type AcceptMode, checkAccept } from './accept_mode.js';
+import type { BalancerOptions } from './balancer.js';
 import { workerUrl } from './load_worker.js';
+import { checkPeek, type PeekOptions, type PeekReader, type PeekSettings } from './peek.js';
+import { checkPin } from './pin.js';
 import { checkPolicy, type Distribute, type PolicyName } from './policy.js';
 
 export interface ServeOptions {
@@ -36,6 +46,12 @@ export interface ServeOptions {
    * (ports only); 'shared', whichever loop is free, from one queue. 'handoff'.
    */
   accept?: AcceptMode;
+  /**
+   * Has the coordinator look at the first bytes of each connection before the policy is asked, and
+   * leave them for the loop: 'tls', 'proxy' or 'http', a reader function, a list of these, or with
+   * limits `{ read, bytes, ms, connections }`. For a policy function; for 'sticky' with 'proxy'.
+   */
+  peek?: PeekReader | PeekReader[] | PeekOptions;
   /** 65,536 over all loops; what is accepted beyond is closed at once. */
   maxConnections?: number;
   /** Messages that may wait for one loop: 1,024. */
@@ -44,16 +60,27 @@ export interface ServeOptions {
   acceptBatch?: number;
   /** Bytes of a connection's checkpoint: 256. */
   checkpointMax?: number;
-  /** How long a stop waits for what is being written: 10,000 ms. */
+  /** How long a drain waits for boundaries, and a stop for what is being written: 10,000 ms. */
   drainMs?: number;
   /** A loop that dies is replaced: 5 times in 60,000 ms, after 100 ms doubling to 5,000. */
   restart?: { max?: number; within?: number; backoff?: number };
+  /**
+   * Moves idle connections by itself (`auto`) when a loop has more than the mean by the share
+   * `hysteresis` (0.25) and by two, at most `perSecond` (100) in a second. Off.
+   */
+  rebalance?: { auto?: boolean; perSecond?: number; hysteresis?: number };
+  /**
+   * Binds each loop's thread to a processor: those that the process may use, or these, in turn.
+   * Linux only, ENOTSUP elsewhere. What such a thread starts (worker threads, child processes) is
+   * bound like it. false.
+   */
+  pin?: boolean | number[];
   resourceLimits?: ResourceLimits;
   execArgv?: string[];
   env?: NodeJS.ProcessEnv;
   /**
-   * SIGHUP reloads; SIGINT and SIGTERM close the group, a second one ends the process at once.
-   * false.
+   * SIGHUP reloads; SIGTERM drains the group, SIGINT closes it, and a second one ends the process
+   * at once. false.
    */
   handleSignals?: boolean;
   /** Aborting drains and closes. */
@@ -63,16 +90,19 @@ export interface ServeOptions {
 export interface Settings {
   worker: string;
   workerData: unknown;
-  loops: { backend: BackendName; waker: WakerName }[];
+  loops: { backend: BackendName; waker: WakerName; processor: number | undefined }[];
   listen: ListenOptions[];
   policy: PolicyName | Distribute;
   accept: AcceptMode;
+  peek: PeekSettings | undefined;
   maxConnections: number;
   inboxSize: number;
   acceptBatch: number;
   checkpointMax: number;
   drainMs: number;
   restart: { max: number; within: number; backoff: number };
+  /** Undefined: not by itself. */
+  rebalance: BalancerOptions | undefined;
   resourceLimits: ResourceLimits | undefined;
   execArgv: string[] | undefined;
   env: NodeJS.ProcessEnv | undefined;
@@ -100,16 +130,19 @@ export async function settle(options: ServeOptions): Promise<Settings> {
     checkInteger(`options.${key}`, (options[key] as number | undefined) ?? fallback, min, max);
   const restart = options.restart ?? {};
   const worker = workerUrl(options.worker);
+  const processors = await checkPin(options.pin, worker);
   return {
     worker,
     workerData: options.workerData,
     loops: Array.from({ length: count }, (_, loop) => {
       const backend = backends[loop % backends.length];
-      return { backend, waker: chooseWaker(wakers[loop % wakers.length], backend) };
+      const waker = chooseWaker(wakers[loop % wakers.length], backend);
+      return { backend, waker, processor: processors?.[loop % processors.length] };
     }),
     listen: await listenList(options.listen),
     policy,
     accept,
+    peek: checkPeek(options.peek, policy),
     maxConnections: integer('maxConnections', 65_536, 1, 2 ** 20),
     inboxSize: integer('inboxSize', 1_024, 1, INBOX_MAX),
     acceptBatch: integer('acceptBatch', 64, 1, 4_096),
@@ -120,10 +153,23 @@ export async function settle(options: ServeOptions): Promise<Settings> {
       within: checkInteger('options.restart.within', restart.within ?? 60_000, 1),
       backoff: checkInteger('options.restart.backoff', restart.backoff ?? 100, 0, 60_000),
     },
+    rebalance: checkRebalance(options.rebalance),
     resourceLimits: options.resourceLimits,
     execArgv: options.execArgv,
     env: options.env,
   };
+}
+
+function checkRebalance(value: ServeOptions['rebalance']): BalancerOptions | undefined {
+  const rebalance = value ?? {};
+  checkObject('options.rebalance', rebalance);
+  const { auto = false, perSecond = 100, hysteresis = 0.25 } = rebalance;
+  checkInteger('options.rebalance.perSecond', perSecond, 1, 1_000_000);
+  if (typeof hysteresis !== 'number')
+    throw invalidType('options.rebalance.hysteresis', 'of type number', hysteresis);
+  if (!(hysteresis >= 0 && hysteresis <= 100))
+    throw outOfRange('options.rebalance.hysteresis', '>= 0 && <= 100', hysteresis);
+  return checkBoolean('options.rebalance.auto', auto) ? { perSecond, hysteresis } : undefined;
 }
 
 function listOf<T>(value: T | T[] | undefined, fallback: T[]): T[] {

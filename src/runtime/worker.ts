@@ -50,7 +50,7 @@ export interface LoopContext {
   readonly threadId: number;
   readonly base: EventBase;
   readonly workerData: unknown;
-  /** Aborted when the loop begins to stop. */
+  /** Aborted when the loop begins to stop or to drain. */
   readonly signal: AbortSignal;
   connections(): IterableIterator<Connection>;
   /**

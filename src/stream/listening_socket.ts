@@ -14,6 +14,7 @@ import type { EventHandle } from '../event/event_handle.js';
 import { native } from '../native.js';
 import { checkBoolean, checkInteger, invalidType, invalidValue } from '../validate.js';
 import { type Address, checkUnixPath, toAddress, unixFile } from './address.js';
+import type { TlsServerOptions } from './tls_options.js';
 
 export interface ListenOptions {
   /** 0, the default, lets the kernel choose. */
@@ -38,8 +39,8 @@ export interface ListenOptions {
   ipv6Only?: boolean;
   /** Wake up only when the first bytes are there, where the kernel can (TCP_DEFER_ACCEPT). */
   deferAccept?: boolean;
-  /** Not part of multiloop yet: anything but undefined is refused. */
-  tls?: undefined;
+  /** Of serve(): its connections are TLS. A Listener gives out descriptors and refuses it. */
+  tls?: TlsServerOptions;
   /** Not part of multiloop yet: true and 'required' are refused. */
   proxyProtocol?: false;
   /** For the worker: `conn.listener.name`. */
@@ -250,6 +251,7 @@ export abstract class ListeningSocket implements Disposable {
   }
 }
 
+/** All but `tls`, which its user checks. */
 export function checkListenOptions(options: ListenOptions): void {
   if (typeof options !== 'object' || options === null)
     throw invalidType('listen', 'of type object', options);
@@ -265,10 +267,8 @@ export function checkListenOptions(options: ListenOptions): void {
   if (options.path === '' || options.host === '')
     throw invalidValue('listen', 'must not have an empty host or path', options);
   checkPath(options);
-  // What is asked for and not done would be found out by an attacker first.
-  const { tls, proxyProtocol } = options as { tls?: unknown; proxyProtocol?: unknown };
-  if (tls !== undefined)
-    throw invalidValue('listen.tls', 'is not supported yet: end TLS in front of multiloop', tls);
+  // What is asked for and not done would be found out by an attacker first; see Listener for TLS.
+  const { proxyProtocol } = options as { proxyProtocol?: unknown };
   if (proxyProtocol !== undefined && proxyProtocol !== false)
     throw invalidValue('listen.proxyProtocol', 'is not supported yet', proxyProtocol);
 }

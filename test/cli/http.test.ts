@@ -259,8 +259,10 @@ test.after(() => base.close());
 /** What the worker answers to input that comes in these pieces. */
 function answersTo(pieces: string[]): string {
   const answers: string[] = [];
+  const { signal } = new AbortController();
   const conn = {
-    loop: { id: 7, generation: 0, threadId: 1, base } as unknown as LoopContext,
+    loop: { id: 7, generation: 0, threadId: 1, base, signal } as unknown as LoopContext,
+    hold: () => ({ [Symbol.dispose]: () => undefined }),
     state: undefined,
     write: (text: string) => answers.push(text) > 0,
     end: (text: string) => answers.push(text),

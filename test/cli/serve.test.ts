@@ -180,6 +180,25 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   });
 }
 
+test('SIGTERM lets a request that is half there be finished and answered', async () => {
+  const cli = new Cli(['serve', 'http', '--port', '0', '--loops', '2']);
+  const port = await cli.port();
+  const [socket, idle] = [await open(port), await open(port)];
+  idle.write('GET /loop.json HTTP/1.1\r\nHost: x\r\n\r\n');
+  await once(idle, 'data');
+  // In a packet of its own, which the loop has read when it answers the request before.
+  socket.write('GET /loop.json HTTP/1.1\r\nHost: x\r\n\r\nGET /loop.json HTTP/1.1\r\n');
+  await once(socket, 'data');
+  cli.kill('SIGTERM');
+  await once(idle, 'end');
+  socket.write('Host: x\r\n\r\n');
+  const answer = await readAll(socket);
+  assert.match(answer, /^HTTP\/1\.1 200 OK\r\n[\s\S]*\r\nConnection: close\r\n/);
+  socket.destroy();
+  idle.destroy();
+  assert.match((await cli.ended).stderr, 'stopped\n');
+});
+
 test('a drain ends after --drain-ms', async () => {
   const file = scratch('moody.mjs', moody);
   const cli = new Cli(['serve', file, '--port', '0', '--loops', '2', '--drain-ms', '50']);

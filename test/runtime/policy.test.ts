@@ -64,6 +64,40 @@ for (const policy of ['least-connections', 'two-index'] as const)
     assert.ok(policy === 'two-index' || other.length === 0);
   });
 
+/** Numbers that look random and are the same in every run (Park and Miller's generator). */
+function* dice(seed: number): Generator<number> {
+  for (let x = seed; ; ) {
+    x = (x * 48_271) % 2_147_483_647;
+    yield x;
+  }
+}
+
+// Of 48 connections half go, whichever, and as many come. What a policy promises then: the loads of
+// least-connections are the same; two-index corrects whenever its indexes stand at loops that
+// differ; taking turns corrects nothing, so chance decides how far it is off.
+for (const [policy, most] of [
+  ['least-connections', 16 / 16],
+  ['two-index', 20 / 16],
+  ['round-robin', 24 / 16],
+] as const)
+  test(`${policy}: after churn no loop has more than ${most} times the mean`, async () => {
+    await start(policy);
+    let all = (await shares(48)).flat();
+    const random = dice(7);
+    const leaving = new Set<LineClient>();
+    while (leaving.size < 24) leaving.add(all[random.next().value % all.length].lines);
+    await Promise.all([...leaving].map((lines) => lines.end()));
+    all = all.filter(({ lines }) => !leaving.has(lines));
+    await until(() => group.stats().open === 24, 'they are closed');
+    for (let i = 0; i < 24; i++) all.push(await client());
+    const open = group.stats().loops.map((loop) => loop.open);
+    assert.is(
+      open.reduce((sum, one) => sum + one, 0),
+      48,
+    );
+    assert.ok(Math.max(...open) / 16 <= most, `${policy}: ${open}`);
+  });
+
 test('sticky: the same address, the same loop', async () => {
   await start('sticky');
   const byLoop = await shares(12);
