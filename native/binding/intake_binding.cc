@@ -85,6 +85,7 @@ napi_value ledger_accept(napi_env env, napi_callback_info info) {
   ML_CHECK(length > 1);
   auto* out = static_cast<double*>(data);
   const std::size_t max = length - 1;
+  const InboxPin owner(args.u32(1));
   std::uint32_t count = 0;
   std::uint32_t refused = 0;
   int status = 0;
@@ -92,14 +93,15 @@ napi_value ledger_accept(napi_env env, napi_callback_info info) {
     ConnectionId id = kNoConnection;
     status = take_in(args.u64(0), args.u32(1), &id);
     if (status < 0) break;
-    if (status == 0)
+    if (status == 0) {
       ++refused;
-    else
-      out[count++] = static_cast<double>(id);
+      continue;
+    }
+    if (owner && owner->has_numbers()) owner->set_traffic(Ledger::fd_of(id), {});
+    out[count++] = static_cast<double>(id);
   }
   out[max] = refused;
   if (args.boolean(2)) {
-    const InboxPin owner(args.u32(1));
     ML_CHECK(static_cast<bool>(owner));
     owner->counters().opened.fetch_add(count, std::memory_order_relaxed);
     owner->counters().accepted.fetch_add(count, std::memory_order_relaxed);

@@ -160,6 +160,9 @@ Entry* begin_entry(int fd, std::uint32_t listener, std::uint32_t* generation, Co
   *generation = (last.generation + 1) & kGenerationMask;
   if (*generation == 0) *generation = 1;
   entry->listener.store(listener, std::memory_order_release);
+  entry->accepted.store(monotonic_now(), std::memory_order_release);
+  entry->read.store(0, std::memory_order_release);
+  entry->written.store(0, std::memory_order_release);
   *out = static_cast<ConnectionId>(*generation) << kFdBits | static_cast<std::uint32_t>(fd);
   return entry;
 }

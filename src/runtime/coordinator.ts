@@ -54,6 +54,7 @@ export interface Opening {
   told: ListenOptions;
   how: ListenOptions;
   quota: number;
+  tls: TlsPlan | undefined;
 }
 
 export class LedgerListener extends ListeningSocket {
@@ -65,7 +66,7 @@ export class LedgerListener extends ListeningSocket {
   readonly #ids: Float64Array;
 
   constructor(coordinator: Coordinator, opening: Opening, batch: number, sink: Sink) {
-    const { number, told, how, quota } = opening;
+    const { number, told, how, quota, tls } = opening;
     const { inbox } = coordinator;
     const letGo = (socket: number) => void native.ledgerUnlisten(socket, inbox);
     let source: LedgerSource | undefined;

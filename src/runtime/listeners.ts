@@ -87,7 +87,7 @@ export class Listeners {
     const { acceptBatch } = this.#settings;
     const { coordinator, sink } = this.#host;
     const listener = coordinator.listen(
-      { number, told, how, quota: this.#quota },
+      { number, told, how, quota: this.#quota, tls: this.#plans.get(number) },
       acceptBatch,
       sink,
     );
@@ -190,6 +190,10 @@ export class Listeners {
   close(): void {
     this.#state = 'closed';
     this.settle();
+  }
+  /** Those whom the kernel has connected already, before close(): it would reset them. */
+  acceptWaiting(): void {
+    for (const { listener, holder } of this.#seats) if (holder === 0) listener.acceptWaiting();
   }
   /** No thread is left that could have one. */
   finish(): void {

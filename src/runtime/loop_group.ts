@@ -275,7 +275,10 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
         },
         anyServing: () => this.#isServing(),
         tell: (slot, message) => this.#current.tell(slot, message),
-        shed: (reason, count) => this.emit('shed', reason, count),
+        shed: (reason, count) => {
+          publish('shed', () => ({ group: this, reason, count }));
+          this.emit('shed', reason, count);
+        },
         failed: (error) => this.#emitError(error),
       },
       settings,
