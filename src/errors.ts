@@ -16,6 +16,7 @@ export type ErrorCode =
   | 'ERR_FD_OWNED'
   | 'ERR_INBOX_FULL'
   | 'ERR_POLICY'
+  | 'ERR_PEEK'
   | 'ERR_RELOAD_FAILED'
   | 'ERR_RELOAD_IN_PROGRESS'
   | 'ERR_CHECKPOINT_TOO_LARGE'

@@ -22,6 +22,14 @@ export {
   type ReloadReport,
 } from './runtime/loop_group.js';
 export type { LoopHandle, LoopState, LoopStats } from './runtime/loop_slot.js';
+export type {
+  PeekContext,
+  PeekEnd,
+  PeekFunction,
+  PeekName,
+  PeekOptions,
+  PeekReader,
+} from './runtime/peek.js';
 export type { Distribute, Incoming, PolicyName } from './runtime/policy.js';
 export { serve } from './runtime/serve.js';
 export type { ServeOptions } from './runtime/settings.js';
@@ -34,6 +42,10 @@ export type { DatagramOptions } from './stream/datagram_options.js';
 export type { DuplexAdapter, DuplexOptions } from './stream/duplex_adapter.js';
 export type { BevFilter, FilterFunction, FilterResult } from './stream/filter.js';
 export type { FilterStream } from './stream/filter_stream.js';
+export { type ClientHello, readClientHello } from './stream/heads/client_hello.js';
+export type { Head, More } from './stream/heads/head.js';
+export { type HttpHead, readHttpHead } from './stream/heads/http_head.js';
+export { type ProxyHeader, readProxyHeader } from './stream/heads/proxy_header.js';
 export { BufferEvent } from './stream/kinds.js';
 export { Listener } from './stream/listener.js';
 export type { ListenOptions } from './stream/listening_socket.js';

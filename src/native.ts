@@ -116,6 +116,7 @@ export interface Native {
   slabRecv(fd: number, offset: number, length: number): number;
   slabSend(fd: number, offset: number, length: number): number;
   sockSendPart(fd: number, from: Uint8Array, offset: number, length: number): number;
+  sockPeek(fd: number, into: Uint8Array): number;
   sysReadv(fd: number, pieces: Uint8Array[]): number;
   sysWritev(fd: number, pieces: Uint8Array[]): number;
   sysPread(fd: number, into: Uint8Array, offset: number, length: number, position: number): number;

@@ -95,6 +95,7 @@ constexpr Export kExports[] = {
     {"slabRecv", slab_recv},
     {"slabSend", slab_send},
     {"sockSendPart", sock_send_part},
+    {"sockPeek", sock_peek},
     {"sysReadv", sys_vector<sys::readv>},
     {"sysWritev", sys_vector<sys::writev>},
     {"sysPread", sys_pread},

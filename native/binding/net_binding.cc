@@ -41,6 +41,13 @@ napi_value slab_send(napi_env env, napi_callback_info info) {
   return js(env, sys::sendv(args.i32(0), &vector, 1));
 }
 
+// (fd, into) -> count | -errno
+napi_value sock_peek(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  const ByteSpan into = bytes_of(env, args[1]);
+  return js(env, sys::peek(args.i32(0), into.data, into.length));
+}
+
 // (fd, bytes, offset, length) -> count | -errno
 napi_value sock_send_part(napi_env env, napi_callback_info info) {
   const Args<4> args(env, info);

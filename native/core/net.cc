@@ -28,6 +28,12 @@ long pread(int fd, void* into, std::size_t length, std::uint64_t position) {
   return retried([=] { return static_cast<long>(::pread(fd, into, length, offset)); });
 }
 
+long peek(int fd, void* into, std::size_t length) {
+  return retried([=] {
+    return static_cast<long>(::recv(fd, into, length, kernel::kReceiveFlags | MSG_PEEK));
+  });
+}
+
 int connect(const SockAddr& to, const SockAddr* from, const char** failed) {
   *failed = "socket";
   const int fd = kernel::open_socket(to.storage.ss_family, SOCK_STREAM);

@@ -12,6 +12,10 @@ namespace multiloop::sys {
 [[nodiscard]] long writev(int fd, const iovec* vectors, int count);
 [[nodiscard]] long pread(int fd, void* into, std::size_t length, std::uint64_t position);
 
+// The bytes that wait on a socket, which stay there for whoever reads them (recv(2), MSG_PEEK); 0
+// at the end of the stream. An error that is pending on the socket is answered once and cleared.
+[[nodiscard]] long peek(int fd, void* into, std::size_t length);
+
 // Sends from a file to a descriptor without a copy through this process, from `position`, and
 // leaves the file's own position alone. -ENOSYS where the kernel has no such call; -EINVAL for a
 // pair of descriptors that it cannot do it for (sendfile(2), ERRORS).

@@ -5,6 +5,8 @@ import { Delivery, native } from '../native.js';
 import { channels } from './channels.js';
 import type { Coordinator } from './coordinator.js';
 import type { LoopSlot } from './loop_slot.js';
+import type { Peeked, PeekSettings } from './peek.js';
+import { Peeker, type PeekerHost } from './peeker.js';
 import type { Policy } from './policy.js';
 
 /** Connections that wait for a loop to come up; what is accepted beyond is refused. */
@@ -16,6 +18,8 @@ export interface Parcel {
   bytes?: Buffer;
   /** Its loop died, and the bytes are its checkpoint. */
   rescued?: boolean;
+  /** What was found in its first bytes, if they are looked at. */
+  peeked?: Peeked;
 }
 
 /** The group, as its distributor sees it. */
@@ -24,6 +28,7 @@ export interface DistributorHost {
   readonly policy: Policy;
   readonly closing: boolean;
   readonly maxConnections: number;
+  readonly peek: PeekSettings | undefined;
   /** The loops that new connections go to now. */
   serving(): LoopSlot[];
   /** Connections that are open over all loops. */
@@ -31,6 +36,9 @@ export interface DistributorHost {
   /** The thread of this loop is gone, as its inbox says. */
   gone(slot: LoopSlot): void;
   shed(reason: string, count: number): void;
+  /** For the reader of a connection's first bytes. */
+  context: PeekerHost<Parcel>['context'];
+  failed(error: Error): void;
   /** For who traces: it was accepted, and given to a loop for the first time or as a rescue. */
   accepted(connection: number): void;
   given(connection: number, slot: LoopSlot, rescued: boolean): void;
@@ -44,18 +52,27 @@ export class Distributor {
   readonly #host: DistributorHost;
   /** Accepted, or returned by a loop that died, while no loop served. */
   readonly #waiting: Parcel[] = [];
+  readonly #peeker: Peeker<Parcel> | undefined;
 
   constructor(host: DistributorHost) {
     this.#host = host;
+    if (host.peek === undefined) return;
+    this.#peeker = new Peeker(host.peek, {
+      base: host.coordinator.base,
+      context: host.context,
+      handOut: (parcels) => this.handOut(parcels),
+      failed: host.failed,
+    });
   }
 
   /** New connections, by id; the coordinator owns them. */
   acceptedBatch(ids: Float64Array, count: number): void {
     const room = Math.max(0, this.#host.maxConnections - this.#host.open());
     this.accepted += count;
-    const all = Array.from(ids.subarray(0, count), (id) => ({ id }));
+    const all: Parcel[] = Array.from(ids.subarray(0, count), (id) => ({ id }));
     if (channels.accept.hasSubscribers) for (const { id } of all) this.#host.accepted(id);
-    this.handOut(all.slice(0, room));
+    const fresh = all.slice(0, room);
+    this.handOut(this.#peeker?.begin(fresh) ?? fresh);
     if (count <= room) return;
     for (const parcel of all.slice(room)) this.#refuse(parcel);
     this.#host.shed('maxConnections', count - room);
@@ -92,6 +109,7 @@ export class Distributor {
 
   /** The group ends: nobody will serve those who wait. */
   refuseWaiting(): void {
+    for (const parcel of this.#peeker?.close() ?? []) this.#refuse(parcel);
     for (const parcel of this.#waiting.splice(0)) this.#refuse(parcel);
   }
 
@@ -105,7 +123,8 @@ export class Distributor {
 
   #give(parcel: Parcel, candidates: LoopSlot[]): LoopSlot | 'refuse' | undefined {
     if (candidates.length === 0) return undefined;
-    const picked = this.#host.policy.pick(parcel.id, candidates);
+    if (parcel.peeked === undefined && isNew(parcel)) this.#peeker?.again(parcel);
+    const picked = this.#host.policy.pick(parcel.id, candidates, parcel.peeked);
     if (picked === undefined) return 'refuse';
     const tracing = channels.handoff.hasSubscribers || channels.rescue.hasSubscribers;
     for (const slot of picked) {
@@ -130,10 +149,15 @@ export class Distributor {
     return true;
   }
 
-  #refuse({ id, bytes, rescued }: Parcel): number {
-    this.#host.coordinator.refuse(id);
-    if (bytes === undefined && rescued !== true) this.refused++;
+  #refuse(parcel: Parcel): number {
+    this.#host.coordinator.refuse(parcel.id);
+    if (isNew(parcel)) this.refused++;
     else this.lost++;
     return 1;
   }
+}
+
+/** No loop has got to it yet. */
+function isNew({ bytes, rescued }: Parcel): boolean {
+  return bytes === undefined && rescued !== true;
 }

@@ -4,7 +4,7 @@
 import { EventEmitter } from 'node:events';
 import { MultiloopError } from '../errors.js';
 import { native } from '../native.js';
-import { type Address, formatAddress } from '../stream/address.js';
+import { type Address, formatAddress, toAddress } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { checkInteger, checkObject, checkSignal } from '../validate.js';
 import { Balancer } from './balancer.js';
@@ -274,14 +274,21 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
 
   #makeDistributor(settings: Settings): Distributor {
     const group = this;
-    const policy = makePolicy(settings.policy, {
-      listener: (number) => this.#listeners.find((one) => one.number === number)?.options ?? {},
-      failed: (error) => this.#emitError(error),
+    const listener = (number: number) =>
+      this.#listeners.find((one) => one.number === number)?.options ?? {};
+    const context = (id: number) => ({
+      remote: toAddress(native.ledgerPeer(id)),
+      listener: listener(native.ledgerListener(id)),
     });
+    const failed = (error: Error) => this.#emitError(error);
+    const policy = makePolicy(settings.policy, { context, failed });
     return new Distributor({
       coordinator: this.#coordinator,
       policy,
       maxConnections: settings.maxConnections,
+      peek: settings.peek,
+      context,
+      failed,
       get closing() {
         return group.#closing !== undefined;
       },

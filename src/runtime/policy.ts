@@ -8,10 +8,9 @@
 import { createHash } from 'node:crypto';
 import { MultiloopError } from '../errors.js';
 import { native } from '../native.js';
-import { type Address, toAddress } from '../stream/address.js';
-import type { ListenOptions } from '../stream/listening_socket.js';
 import { checkOneOf, invalidType } from '../validate.js';
 import type { LoopHandle, LoopSlot } from './loop_slot.js';
+import type { PeekContext, Peeked } from './peek.js';
 
 export type PolicyName = 'round-robin' | 'least-connections' | 'two-index' | 'least-lag' | 'sticky';
 export const POLICY_NAMES: readonly PolicyName[] = [
@@ -22,10 +21,15 @@ export const POLICY_NAMES: readonly PolicyName[] = [
   'sticky',
 ];
 
-/** What a policy of the user's own may look at. */
-export interface Incoming {
-  remote?: Address;
-  listener: ListenOptions;
+/**
+ * What a policy of the user's own may look at. With the option `peek` there is what the first bytes
+ * say too, but for a connection that is given to another loop because its own has died.
+ */
+export interface Incoming extends PeekContext, Partial<Peeked> {
+  /** The name of the server that a TLS client asks for, in small letters. */
+  sni?: string;
+  /** The protocols that a TLS client offers, preferred first. */
+  alpn?: string[];
 }
 
 /**
@@ -40,12 +44,16 @@ export type Distribute = (
 
 export interface Policy {
   /** `candidates` is not empty. Answers undefined to refuse the connection. */
-  pick(id: number, candidates: readonly LoopSlot[]): Iterable<LoopSlot> | undefined;
+  pick(
+    id: number,
+    candidates: readonly LoopSlot[],
+    peeked?: Peeked,
+  ): Iterable<LoopSlot> | undefined;
 }
 
 /** What the group does for a policy of the user's own. */
 export interface PolicyHost {
-  listener(number: number): ListenOptions;
+  context(id: number): PeekContext;
   failed(error: Error): void;
 }
 
@@ -125,12 +133,15 @@ class TwoIndex implements Policy {
 
 /**
  * The same loop for the same peer's address while that loop lives; when one goes, only its peers
- * move (rendezvous hashing). A unix socket's peers have no address and take turns.
+ * move (rendezvous hashing). A unix socket's peers have no address and take turns. Behind a proxy
+ * whose header is peeked at, the address is that of the proxy's peer.
  */
 class Sticky implements Policy {
   readonly #otherwise = new RoundRobin();
-  pick(id: number, candidates: readonly LoopSlot[]): Iterable<LoopSlot> {
-    const host = native.ledgerPeer(id)?.host;
+  pick(id: number, candidates: readonly LoopSlot[], peeked?: Peeked): Iterable<LoopSlot> {
+    const source = peeked?.proxy?.source;
+    const proxied = source !== undefined && 'host' in source ? source.host : undefined;
+    const host = proxied ?? native.ledgerPeer(id)?.host;
     if (host === undefined) return this.#otherwise.pick(id, candidates);
     const weight = new Map(candidates.map((slot) => [slot, hash(`${slot.id} ${host}`)]));
     return [...candidates].sort((a, b) => (weight.get(b) as number) - (weight.get(a) as number));
@@ -150,11 +161,13 @@ class UserPolicy implements Policy {
     this.#host = host;
   }
 
-  pick(id: number, candidates: readonly LoopSlot[]): Iterable<LoopSlot> | undefined {
+  pick(
+    id: number,
+    candidates: readonly LoopSlot[],
+    peeked?: Peeked,
+  ): Iterable<LoopSlot> | undefined {
     try {
-      const remote = toAddress(native.ledgerPeer(id));
-      const listener = this.#host.listener(native.ledgerListener(id));
-      const answer = this.#distribute({ remote, listener }, candidates);
+      const answer = this.#distribute(incoming(this.#host.context(id), peeked), candidates);
       if (answer === 'refuse') return undefined;
       const at = candidates.findIndex((slot) => slot === answer || slot.id === answer);
       if (at >= 0) return from(candidates, at);
@@ -168,6 +181,12 @@ class UserPolicy implements Policy {
       return this.#otherwise.pick(id, candidates);
     }
   }
+}
+
+function incoming(context: PeekContext, peeked: Peeked | undefined): Incoming {
+  if (peeked === undefined) return context;
+  const { tls } = peeked;
+  return { ...context, ...peeked, ...(tls && { sni: tls.sni, alpn: tls.alpn }) };
 }
 
 function describe(answer: unknown): string {

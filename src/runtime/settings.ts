@@ -17,6 +17,7 @@ import {
 } from '../validate.js';
 import type { BalancerOptions } from './balancer.js';
 import { workerUrl } from './load_worker.js';
+import { checkPeek, type PeekOptions, type PeekReader, type PeekSettings } from './peek.js';
 import { checkPin } from './pin.js';
 import { checkPolicy, type Distribute, type PolicyName } from './policy.js';
 
@@ -38,6 +39,12 @@ export interface ServeOptions {
    * by the peer's address; or a function.
    */
   policy?: PolicyName | Distribute;
+  /**
+   * Has the coordinator look at the first bytes of each connection before the policy is asked, and
+   * leave them for the loop: 'tls', 'proxy' or 'http', a reader function, a list of these, or with
+   * limits `{ read, bytes, ms, connections }`. For a policy function; for 'sticky' with 'proxy'.
+   */
+  peek?: PeekReader | PeekReader[] | PeekOptions;
   /** 65,536 over all loops; what is accepted beyond is closed at once. */
   maxConnections?: number;
   /** Messages that may wait for one loop: 1,024. */
@@ -79,6 +86,7 @@ export interface Settings {
   loops: { backend: BackendName; waker: WakerName; processor: number | undefined }[];
   listen: ListenOptions[];
   policy: PolicyName | Distribute;
+  peek: PeekSettings | undefined;
   maxConnections: number;
   inboxSize: number;
   acceptBatch: number;
@@ -124,6 +132,7 @@ export async function settle(options: ServeOptions): Promise<Settings> {
     }),
     listen: await listenList(options.listen),
     policy,
+    peek: checkPeek(options.peek, policy),
     maxConnections: integer('maxConnections', 65_536, 1, 2 ** 20),
     inboxSize: integer('inboxSize', 1_024, 1, INBOX_MAX),
     acceptBatch: integer('acceptBatch', 64, 1, 4_096),
