@@ -39,7 +39,7 @@ const targets = {
     isAddon: true,
     flags: ['-fPIC', '-fvisibility=hidden'],
     // As in binding.gyp: threads may still be inside when the last environment goes.
-    link: ['-Wl,-z,nodelete'],
+    link: ['-Wl,-z,nodelete', '-ldl'],
   },
   'windows-x64': {
     triple: 'x86_64-windows-gnu',
@@ -140,9 +140,11 @@ export async function cross(target) {
   const { triple, output, isAddon = false, flags = [], link = [] } = targets[target];
   const folder = join(outFolder, target);
   mkdirSync(folder, { recursive: true });
-  const sources = coreSources().map((source) => ({ source, args: [] }));
+  // The addon's core finds OpenSSL's headers beside Node's.
+  const includes = isAddon ? addonIncludes() : [];
+  const sources = coreSources().map((source) => ({ source, args: includes }));
   if (isAddon)
-    sources.push({ source: 'native/binding/addon.cc', args: [...addonFlags, ...addonIncludes()] });
+    sources.push({ source: 'native/binding/addon.cc', args: [...addonFlags, ...includes] });
   const queue = sources.map(({ source, args }) => {
     const object = join(folder, `${source.replaceAll('/', '_')}.o`);
     return { source, object, args: [...coreFlags, ...flags, ...args, '-c', source, '-o', object] };

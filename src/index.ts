@@ -12,6 +12,7 @@ export { type EventCallback, EventHandle } from './event/event_handle.js';
 export type { EventBaseOptions, EventCounts } from './event/options.js';
 export { sys } from './event/sys.js';
 export type { Watcher } from './event/watchers.js';
+export type { AcceptMode } from './runtime/accept_mode.js';
 export type { Connection } from './runtime/connection.js';
 export type { ConnectionInfo } from './runtime/connection_list.js';
 export {
@@ -54,6 +55,12 @@ export { RateLimit, type RateLimits } from './stream/rate_limit.js';
 export { RateLimitGroup } from './stream/rate_limit_group.js';
 export type { DatagramMessage } from './stream/receive_room.js';
 export type { SocketStream } from './stream/socket_stream.js';
+export type {
+  TlsClientOptions,
+  TlsInfo,
+  TlsServerOptions,
+  TlsVersion,
+} from './stream/tls_options.js';
 export {
   type TransformFilterOptions,
   transformFilter,

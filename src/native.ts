@@ -20,6 +20,29 @@ export interface RawAddress {
 /** -errno, and the system call that answered it. */
 export type Failure = [errno: number, syscall: string];
 
+/** What a TLS context is made from (native/core/tls_context.h); every text is PEM or OpenSSL's. */
+export interface TlsContextSettings {
+  server: boolean;
+  certificates: Uint8Array[];
+  keys: Uint8Array[];
+  authorities: Uint8Array[];
+  versionMin: number;
+  versionMax: number;
+  ciphers: string;
+  cipherSuites: string;
+  groups: string;
+  alpn: Uint8Array;
+  requestCertificate: boolean;
+  rejectUnauthorized: boolean;
+  names: string[];
+  contexts: number[];
+}
+
+/** What calls on a TLS session answer besides counts and -errno (native/core/tls_session.h). */
+export const TlsCode = { FAILED: -20_001, TRUNCATED: -20_002, WANTS_OTHER: -20_003 } as const;
+/** Of tlsRead: there may be more inside, of which the socket will not tell. */
+export const TLS_MORE = 2 ** 24;
+
 export interface Native {
   baseNew(backend: string, page: ArrayBuffer, waker: string): number;
   baseClose(base: number): void;
@@ -44,6 +67,7 @@ export interface Native {
   eventRearm(base: number, event: number): number;
   eventBeginSignal(base: number, event: number): number;
   eventRef(base: number, event: number, ref: boolean): number;
+  eventAlone(base: number, event: number): number;
   eventPending(base: number, event: number): number;
   eventRemaining(base: number, event: number): number;
   fdForget(base: number, fd: number): void;
@@ -139,13 +163,16 @@ export interface Native {
   inboxHandoff(connection: number, from: number, to: number): number;
   inboxWake(inbox: number): void;
   inboxStats(inbox: number, out: Float64Array): boolean;
-  ledgerAccept(
-    listenerFd: number,
-    owner: number,
-    listener: number,
-    max: number,
-    out: Float64Array,
-  ): number;
+  inboxAccepts(inbox: number, out: Float64Array): boolean;
+  inboxShed(inbox: number, count: number): void;
+  quotaNew(max: number): number;
+  quotaFree(quota: number): void;
+  ledgerListen(fd: number, owner: number, listener: number, quota: number): number;
+  ledgerPass(socket: number, from: number, to: number): number;
+  ledgerUnlisten(socket: number, owner: number): boolean;
+  ledgerReserve(socket: number): void;
+  ledgerRefuse(socket: number, max: number): number;
+  ledgerAccept(socket: number, owner: number, isLoop: boolean, out: Float64Array): number;
   inboxBoundaries(base: number, bytes: Uint8Array): void;
   ledgerCheckpoint(base: number, connection: number, bytes: Uint8Array): boolean;
   ledgerList(inboxes: Float64Array): Float64Array;
@@ -165,6 +192,48 @@ export interface Native {
   ledgerPeer(connection: number): RawAddress | undefined;
   ledgerListener(connection: number): number;
   ledgerCount(): number;
+  tlsUnavailable(): string | undefined;
+  tlsContextNew(settings: TlsContextSettings): number | string;
+  tlsContextExpired(context: number): boolean;
+  tlsContextFree(context: number): void;
+  tlsContextCount(): number;
+  tlsOpen(
+    base: number,
+    connection: number,
+    context: number,
+    fd: number,
+    serverName: string,
+    identity: string,
+    session: Uint8Array,
+  ): number | string;
+  tlsFree(session: number): void;
+  tlsUnfinished(base: number, session: number): number;
+  tlsHandshake(base: number, session: number): number;
+  tlsRead(base: number, session: number, offset: number, length: number): number;
+  tlsWrite(
+    base: number,
+    session: number,
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+  ): number;
+  tlsShutdown(base: number, session: number): number;
+  tlsError(base: number, session: number): string;
+  tlsFacts(
+    base: number,
+    session: number,
+  ):
+    | [
+        protocol: string,
+        cipher: string,
+        servername: string,
+        alpn: string,
+        reused: boolean,
+        unauthorized: string,
+        certificate: Uint8Array | undefined,
+      ]
+    | undefined;
+  tlsSession(base: number, session: number): Buffer | undefined;
 }
 
 // From dist/src/native.js; the package's root holds package.json, build/ and prebuilds/.

@@ -16,6 +16,8 @@
 #include "datagram_binding.cc"
 #include "inbox_binding.cc"
 #include "numbers_binding.cc"
+#include "tls_binding.cc"
+#include "intake_binding.cc"
 // clang-format on
 
 namespace multiloop {
@@ -51,6 +53,7 @@ constexpr Export kExports[] = {
     {"eventRearm", event_call<&Base::rearm>},
     {"eventBeginSignal", event_call<&Base::begin_signal>},
     {"eventRef", event_ref},
+    {"eventAlone", event_alone},
     {"eventPending", event_pending},
     {"eventRemaining", event_remaining},
     {"fdForget", fd_forget},
@@ -113,6 +116,15 @@ constexpr Export kExports[] = {
     {"inboxHandoff", inbox_handoff},
     {"inboxWake", inbox_wake},
     {"inboxStats", inbox_stats},
+    {"inboxAccepts", inbox_accepts},
+    {"inboxShed", inbox_shed},
+    {"quotaNew", quota_new},
+    {"quotaFree", quota_free},
+    {"ledgerListen", ledger_listen},
+    {"ledgerPass", ledger_pass},
+    {"ledgerUnlisten", ledger_unlisten},
+    {"ledgerReserve", ledger_reserve},
+    {"ledgerRefuse", ledger_refuse},
     {"ledgerAccept", ledger_accept},
     {"inboxBoundaries", inbox_boundaries},
     {"ledgerCheckpoint", ledger_checkpoint},
@@ -127,6 +139,23 @@ constexpr Export kExports[] = {
     {"inboxTimes", inbox_times},
     {"processors", processors},
     {"bindThread", bind_thread},
+    {"tlsUnavailable", tls_unavailable_why},
+#ifdef ML_HAVE_TLS
+    {"tlsContextNew", tls_context_new},
+    {"tlsContextExpired", tls_context_expired},
+    {"tlsContextFree", tls_context_free},
+    {"tlsContextCount", tls_context_count},
+    {"tlsOpen", tls_open},
+    {"tlsFree", tls_free},
+    {"tlsUnfinished", tls_unfinished},
+    {"tlsHandshake", tls_handshake},
+    {"tlsRead", tls_read},
+    {"tlsWrite", tls_write},
+    {"tlsShutdown", tls_shutdown},
+    {"tlsError", tls_error},
+    {"tlsFacts", tls_facts},
+    {"tlsSession", tls_session},
+#endif
 };
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {

@@ -193,6 +193,13 @@ napi_value event_ref(napi_env env, napi_callback_info info) {
   return js(env, status);
 }
 
+// eventAlone(base, event) -> 0 | -errno; see Base::wake_alone.
+napi_value event_alone(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  BaseHost* host = args.state().host(args.u32(0));
+  return js(env, host == nullptr ? kStale : host->base->wake_alone(args.u32(1)));
+}
+
 // eventPending(base, event) -> mask | -errno
 napi_value event_pending(napi_env env, napi_callback_info info) {
   const Args<2> args(env, info);

@@ -96,6 +96,10 @@ void EnvState::on_cleanup(napi_async_cleanup_hook_handle handle, void* data) {
   state->release();
   for (const InboxHandle inbox : state->created_inboxes) Inbox::release_creator(inbox);
   state->created_inboxes.clear();
+  for (const TlsContextHandle context : state->created_tls_contexts) drop_tls_context(context);
+  state->created_tls_contexts.clear();
+  for (const QuotaHandle quota : state->created_quotas) Quota::release(quota);
+  state->created_quotas.clear();
   // Held while the handles are closed one by one.
   state->closing_ += 1;
   for (std::size_t slot = 0; slot < state->hosts_.size(); ++slot) {

@@ -10,8 +10,10 @@
 
 #include "../core/base.h"
 #include "../core/inbox.h"
+#include "../core/quota.h"
 #include "../core/sys.h"
 #include "napi_util.h"
+#include "tls_sessions.h"
 
 namespace multiloop {
 
@@ -66,6 +68,11 @@ class EnvState {
 
   // Inboxes created on this thread, given back when it ends.
   std::vector<InboxHandle> created_inboxes;
+  // TLS contexts made on this thread, given up when it ends, and its own sessions.
+  std::vector<TlsContextHandle> created_tls_contexts;
+  TlsSessions tls_sessions;
+  // And quotas.
+  std::vector<QuotaHandle> created_quotas;
   // Closes or passes on what this thread's loops own. Idempotent; see handoff.h.
   void release();
   void release_inbox(BaseHost* host);

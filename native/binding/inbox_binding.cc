@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <cstdlib>
 
-#include "../core/acceptor.h"
 #include "../core/handoff.h"
 #include "env_state.h"
 #include "napi_util.h"
@@ -193,39 +192,6 @@ napi_value inbox_stats(napi_env env, napi_callback_info info) {
   out[13] = static_cast<double>(counters.turn_mean.load(std::memory_order_relaxed));
   out[14] = static_cast<double>(counters.turn_longest.load(std::memory_order_relaxed));
   return found;
-}
-
-// ledgerAccept(listener fd, owner, listener number, max, out: Float64Array) -> count | -errno.
-// Accepts in one crossing up to `max` connections that are then `owner`'s; their ids are in `out`.
-napi_value ledger_accept(napi_env env, napi_callback_info info) {
-  const Args<5> args(env, info);
-  void* data = nullptr;
-  std::size_t length = 0;
-  ML_CHECK(napi_get_typedarray_info(env, args[4], nullptr, &length, &data, nullptr, nullptr) ==
-           napi_ok);
-  const std::uint32_t max = args.u32(3);
-  ML_CHECK(max <= length);
-  auto* out = static_cast<double*>(data);
-  const int listener = args.i32(0);
-  const InboxPin owner(args.u32(1));
-  std::uint32_t count = 0;
-  while (count < max) {
-    sys::SockAddr peer;
-    const int fd = acceptor::accept_next(listener, &peer);
-    if (fd < 0) {
-      // What ended a batch is met again by the next one, as its first.
-      if (count == 0) return js(env, fd);
-      break;
-    }
-    ConnectionId id = kNoConnection;
-    if (const int status = Ledger::adopt(fd, args.u32(1), args.u32(2), peer, &id); status < 0) {
-      sys::close(fd);
-      return count == 0 ? js(env, status) : js(env, count);
-    }
-    if (owner && owner->has_numbers()) owner->set_traffic(fd, {});
-    out[count++] = static_cast<double>(id);
-  }
-  return js(env, count);
 }
 
 // ledgerClose(base, connection, reset) -> boolean: whether it was this base's loop's.

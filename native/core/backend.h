@@ -45,6 +45,13 @@ class Backend {
   [[nodiscard]] virtual int change_later(int fd, Mask before, Mask after) {
     return change(fd, before, after);
   }
+  // Of all the sets that wait for the file of `fd` in this way, the kernel is to wake one when it
+  // becomes ready, where it can; elsewhere all wake, and all but one find nothing. Holds until the
+  // interest in `fd` is none, or until `alone` is false.
+  virtual void wake_alone(int fd, bool alone) {
+    static_cast<void>(fd);
+    static_cast<void>(alone);
+  }
   // Tells the kernel what this backend otherwise tells it in its own wait.
   virtual void flush() {}
   // Whether flush() has something to tell.

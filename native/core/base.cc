@@ -127,6 +127,13 @@ int Base::set_ref(EventId id, bool ref) {
   return 0;
 }
 
+int Base::wake_alone(EventId id) {
+  Event* event = find(id);
+  if (event == nullptr) return -ESTALE;
+  event->alone = true;
+  return 0;
+}
+
 int Base::pending(EventId id, Micros* remaining) {
   Event* event = find(id);
   if (event == nullptr) return -ESTALE;
@@ -228,6 +235,10 @@ int Base::insert_descriptor(std::uint32_t slot) {
   // An edge is announced anew: what is ready already must be told to the one who comes now.
   const bool certain = key.count > 0 || key.last_fired == slot;
   const bool tell = !certain || (mine & kEdge) != 0;
+  if (event.alone) {
+    ML_CHECK(key.count == 0);
+    changes_.backend().wake_alone(event.fd, true);
+  }
   if (const int status = changes_.want(event.fd, others | mine, tell); status < 0) return status;
   link(&key, slot);
   return 0;

@@ -77,6 +77,9 @@ class Base {
   int remove_timer(EventId id);
   int destroy(EventId id);
   int set_ref(EventId id, bool ref);
+  // From the next add() on it is one of those of which the kernel wakes one (Backend::wake_alone).
+  // It has its descriptor for itself.
+  int wake_alone(EventId id);
   // The added part of the mask, with kTimeout while a timer runs; `remaining` of it if it does.
   [[nodiscard]] int pending(EventId id, Micros* remaining);
   // Persistent timers of an event that was activated by hand start again from now.
@@ -149,6 +152,7 @@ class Base {
     bool used = false;
     bool inserted = false;
     bool refd = true;
+    bool alone = false;  // the kernel wakes it or another base
     bool holds = false;  // it has fired and keeps its signal for being added again
   };
   // What events wait for: a descriptor, or a signal.

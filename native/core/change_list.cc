@@ -56,6 +56,7 @@ void ChangeList::forget(int fd) {
   if (interest.kernel != 0) static_cast<void>(backend_->change(fd, interest.kernel, 0));
   interest.kernel = interest.want = 0;
   interest.known = interest.suspect = false;
+  backend_->wake_alone(fd, false);
 }
 
 Mask ChangeList::wanted(int fd) const {

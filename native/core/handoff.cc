@@ -103,6 +103,17 @@ void settle_owned(Inbox* inbox, bool redistribute) {
   }
 }
 
+// The connections that wait in a listening socket outlive the loop. It is closed only when nobody
+// is left who could have it.
+void settle_listening(const Inbox* inbox, bool redistribute) {
+  const InboxHandle owner = inbox->handle();
+  for (ConnectionId id = Ledger::next_listening(owner, 0); id != kNoConnection;
+       id = Ledger::next_listening(owner, Ledger::fd_of(id) + 1)) {
+    if (redistribute && pass_listening(id, owner, inbox->parent()) == Delivery::kOk) continue;
+    Ledger::close_listening(id, owner);
+  }
+}
+
 }  // namespace
 
 Delivery hand_off(ConnectionId id, InboxHandle from, InboxHandle to) {
@@ -134,6 +145,15 @@ Delivery post(InboxHandle from, InboxHandle to, const void* bytes, std::size_t l
   return delivery;
 }
 
+Delivery pass_listening(ConnectionId id, InboxHandle from, InboxHandle to) {
+  const InboxPin target(to);
+  if (!target || target->closed()) return Delivery::kGone;
+  if (!Ledger::pass(id, from, to)) return Delivery::kNotOwner;
+  // Closed since: its release has begun, and either finds the socket or was too early for that.
+  if (target->closed() && Ledger::pass(id, to, from)) return Delivery::kGone;
+  return Delivery::kOk;
+}
+
 void wake(InboxHandle to) {
   const InboxPin target(to);
   if (target) target->wake_sleeper();
@@ -152,6 +172,7 @@ void release_loop(Inbox* inbox, bool redistribute) {
     if (message.id != kNoConnection) return_descriptor(&message, inbox, redistribute);
     free_message(message);
   }
+  settle_listening(inbox, redistribute);
   settle_owned(inbox, redistribute);
   const InboxPin parent(inbox->parent());
   if (!parent) return;

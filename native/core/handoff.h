@@ -22,11 +22,14 @@ Delivery move(ConnectionId id, InboxHandle from, InboxHandle to, const void* byt
 // Sends `length` bytes (copied) to `to` and wakes it.
 Delivery post(InboxHandle from, InboxHandle to, const void* bytes, std::size_t length);
 void wake(InboxHandle to);
+// Gives a listening socket that `from` owns to the loop of `to`, or to the coordinator. It is told
+// by other means; if it ends before it hears of it, its release passes the socket on.
+Delivery pass_listening(ConnectionId id, InboxHandle from, InboxHandle to);
 
 // What a loop's thread does when it ends, for whatever reason: closes the inbox, gives descriptors
 // that wait in it back to its coordinator (or closes them, when that is gone or `redistribute` is
 // false), gives those it owns that are at a boundary there too and closes the others with a reset,
-// and tells the coordinator. Idempotent per inbox.
+// gives its listening sockets there, and tells the coordinator. Idempotent per inbox.
 void release_loop(Inbox* inbox, bool redistribute);
 
 }  // namespace multiloop

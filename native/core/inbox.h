@@ -56,6 +56,8 @@ struct InboxCounters {
   std::atomic<std::uint64_t> wakes_sent{0};
   std::atomic<std::uint64_t> wakes_saved{0};
   std::atomic<std::uint64_t> opened{0};     // ledger entries taken over by this loop
+  std::atomic<std::uint64_t> accepted{0};   // … of which accepted by it
+  std::atomic<std::uint64_t> shed{0};       // accepted by it and closed at once; not in `opened`
   std::atomic<std::uint64_t> closed{0};     // … and closed by it, or by its release
   std::atomic<std::uint64_t> lost{0};       // … of which by its release
   std::atomic<std::uint64_t> moved_in{0};   // of `opened`: from another loop, alive
@@ -109,6 +111,7 @@ class Inbox {
   void awake();
   // No push lands after this. What landed before is still to be popped, until drained() says so.
   void close();
+  bool closed() const { return (tail_.load(std::memory_order_seq_cst) & kClosedBit) != 0; }
   bool drained() const;
   // Which connections are at a boundary, by descriptor: a byte each, written by the loop in memory
   // that outlives it. Without that, none is.

@@ -7,6 +7,7 @@
 #include "check.h"
 #include "clock.h"
 #include "sockets.h"
+#include "tls_session.h"
 
 namespace multiloop {
 
@@ -49,8 +50,11 @@ struct Entry {
   // The owner's alone.
   std::byte* checkpoint = nullptr;
   std::size_t checkpoint_length = 0;
+  TlsSession* tls = nullptr;
   Micros rescued_before = 0;  // when it was rescued last, and the time before that
   Micros rescued = 0;
+  QuotaHandle quota = kNoQuota;
+  int reserve = -1;  // of a listening socket
 };
 
 constexpr Micros kRescuePeriod = 60'000'000;
@@ -83,6 +87,14 @@ Entry* find_or_make(int fd) {
 int fd_of(ConnectionId id) { return static_cast<int>(id & (kFdsMax - 1)); }
 std::uint32_t generation_of(ConnectionId id) { return static_cast<std::uint32_t>(id >> kFdBits); }
 
+// Null unless `owner` owns it now.
+Entry* find_owned(ConnectionId id, InboxHandle owner) {
+  Entry* entry = find(fd_of(id));
+  if (entry == nullptr) return nullptr;
+  const std::uint64_t mine = Word{generation_of(id), FdState::kOwned, owner}.packed();
+  return entry->word.load() == mine ? entry : nullptr;
+}
+
 bool transition(ConnectionId id, FdState from, InboxHandle from_owner, FdState to,
                 InboxHandle to_owner) {
   Entry* entry = find(fd_of(id));
@@ -102,23 +114,53 @@ void close_now(ConnectionId id, bool reset) {
   entry->checkpoint = nullptr;
   entry->checkpoint_length = 0;
   entry->rescued = entry->rescued_before = 0;
+  free_tls_session(entry->tls);
+  entry->tls = nullptr;
+  const QuotaHandle quota = entry->quota;
+  const int reserve = entry->reserve;
+  entry->quota = kNoQuota;
+  entry->reserve = -1;
   entry->word.store(Word{generation_of(id), FdState::kFree, kNoInbox}.packed());
   const int status = sys::close(fd);
   ML_CHECK(status != -EBADF);
+  if (reserve >= 0) sys::close(reserve);
+  Quota::give(quota);
+}
+
+ConnectionId next_in(FdState state, InboxHandle owner, int from) {
+  for (auto at = static_cast<std::uint32_t>(from); at < kFdsMax; ++at) {
+    if (chunks[at / kChunk].load(std::memory_order_acquire) == nullptr) {
+      at |= kChunk - 1;
+      continue;
+    }
+    const Word word = Word::from(find(static_cast<int>(at))->word.load());
+    if (word.state == state && word.owner == owner)
+      return static_cast<ConnectionId>(word.generation) << kFdBits | at;
+  }
+  return kNoConnection;
+}
+
+// A free entry for `fd`, with its next generation, or null for a number past the table.
+Entry* begin_entry(int fd, std::uint32_t listener, std::uint32_t* generation, ConnectionId* out) {
+  Entry* entry = find_or_make(fd);
+  if (entry == nullptr) return nullptr;
+  const Word last = Word::from(entry->word.load());
+  ML_CHECK(last.state == FdState::kFree);
+  // Generation 0 is never used, so that no id is kNoConnection.
+  *generation = (last.generation + 1) & kGenerationMask;
+  if (*generation == 0) *generation = 1;
+  entry->listener.store(listener, std::memory_order_release);
+  *out = static_cast<ConnectionId>(*generation) << kFdBits | static_cast<std::uint32_t>(fd);
+  return entry;
 }
 
 }  // namespace
 
 int Ledger::adopt(int fd, InboxHandle owner, std::uint32_t listener, const sys::SockAddr& peer,
-                  ConnectionId* out) {
-  Entry* entry = find_or_make(fd);
+                  ConnectionId* out, QuotaHandle quota) {
+  std::uint32_t generation = 0;
+  Entry* entry = begin_entry(fd, listener, &generation, out);
   if (entry == nullptr) return -EMFILE;
-  const Word last = Word::from(entry->word.load());
-  ML_CHECK(last.state == FdState::kFree);
-  // Generation 0 is never used, so that no id is kNoConnection.
-  std::uint32_t generation = (last.generation + 1) & kGenerationMask;
-  if (generation == 0) generation = 1;
-  entry->listener.store(listener, std::memory_order_release);
   entry->accepted.store(monotonic_now(), std::memory_order_release);
   entry->read.store(0, std::memory_order_release);
   entry->written.store(0, std::memory_order_release);
@@ -130,10 +172,49 @@ int Ledger::adopt(int fd, InboxHandle owner, std::uint32_t listener, const sys::
   entry->peer_length.store(length, std::memory_order_release);
   for (std::size_t i = 0; i < kPeerWords; ++i)
     entry->peer[i].store(words[i], std::memory_order_release);
-  *out = static_cast<ConnectionId>(generation) << kFdBits | static_cast<std::uint32_t>(fd);
+  entry->quota = quota;
   entry->word.store(Word{generation, FdState::kOwned, owner}.packed());
   return 0;
 }
+
+int Ledger::listen(int fd, InboxHandle owner, std::uint32_t listener, QuotaHandle quota,
+                   ConnectionId* out) {
+  std::uint32_t generation = 0;
+  Entry* entry = begin_entry(fd, listener, &generation, out);
+  if (entry == nullptr) return -EMFILE;
+  entry->peer_length.store(0, std::memory_order_release);
+  entry->quota = quota;
+  entry->word.store(Word{generation, FdState::kListening, owner}.packed());
+  return 0;
+}
+
+bool Ledger::listens(ConnectionId id, InboxHandle owner) {
+  const Entry* entry = find(fd_of(id));
+  return entry != nullptr &&
+         entry->word.load() == Word{generation_of(id), FdState::kListening, owner}.packed();
+}
+
+bool Ledger::pass(ConnectionId id, InboxHandle from, InboxHandle to) {
+  return transition(id, FdState::kListening, from, FdState::kListening, to);
+}
+
+bool Ledger::close_listening(ConnectionId id, InboxHandle owner) {
+  if (!transition(id, FdState::kListening, owner, FdState::kClosing, owner)) return false;
+  // It took no place: that is for the connections.
+  find(fd_of(id))->quota = kNoQuota;
+  close_now(id, false);
+  return true;
+}
+
+ConnectionId Ledger::next_listening(InboxHandle owner, int from) {
+  return next_in(FdState::kListening, owner, from);
+}
+
+int Ledger::reserve(ConnectionId id) { return find(fd_of(id))->reserve; }
+
+void Ledger::set_reserve(ConnectionId id, int fd) { find(fd_of(id))->reserve = fd; }
+
+QuotaHandle Ledger::quota(ConnectionId id) { return find(fd_of(id))->quota; }
 
 bool Ledger::send(ConnectionId id, InboxHandle from, InboxHandle to) {
   return transition(id, FdState::kOwned, from, FdState::kInbox, to);
@@ -160,24 +241,13 @@ bool Ledger::close_undelivered(ConnectionId id, InboxHandle owner) {
 }
 
 ConnectionId Ledger::next_owned(InboxHandle owner, int from) {
-  for (auto at = static_cast<std::uint32_t>(from); at < kFdsMax; ++at) {
-    if (chunks[at / kChunk].load(std::memory_order_acquire) == nullptr) {
-      at |= kChunk - 1;
-      continue;
-    }
-    const Word word = Word::from(find(static_cast<int>(at))->word.load());
-    if (word.state == FdState::kOwned && word.owner == owner)
-      return static_cast<ConnectionId>(word.generation) << kFdBits | at;
-  }
-  return kNoConnection;
+  return next_in(FdState::kOwned, owner, from);
 }
 
 bool Ledger::set_checkpoint(ConnectionId id, InboxHandle owner, const void* bytes,
                             std::size_t length) {
-  Entry* entry = find(fd_of(id));
+  Entry* entry = find_owned(id, owner);
   if (entry == nullptr) return false;
-  const std::uint64_t mine = Word{generation_of(id), FdState::kOwned, owner}.packed();
-  if (entry->word.load() != mine) return false;
   std::free(entry->checkpoint);
   entry->checkpoint = length == 0 ? nullptr : static_cast<std::byte*>(std::malloc(length));
   entry->checkpoint_length = length;
@@ -245,6 +315,18 @@ bool Ledger::next(int from, Listed* out) {
     if (after.generation == word.generation && after.state != FdState::kFree) return true;
   }
   return false;
+}
+
+bool Ledger::set_tls(ConnectionId id, InboxHandle owner, TlsSession* session) {
+  Entry* entry = find_owned(id, owner);
+  if (entry == nullptr || entry->tls != nullptr) return false;
+  entry->tls = session;
+  return true;
+}
+
+TlsSession* Ledger::tls(ConnectionId id, InboxHandle owner) {
+  const Entry* entry = find_owned(id, owner);
+  return entry == nullptr ? nullptr : entry->tls;
 }
 
 int Ledger::fd_of(ConnectionId id) { return multiloop::fd_of(id); }

@@ -5,6 +5,7 @@
 //
 //   accept ─► owned ─► inbox ─► owned ─► closing ─► free
 //             (coordinator)     (loop)
+//   a group's listening socket: listening (coordinator, or the loop that accepts from it) ─► free
 //
 // Any thread may call any function; a transition names the owner it expects and fails when it is
 // not (ABA), so two threads never both act on one descriptor.
@@ -15,6 +16,7 @@
 #include <cstdint>
 
 #include "inbox.h"
+#include "quota.h"
 #include "sys.h"
 
 namespace multiloop {
@@ -23,13 +25,16 @@ namespace multiloop {
 using ConnectionId = std::uint64_t;
 constexpr ConnectionId kNoConnection = 0;
 
-enum class FdState : std::uint8_t { kFree, kOwned, kInbox, kMoving, kClosing };
+class TlsSession;
+
+enum class FdState : std::uint8_t { kFree, kOwned, kInbox, kMoving, kClosing, kListening };
 
 class Ledger {
  public:
-  // Takes over a descriptor for `owner`. 0 or -EMFILE for a number past the table.
+  // Takes over a descriptor for `owner`, with the place in `quota` that was taken for it. 0 or
+  // -EMFILE for a number past the table.
   static int adopt(int fd, InboxHandle owner, std::uint32_t listener, const sys::SockAddr& peer,
-                   ConnectionId* out);
+                   ConnectionId* out, QuotaHandle quota = kNoQuota);
   // owned(from) -> inbox(to), before the message is pushed; false when `from` is not the owner.
   [[nodiscard]] static bool send(ConnectionId id, InboxHandle from, InboxHandle to);
   // inbox(by) -> owned(by), when the message is taken out.
@@ -44,6 +49,20 @@ class Ledger {
   // kNoConnection.
   static ConnectionId next_owned(InboxHandle owner, int from);
 
+  // Listening sockets. `listener` and `quota` are those of the connections that come by it. The
+  // owner is who accepts from it; it is passed on, and closed by nobody else.
+  static int listen(int fd, InboxHandle owner, std::uint32_t listener, QuotaHandle quota,
+                    ConnectionId* out);
+  [[nodiscard]] static bool listens(ConnectionId id, InboxHandle owner);
+  [[nodiscard]] static bool pass(ConnectionId id, InboxHandle from, InboxHandle to);
+  static bool close_listening(ConnectionId id, InboxHandle owner);
+  // As next_owned().
+  static ConnectionId next_listening(InboxHandle owner, int from);
+  // The owner's: a descriptor that is kept to refuse connections with (acceptor.h); negative: none.
+  static int reserve(ConnectionId id);
+  static void set_reserve(ConnectionId id, int fd);
+  static QuotaHandle quota(ConnectionId id);
+
   // A few bytes that stay with the connection while its threads come and go; copied. Replaces what
   // was there. False: not the owner's.
   static bool set_checkpoint(ConnectionId id, InboxHandle owner, const void* bytes,
@@ -57,6 +76,11 @@ class Ledger {
   // alone, and nothing happens for anybody else.
   static void set_traffic(ConnectionId id, InboxHandle owner, const Traffic& traffic);
   static Traffic traffic(ConnectionId id);
+  // The connection's TLS: the entry's from now on, wherever it goes, and freed where the descriptor
+  // is closed. False, and still the caller's: not the owner's, or there is one.
+  [[nodiscard]] static bool set_tls(ConnectionId id, InboxHandle owner, TlsSession* session);
+  // For the owner's thread; null for anybody else and for a plain connection.
+  static TlsSession* tls(ConnectionId id, InboxHandle owner);
 
   // -1 when the entry is gone; fd_of() is the number that it had in any case.
   static int fd(ConnectionId id);

@@ -3,6 +3,7 @@
 // every build and so is the pipe as a waker, and select in all but Windows's.
 //
 //   ML_PORTABLE   poll, select and the pipe only, without a header that POSIX does not have
+//   ML_HAVE_TLS   OpenSSL 3's headers, which come with Node's own; the functions are Node's
 //   ML_EMULATE    tests only: the interfaces of other kernels too, emulated by test/emulation
 #pragma once
 
@@ -28,6 +29,14 @@
 #if !defined(ML_PORTABLE) && (defined(__sun) || defined(ML_EMULATE))
 #define ML_HAVE_EVPORT
 #define ML_HAVE_DEVPOLL
+#endif
+
+// Only declarations are used: at run time tls_library.h looks for what the process has.
+#if !defined(_WIN32) && __has_include(<openssl/ssl.h>)
+#include <openssl/opensslv.h>
+#if defined(OPENSSL_VERSION_MAJOR) && OPENSSL_VERSION_MAJOR == 3
+#define ML_HAVE_TLS
+#endif
 #endif
 
 // Winsock's fd_set is a list of handles and no set of bits.

@@ -73,6 +73,37 @@ export function writeFrom(chain: Chain, fd: number, max: number, socket: boolean
   return gather(first, fd, most, socket);
 }
 
+/**
+ * The first bytes of a chain that is not empty, at most `max` and in one piece, for `take`; answers
+ * what that answers. Small pieces are gathered up to `whole` bytes, larger ones given in multiples
+ * of it while others follow.
+ */
+export function offerFrom(
+  chain: Chain,
+  max: number,
+  whole: number,
+  take: (bytes: Buffer, offset: number, length: number) => number,
+): number {
+  const first = chain.first as Segment;
+  if (first.file !== undefined) chain.load(first);
+  first.checkThere();
+  const size = first.end - first.start;
+  if (size >= max || first.next === undefined)
+    return take(first.bytes, first.start, Math.min(size, max));
+  if (size >= whole) return take(first.bytes, first.start, size - (size % whole));
+  const most = Math.min(max, whole);
+  const { bytes, used } = slabWith(most);
+  let to = used;
+  let one: Segment | undefined = first;
+  for (; to - used < most && one !== undefined && one.file === undefined; one = one.next) {
+    one.checkThere();
+    const part = Math.min(one.end - one.start, most - (to - used));
+    bytes.set(one.bytes.subarray(one.start, one.start + part), to);
+    to += part;
+  }
+  return take(bytes, used, to - used);
+}
+
 function writeOne(one: Segment, fd: number, count: number, socket: boolean): number {
   one.checkThere();
   const { bytes, slab, start } = one;

@@ -18,7 +18,7 @@ import {
 import { type Bytes, checkBytes, UTF8_MAX } from './bytes.js';
 import { Chain } from './chain.js';
 import { type ChangeCallback, Changes } from './changes.js';
-import { READ_BYTES, readTo, writeFrom } from './descriptor.js';
+import { offerFrom, READ_BYTES, readTo, writeFrom } from './descriptor.js';
 import { FileSegment } from './file_segment.js';
 import { EOLS, type Eol, type Found, find, findEol } from './search.js';
 import { Loan, Segment, tellLenders } from './segment.js';
@@ -520,6 +520,17 @@ export class EvBuffer implements Disposable {
     }
     if (count > 0) this._drain(count);
     return count;
+  }
+
+  /** @internal As `_writeTo`, to whoever takes them: see offerFrom(). */
+  _offer(max: number, whole: number, take: (b: Buffer, at: number, n: number) => number): number {
+    try {
+      const count = offerFrom(this.#chain, max, whole, take);
+      if (count > 0) this._drain(count);
+      return count;
+    } finally {
+      tellLenders();
+    }
   }
 
   // ── for streams ──

@@ -1,6 +1,7 @@
 // The commands, their flags and their help: all that can be said without loading the addon.
 
 import { WAKER_NAMES } from '../event/ev.js';
+import { ACCEPT_MODES } from '../runtime/accept_mode.js';
 import { POLICY_NAMES } from '../runtime/policy.js';
 import {
   type Command,
@@ -38,6 +39,11 @@ const serveFlags = {
     value: 'NAME',
     help: 'for new connections: round-robin, least-connections, two-index, least-lag, sticky',
     read: oneOf(POLICY_NAMES),
+  },
+  accept: {
+    value: 'MODE',
+    help: 'who accepts: handoff, reuseport, shared (handoff)',
+    read: oneOf(ACCEPT_MODES),
   },
   'drain-ms': {
     value: 'MS',

@@ -1,6 +1,7 @@
 // `multiloop serve`: one loop group from the command line, to its end.
 
 import {
+  type AcceptMode,
   type BackendName,
   type BackendReport,
   EventBase,
@@ -36,6 +37,7 @@ export async function serveCommand(parsed: Parsed<ServeFlags>, version: string):
     backend: backends(flags.backend),
     waker: flags.waker?.value,
     policy: flags.policy?.value,
+    accept: acceptMode(flags),
     drainMs,
     maxConnections: flags['max-connections']?.value,
     rebalance: { auto: flags.rebalance?.value },
@@ -86,6 +88,21 @@ function listenWhere({ path, port, host }: Parsed<ServeFlags>['flags']): Where {
   if (path !== undefined && other !== undefined && path.fromEnvironment === other.fromEnvironment)
     throw new UsageError(`${path.source} and ${other.source} exclude each other`);
   return { host: bareHost(host?.value ?? HOST), port: port?.value ?? PORT };
+}
+
+/** Where the kernel picks the loop nobody else can, and a path is one queue. */
+function acceptMode({ accept, policy, path }: Parsed<ServeFlags>['flags']): AcceptMode | undefined {
+  if (accept === undefined || accept.value === 'handoff') return accept?.value;
+  const given = `${accept.source} ${accept.value}`;
+  if (policy !== undefined)
+    throw new UsageError(
+      `${policy.source} goes with --accept handoff; with ${given} the kernel picks the loop`,
+    );
+  if (path !== undefined && accept.value === 'reuseport')
+    throw new UsageError(
+      `${given} needs a port, and ${path.source} is a unix socket; try --accept shared`,
+    );
+  return accept.value;
 }
 
 /** An IPv6 address in the brackets of a URL is that address. */

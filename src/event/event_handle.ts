@@ -163,6 +163,14 @@ export class EventHandle extends AsyncResource implements Disposable {
   }
 
   /**
+   * @internal From the next add() on: other bases wait for the descriptor too, and the kernel may
+   * wake any one of them (native/core/backend.h). It is the descriptor's only event on this base.
+   */
+  _wakeAlone(): void {
+    native.eventAlone(this.base._id, this._id);
+  }
+
+  /**
    * Frees the event in the dispatch pass, at its priority, and calls `callback` then: once, and
    * never while the event's own callback runs. Until then no activation of it is delivered, and
    * add() and activate() throw ERR_EVENT_FREED. When the base is closed first, it is called too.

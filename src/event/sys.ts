@@ -48,7 +48,7 @@ export const sys = {
     if (status === -1)
       throw new MultiloopError(
         'ERR_FD_OWNED',
-        `Descriptor ${fd} belongs to a connection of a loop group; close that connection instead`,
+        `Descriptor ${fd} is a connection or listener of a loop group; close that instead`,
       );
     return status;
   },

@@ -16,6 +16,8 @@ import { Hold } from '../stream/hold.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { RateLimit } from '../stream/rate_limit.js';
 import { SocketStream } from '../stream/socket_stream.js';
+import type { TlsPlan } from '../stream/tls_options.js';
+import { TlsTransport } from '../stream/tls_transport.js';
 import { checkBytes, checkInteger } from '../validate.js';
 import { decodeBaggage, encodeBaggage } from './baggage.js';
 import type { ConnectionNumbers } from './connection_numbers.js';
@@ -45,6 +47,7 @@ export interface ConnectionHost {
   readonly context: LoopContext;
   readonly worker: LoopWorker;
   readonly listeners: ReadonlyMap<number, ListenOptions>;
+  readonly tls: ReadonlyMap<number, TlsPlan>;
   readonly counters: LoopCounters;
   readonly numbers: ConnectionNumbers;
   readonly checkpointMax: number;
@@ -60,6 +63,7 @@ export type Delivered = 'ok' | 'full' | 'gone' | 'no such loop';
 export interface LoopCounters {
   addRead(bytes: number): void;
   addWritten(bytes: number): void;
+  addHandshakeFailed(): void;
 }
 
 export class Connection<State = unknown> extends SocketStream {
@@ -75,13 +79,17 @@ export class Connection<State = unknown> extends SocketStream {
   #whenIdle: (() => void) | undefined = undefined;
   #moving: Departure | undefined = undefined;
   #left = false;
+  /** Its handshake is not done, so the worker does not know of it. */
+  #unseen = false;
 
   /** @internal */
   constructor(host: ConnectionHost, id: number, fd: number) {
     super(host.context.base, fd);
     this.#host = host;
     this.id = id;
-    this.listener = host.listeners.get(native.ledgerListener(id)) ?? {};
+    const listener = native.ledgerListener(id);
+    this.listener = host.listeners.get(listener) ?? {};
+    if (host.tls.size > 0) this._plan = host.tls.get(listener);
   }
 
   get loop(): LoopContext {
@@ -224,21 +232,49 @@ export class Connection<State = unknown> extends SocketStream {
 
   // ── for the loop ──
 
-  /** @internal Calls the open hook and starts reading. */
+  /** @internal Calls the open hook and starts reading; with TLS, when the handshake is done. */
   _open(): void {
     this.base._runIn(this._reader, () => {
-      const { open } = this.#host.worker;
-      if (open !== undefined) this.#call(open, undefined);
-      this.enable(Ev.READ);
-      this.#boundary();
+      if (this._plan === undefined) this.#begin();
+      else this.#handshake(this._plan);
     });
+  }
+  #begin(): void {
+    const { open } = this.#host.worker;
+    if (open !== undefined) this.#call(open, undefined);
+    this.enable(Ev.READ);
+    this.#boundary();
+  }
+  #handshake(plan: TlsPlan): void {
+    this.#unseen = true;
+    // In the middle of something that only this thread has.
+    this.#holds++;
+    try {
+      this._secure(plan, this.id);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+  protected override _secured(): void {
+    this.#unseen = false;
+    this.#holds--;
+    this.#begin();
+    this.#becameIdle();
+  }
+  protected override _notSecured(): void {
+    this.#host.counters.addHandshakeFailed();
+    this.close();
+  }
+  /** It comes from another loop, where its handshake was done. */
+  #adoptTls(): void {
+    if (this._plan !== undefined) this._tls = TlsTransport.adopt(this.base._id, this.id);
   }
 
   /** @internal Ends the connection when what it is doing is done: its hooks and its output. */
   _drain(): void {
     if (this.closed) return;
     this.pause();
-    if (this.#idle()) {
+    if (this.#unseen || this.#idle()) {
       this.close();
       return;
     }
@@ -264,6 +300,8 @@ export class Connection<State = unknown> extends SocketStream {
       return;
     }
     if (this.#holds > 0 || this.outputLength > MOVE_OUTPUT_MAX) return;
+    // Its end is told, and has not left: nobody else would know.
+    if (this._tls?.finishing) return;
     if (moving.evicted && this.inputLength + this.outputLength > 0) return;
     this.#moving = undefined;
     if (moving.loop === this.loop.id && !moving.evicted) {
@@ -341,6 +379,7 @@ export class Connection<State = unknown> extends SocketStream {
   /** @internal It comes from another loop. */
   _arrive(bytes: Buffer): void {
     const baggage = decodeBaggage(bytes);
+    this.#adoptTls();
     this._settings = baggage.settings;
     this._state = baggage.flags;
     this.bytesRead = baggage.read;
@@ -368,6 +407,7 @@ export class Connection<State = unknown> extends SocketStream {
     const { traffic } = this.#host.numbers;
     this.bytesRead = traffic[2 * this.fd];
     this.bytesWritten = traffic[2 * this.fd + 1];
+    this.#adoptTls();
     this.base._runIn(this._reader, () => {
       const { rescue } = this.#host.worker;
       // The worker here is another generation's, which has no such hook.
@@ -465,7 +505,10 @@ export class Connection<State = unknown> extends SocketStream {
 
   protected override _finish(): void {
     if (this._peerEnded && this._adapter === undefined) this.destroy();
-    else super._finish();
+    else {
+      super._finish();
+      if (this._tls !== undefined) this.#becameIdle();
+    }
   }
 
   protected override _closeFd(fd: number, reset: boolean): void {
@@ -483,7 +526,7 @@ export class Connection<State = unknown> extends SocketStream {
     this.#depart();
     super._tellClosed(error);
     const { close } = this.#host.worker;
-    if (close === undefined) return;
+    if (close === undefined || this.#unseen) return;
     try {
       close.call(this.#host.worker, this as Connection, error);
     } catch (thrown) {

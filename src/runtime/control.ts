@@ -6,6 +6,7 @@ import type { ErrorCode } from '../errors.js';
 import { MultiloopError } from '../errors.js';
 import type { BackendName, WakerName } from '../event/ev.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
+import type { TlsPlan } from '../stream/tls_options.js';
 import type { NumbersMemory } from './connection_numbers.js';
 import type { Drained } from './drainer.js';
 
@@ -21,6 +22,8 @@ export interface LoopTask {
   coordinator: number;
   /** By the number that the ledger keeps with each connection. */
   listeners: [number: number, options: ListenOptions][];
+  /** Of those with TLS, by the same number. */
+  tls: (readonly [number: number, plan: TlsPlan])[];
   stats: SharedArrayBuffer;
   directory: SharedArrayBuffer;
   numbers: NumbersMemory;
@@ -48,7 +51,12 @@ export type ToCoordinator =
   /** A move that was asked for, by the number of the request. */
   | { type: 'moved'; request: number; count?: number; error?: FlatError }
   | { type: 'retired'; counts: Retired }
-  | { type: 'drained'; counts: Drained };
+  | { type: 'drained'; counts: Drained }
+  /** Connections that it accepted and closed at once. */
+  | { type: 'turnedAway'; reason: string; count: number }
+  | { type: 'acceptFailed'; error: FlatError }
+  /** Its listening sockets are the coordinator's again, or this one that it could not wait for. */
+  | { type: 'notListening'; socket?: number; error?: FlatError };
 
 export type ToLoop =
   | { type: 'stop'; drainMs: number }
@@ -56,6 +64,8 @@ export type ToLoop =
   | { type: 'drain'; ms: number }
   /** Every connection goes to the loop of the same number that the directory has. */
   | { type: 'retire'; deadlineMs: number; drainMs: number }
+  /** A listening socket was passed to it; `shared`: other loops wait for it too. */
+  | { type: 'listen'; socket: number; batch: number; shared: boolean }
   | { type: 'post'; value: unknown }
   | { type: 'move'; request: number; connection: number; loop: number }
   /** Gives `count` connections that are idle to another loop; none that came by a move just now. */

@@ -11,6 +11,7 @@ import { chooseWaker } from '../event/wakers.js';
 import { native } from '../native.js';
 import { ListeningSocket, type ListenOptions } from '../stream/listening_socket.js';
 import { decode, type ToCoordinator } from './control.js';
+import { LedgerSource } from './ledger_source.js';
 
 /** Messages from loops that may wait: reports, and descriptors of loops that died. */
 const INBOX_MESSAGES = 16_384;
@@ -39,44 +40,64 @@ export interface Sink {
   released(inbox: number): void;
   report(inbox: number, message: ToCoordinator): void;
   failed(error: Error): void;
-  /** Closed as they came, since the process was out of descriptors. */
-  shed(count: number): void;
+  /** Closed as they came, since the process was out of descriptors or the group had enough. */
+  shed(reason: string, count: number): void;
+}
+
+/** A listening socket to be opened. */
+export interface Opening {
+  /** What the ledger keeps with its connections. */
+  number: number;
+  /** What the user asked for, and what is asked of the kernel. */
+  told: ListenOptions;
+  how: ListenOptions;
+  quota: number;
 }
 
 export class LedgerListener extends ListeningSocket {
   readonly number: number;
   readonly options: ListenOptions;
-  readonly #owner: number;
+  readonly #source: LedgerSource;
   readonly #sink: Sink;
+  /** The last place is for those that were refused. */
   readonly #ids: Float64Array;
 
-  constructor(
-    coordinator: Coordinator,
-    number: number,
-    options: ListenOptions,
-    batch: number,
-    sink: Sink,
-  ) {
-    super(coordinator.base, options);
+  constructor(coordinator: Coordinator, opening: Opening, batch: number, sink: Sink) {
+    const { number, told, how, quota } = opening;
+    const { inbox } = coordinator;
+    const letGo = (socket: number) => void native.ledgerUnlisten(socket, inbox);
+    let source: LedgerSource | undefined;
+    super(coordinator.base, () => {
+      source = LedgerSource.open(how, number, quota, { inbox, letGo });
+      return source;
+    });
+    this.#source = source as unknown as LedgerSource;
     this.number = number;
-    this.options = options;
-    this.#owner = coordinator.inbox;
+    this.options = told;
     this.#sink = sink;
-    this.#ids = new Float64Array(batch);
+    this.#ids = new Float64Array(batch + 1);
+  }
+
+  /** The ledger's. */
+  get id(): number {
+    return this.#source.id;
   }
 
   protected acceptBatch(): number {
-    const max = this.#ids.length;
-    const count = native.ledgerAccept(this.fd, this.#owner, this.number, max, this.#ids);
-    if (count > 0) this.#sink.accepted(this.#ids, count);
+    const ids = this.#ids;
+    const count = this.#source.accept(false, ids);
+    if (count < 0) return count;
+    const refused = ids[ids.length - 1];
+    if (count > 0) this.#sink.accepted(ids, count);
+    if (refused > 0) this.#sink.shed('maxConnections', refused);
     return count;
   }
 
   /** Those whom the kernel has connected already: closing the socket would reset them. */
   acceptWaiting(): void {
     if (!this.accepting) return;
-    for (let left = WAITING_MAX; left > 0; left -= this.#ids.length)
-      if (this.acceptBatch() < this.#ids.length) return;
+    let count = 1;
+    for (let left = WAITING_MAX; left > 0 && count > 0; left -= count) count = this.acceptBatch();
   }
 
   protected failed(error: Error): void {
@@ -84,7 +105,7 @@ export class LedgerListener extends ListeningSocket {
   }
 
   protected refusedSome(count: number): void {
-    this.#sink.shed(count);
+    this.#sink.shed('out of descriptors', count);
   }
 }
 
@@ -141,12 +162,16 @@ export class Coordinator {
     if (--this.#refs === 0) native.inboxRef(this.base._id, false);
   }
 
-  /** Opens a listening socket that accepts nothing before resume(). */
-  listen(options: ListenOptions, batch: number, sink: Sink): LedgerListener {
+  /** The number of a listener whose connections are the business of `sink`. */
+  nextListener(sink: Sink): number {
     const number = this.#nextListener++;
-    const listener = new LedgerListener(this, number, options, batch, sink);
-    listener.pause();
     this.#sinks.set(number, sink);
+    return number;
+  }
+  /** Opens a listening socket that accepts nothing before resume(). */
+  listen(opening: Opening, batch: number, sink: Sink): LedgerListener {
+    const listener = new LedgerListener(this, opening, batch, sink);
+    listener.pause();
     return listener;
   }
   forgetListener(listener: LedgerListener): void {

@@ -27,12 +27,9 @@ export interface DistributorHost {
   readonly coordinator: Coordinator;
   readonly policy: Policy;
   readonly closing: boolean;
-  readonly maxConnections: number;
   readonly peek: PeekSettings | undefined;
   /** The loops that new connections go to now. */
   serving(): LoopSlot[];
-  /** Connections that are open over all loops. */
-  open(): number;
   /** The thread of this loop is gone, as its inbox says. */
   gone(slot: LoopSlot): void;
   shed(reason: string, count: number): void;
@@ -67,22 +64,17 @@ export class Distributor {
 
   /** New connections, by id; the coordinator owns them. */
   acceptedBatch(ids: Float64Array, count: number): void {
-    const room = Math.max(0, this.#host.maxConnections - this.#host.open());
     this.accepted += count;
-    const all: Parcel[] = Array.from(ids.subarray(0, count), (id) => ({ id }));
-    if (channels.accept.hasSubscribers) for (const { id } of all) this.#host.accepted(id);
-    const fresh = all.slice(0, room);
+    const fresh: Parcel[] = Array.from(ids.subarray(0, count), (id) => ({ id }));
+    if (channels.accept.hasSubscribers) for (const { id } of fresh) this.#host.accepted(id);
     this.handOut(this.#peeker?.begin(fresh) ?? fresh);
-    if (count <= room) return;
-    for (const parcel of all.slice(room)) this.#refuse(parcel);
-    this.#host.shed('maxConnections', count - room);
   }
 
   /** Told to go away by the coordinator already: they were never a loop's. */
-  shed(count: number): void {
+  shed(reason: string, count: number): void {
     this.accepted += count;
     this.refused += count;
-    this.#host.shed('out of descriptors', count);
+    this.#host.shed(reason, count);
   }
 
   handOut(parcels: Iterable<Parcel>): void {
@@ -105,6 +97,11 @@ export class Distributor {
   /** A loop serves again: those who waited go first. */
   welcome(): void {
     this.handOut(this.#waiting.splice(0));
+  }
+
+  /** Nobody new is waited for any more: those who were are handed out as they are. */
+  stopPeeking(): void {
+    this.#peeker?.hurry();
   }
 
   /** The group ends: nobody will serve those who wait. */

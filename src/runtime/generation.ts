@@ -4,6 +4,7 @@
 import { MultiloopError, systemError } from '../errors.js';
 import { Delivery, native } from '../native.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
+import type { TlsPlan } from '../stream/tls_options.js';
 import { ConnectionNumbers } from './connection_numbers.js';
 import {
   encode,
@@ -36,6 +37,7 @@ export interface GenerationHost {
   readonly moves: Moves;
   readonly closing: boolean;
   listeners(): [number: number, options: ListenOptions][];
+  tls(): (readonly [number: number, plan: TlsPlan])[];
   /** Whether new connections go to this generation. */
   isCurrent(generation: Generation): boolean;
   up(slot: LoopSlot): void;
@@ -113,6 +115,7 @@ export class Generation {
       inbox,
       coordinator: coordinator.inbox,
       listeners: this.#host.listeners(),
+      tls: this.#host.tls(),
       stats: slot.page.memory,
       directory: directory.memory,
       numbers: numbers.memory,
@@ -209,7 +212,7 @@ export class Generation {
       this.#retired.get(slot)?.(message.counts);
     } else if (message.type === 'drained') {
       this.#drained.set(slot, message.counts);
-    } else if (slot.inbox === inbox) {
+    } else if (message.type === 'ready' && slot.inbox === inbox) {
       slot.threadId = message.threadId;
       const ending = this.#ending || this.#host.closing;
       slot.phase = ending ? 'draining' : 'serving';
@@ -314,6 +317,11 @@ export class Generation {
 
   #stopMessage(): ToLoop {
     return { type: 'stop', drainMs: this.settings.drainMs };
+  }
+
+  /** Tells a loop, as soon as its inbox has room. */
+  tell(slot: LoopSlot, message: ToLoop): void {
+    this.#tell(slot, slot.inbox, message);
   }
 
   /** Until its inbox has room for it. */

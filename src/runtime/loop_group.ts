@@ -4,18 +4,19 @@
 import { EventEmitter } from 'node:events';
 import { MultiloopError } from '../errors.js';
 import { native } from '../native.js';
-import { type Address, formatAddress, toAddress } from '../stream/address.js';
+import { type Address, toAddress } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { checkInteger, checkObject, checkSignal } from '../validate.js';
 import { Balancer } from './balancer.js';
 import { publish } from './channels.js';
 import { type ConnectionInfo, listConnections } from './connection_list.js';
 import type { Retired } from './control.js';
-import { Coordinator, type LedgerListener, type Sink } from './coordinator.js';
+import { Coordinator, type Sink } from './coordinator.js';
 import { Directory } from './directory.js';
 import { Distributor } from './distributor.js';
 import type { Drained } from './drainer.js';
 import { Generation, type GenerationHost } from './generation.js';
+import { Listeners } from './listeners.js';
 import { workerUrl } from './load_worker.js';
 import type { LoopHandle, LoopSlot, LoopStats } from './loop_slot.js';
 import { Moves } from './moves.js';
@@ -84,8 +85,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   #next: Generation | undefined;
   readonly #retiring = new Set<Generation>();
   /** Of generations that have ended. */
-  readonly #past = { served: 0, lost: 0, movedOut: 0, rescued: 0 };
-  #listeners: LedgerListener[] = [];
+  readonly #past = { served: 0, lost: 0, movedOut: 0, rescued: 0, acceptedHere: 0, shed: 0 };
+  readonly #listeners: Listeners;
   #started = false;
   #refd = false;
   #closing: Promise<void> | undefined;
@@ -110,14 +111,17 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       released: (inbox) => {
         const found = this.#find(inbox);
         found?.generation.dropInbox(found.slot, inbox);
+        this.#listeners.settle();
       },
       report: (inbox, message) => {
+        if (this.#listeners.report(inbox, message)) return;
         const found = this.#find(inbox);
         found?.generation.report(found.slot, inbox, message);
       },
       failed: (error) => this.#emitError(error),
-      shed: (count) => this.#distributor.shed(count),
+      shed: (reason, count) => this.#distributor.shed(reason, count),
     };
+    this.#listeners = this.#makeListeners(settings);
     this.#directory = new Directory(settings.loops.length);
     this.#moves = new Moves(this.#directory, this.#coordinator.inbox);
     this.#host = this.#makeHost();
@@ -126,7 +130,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   }
 
   get addresses(): Address[] {
-    return this.#listeners.map((listener) => listener.address);
+    return this.#listeners.addresses;
   }
   /** Those that serve now; a reload puts others in their place. */
   get loops(): readonly LoopHandle[] {
@@ -137,10 +141,13 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   stats(): GroupStats {
     const loops = this.#current.slots.map((slot) => slot.stats);
     const retiring = [...this.#retiring].flatMap(({ slots }) => slots.map((slot) => slot.stats));
-    const sum = (key: 'served' | 'lost' | 'movedOut' | 'rescued') =>
-      [...loops, ...retiring].reduce((total, loop) => total + loop[key], this.#past[key]);
+    const past = this.#past;
+    const sum = (key: keyof typeof past) =>
+      [...loops, ...retiring].reduce((total, loop) => total + loop[key], past[key]);
     const served = sum('served');
-    const { accepted, refused } = this.#distributor;
+    const shed = sum('shed');
+    const accepted = this.#distributor.accepted + sum('acceptedHere') + shed;
+    const refused = this.#distributor.refused + shed;
     const lost = sum('lost') + this.#distributor.lost;
     const open = accepted - served - refused - lost;
     const [moves, rescues] = [sum('movedOut'), sum('rescued')];
@@ -155,19 +162,13 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     const owners = new Map([[this.#coordinator.inbox, -1]]);
     for (const { slots } of this.#generations)
       for (const slot of slots) for (const inbox of slot.inboxes) owners.set(inbox, slot.id);
-    const names = this.#listeners.map(({ number, options, address }): [number, string] => [
-      number,
-      options.name ?? formatAddress(address),
-    ]);
-    return listConnections(owners, new Map(names));
+    return listConnections(owners, new Map(this.#listeners.names));
   }
 
   /** @internal Opens the listening sockets, then the loops; accepts when every loop is ready. */
   async _start(): Promise<void> {
     try {
-      const { listen, acceptBatch } = this.#current.settings;
-      for (const options of listen)
-        this.#listeners.push(this.#coordinator.listen(options, acceptBatch, this.#sink));
+      this.#listeners.open();
       await this.#current.start();
     } catch (error) {
       await this.close();
@@ -202,7 +203,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     checkInteger('ms', ms, 0, 2 ** 31 - 1);
     if (this.#closing === undefined) {
       this.#draining = true;
-      for (const listener of this.#listeners) listener.acceptWaiting();
+      this.#listeners.acceptWaiting();
+      this.#distributor.stopPeeking();
       const began = performance.now();
       const total: Drained = { ended: 0, drained: 0, closed: 0 };
       const drain = async (one: Generation) => {
@@ -262,9 +264,22 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     return this.#current.serving.length > 0;
   }
 
-  /** With nobody to serve them, further connections wait in the kernel's queue. */
-  #pauseUnlessServing(): void {
-    if (!this.#isServing()) for (const listener of this.#listeners) listener.pause();
+  #makeListeners(settings: Settings): Listeners {
+    return new Listeners(
+      {
+        coordinator: this.#coordinator,
+        sink: this.#sink,
+        serving: (loop) => {
+          const slot = this.#current.slots[loop];
+          return slot.phase === 'serving' ? slot : undefined;
+        },
+        anyServing: () => this.#isServing(),
+        tell: (slot, message) => this.#current.tell(slot, message),
+        shed: (reason, count) => this.emit('shed', reason, count),
+        failed: (error) => this.#emitError(error),
+      },
+      settings,
+    );
   }
 
   #makeBalancer(options: NonNullable<Settings['rebalance']>): Balancer {
@@ -274,8 +289,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
 
   #makeDistributor(settings: Settings): Distributor {
     const group = this;
-    const listener = (number: number) =>
-      this.#listeners.find((one) => one.number === number)?.options ?? {};
+    const listener = (number: number) => this.#listeners.optionsOf(number) ?? {};
     const context = (id: number) => ({
       remote: toAddress(native.ledgerPeer(id)),
       listener: listener(native.ledgerListener(id)),
@@ -285,7 +299,6 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     return new Distributor({
       coordinator: this.#coordinator,
       policy,
-      maxConnections: settings.maxConnections,
       peek: settings.peek,
       context,
       failed,
@@ -293,10 +306,9 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
         return group.#closing !== undefined;
       },
       serving: () => this.#current.serving,
-      open: () => this.stats().open,
       gone: (slot) => {
         this.#current.standDown(slot);
-        this.#pauseUnlessServing();
+        this.#listeners.settle();
       },
       shed: (reason, count) => {
         publish('shed', () => ({ group, reason, count }));
@@ -305,7 +317,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       accepted: (connection) =>
         publish('accept', () => {
           const number = native.ledgerListener(connection);
-          const listener = this.#listeners.find((one) => one.number === number)?.options;
+          const listener = this.#listeners.optionsOf(number);
           return { group, connection, listener };
         }),
       given: (connection, slot, rescued) =>
@@ -325,14 +337,15 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       get closing() {
         return group.#closing !== undefined;
       },
-      listeners: () => this.#listeners.map(({ number, options }) => [number, plain(options)]),
+      listeners: () => this.#listeners.options.map(([number, one]) => [number, plain(one)]),
+      tls: () => this.#listeners.tls,
       isCurrent: (generation) => generation === this.#current,
       up: (slot) => {
         if (this.#started && this.#current.slots.includes(slot)) this.#welcome();
         this.emit('loop', slot, 'up');
       },
       down: (slot, error) => {
-        this.#pauseUnlessServing();
+        this.#listeners.settle();
         this.emit('loop', slot, 'down', error);
       },
       restarted: (slot) => this.emit('loop', slot, 'restarted'),
@@ -420,10 +433,11 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     next.enterDirectory();
     this.#welcome();
     const counts = await old.retire(deadlineMs);
+    const past = this.#past;
     for (const { stats } of old.slots)
-      for (const key of ['served', 'lost', 'movedOut', 'rescued'] as const)
-        this.#past[key] += stats[key];
+      for (const key of Object.keys(past) as (keyof typeof past)[]) past[key] += stats[key];
     this.#retiring.delete(old);
+    this.#listeners.settle();
     const report = { generation: number, ...counts, ms: performance.now() - began };
     this.emit('reload', report);
     return report;
@@ -437,19 +451,17 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   /** A loop serves again: those who waited go first. */
   #welcome(): void {
     this.#distributor.welcome();
-    for (const listener of this.#listeners) listener.resume();
+    this.#listeners.start();
   }
 
   // ── the end ──
 
   async #end(end: (one: Generation) => Promise<void>, told?: () => void): Promise<void> {
     this.#balancer?.stop();
-    for (const listener of this.#listeners) {
-      listener.close();
-      this.#coordinator.forgetListener(listener);
-    }
+    this.#listeners.close();
     this.#distributor.refuseWaiting();
     await Promise.all(this.#generations.map(end));
+    this.#listeners.finish();
     this.unref();
     this.#coordinator.release();
     told?.();
@@ -464,10 +476,8 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   #setRef(ref: boolean): this {
     if (this.#refd === ref) return this;
     this.#refd = ref;
-    for (const listener of this.#listeners) {
-      if (ref) listener.ref();
-      else listener.unref();
-    }
+    if (ref) this.#listeners.ref();
+    else this.#listeners.unref();
     for (const generation of this.#generations) generation.setRef(ref);
     if (ref) this.#coordinator.ref();
     else this.#coordinator.unref();
@@ -499,8 +509,8 @@ async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefi
   }
 }
 
-/** The options without what structured clone refuses. */
+/** The options for workers: without the descriptor and without the keys of TLS. */
 function plain(options: ListenOptions): ListenOptions {
-  const { fd: _, ...rest } = options;
+  const { fd: _, tls: __, ...rest } = options;
   return rest;
 }

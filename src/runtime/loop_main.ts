@@ -8,9 +8,10 @@ import { EventBase } from '../event/event_base.js';
 import { MessageKind } from '../event/page.js';
 import { native } from '../native.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
+import type { TlsPlan } from '../stream/tls_options.js';
 import { checkInteger } from '../validate.js';
 import { REST_MS } from './balancer.js';
-import { channels } from './channels.js';
+import { channels, publish } from './channels.js';
 import { Connection, type ConnectionHost, type Delivered, fdOf } from './connection.js';
 import { ConnectionNumbers } from './connection_numbers.js';
 import {
@@ -21,11 +22,13 @@ import {
   type LoopEnd,
   type LoopTask,
   type Retired,
+  type ToCoordinator,
   type ToLoop,
 } from './control.js';
 import { Directory, delivered } from './directory.js';
 import { Drainer } from './drainer.js';
 import { loadWorker } from './load_worker.js';
+import { LoopListeners } from './loop_listeners.js';
 import { markLoopThread } from './loop_thread.js';
 import { StatsPage } from './stats_page.js';
 import type { LoopContext, LoopWorker } from './worker.js';
@@ -36,6 +39,7 @@ class Loop implements ConnectionHost {
   readonly base: EventBase;
   readonly context: LoopContext;
   readonly listeners: ReadonlyMap<number, ListenOptions>;
+  readonly tls: ReadonlyMap<number, TlsPlan>;
   readonly counters: StatsPage;
   readonly checkpointMax: number;
   worker: LoopWorker = {};
@@ -44,6 +48,7 @@ class Loop implements ConnectionHost {
   readonly #connections = new Map<number, Connection>() /* by descriptor */;
   readonly #abort = new AbortController();
   readonly #directory: Directory;
+  readonly #listening: LoopListeners;
   #stopping = false;
   /** Connections that were closed because drainMs was over. */
   #gaveUpOn = 0;
@@ -58,12 +63,20 @@ class Loop implements ConnectionHost {
   constructor(task: LoopTask) {
     this.#task = task;
     this.listeners = new Map(task.listeners);
+    this.tls = new Map(task.tls);
     this.counters = new StatsPage(task.stats);
     this.numbers = new ConnectionNumbers(task.numbers);
     this.#directory = new Directory(task.directory);
     this.checkpointMax = task.checkpointMax;
     this.base = new EventBase({ backend: task.backend, waker: task.waker, drive: 'base' });
     this.base._dispatcher.onMessage = (index, numbers, at) => this.#message(index, numbers, at);
+    this.#listening = new LoopListeners({
+      base: this.base,
+      inbox: task.inbox,
+      coordinator: task.coordinator,
+      accepted: (id) => this.#accepted(id),
+      report: (message) => this.#say(message),
+    });
     this.context = {
       id: task.loop,
       generation: task.generation,
@@ -129,8 +142,7 @@ class Loop implements ConnectionHost {
   }
 
   #take(kind: number, index: number, id: number, fd: number): void {
-    const conn = new Connection(this, id, fd);
-    this.#connections.set(fd, conn);
+    const conn = this.#keep(id, fd);
     const bytes = native.inboxTake(this.base._id, index);
     if (kind === MessageKind.RESCUED) conn._rescue(bytes?.length === 0 ? undefined : bytes);
     else if (kind === MessageKind.MOVE && bytes !== undefined) conn._arrive(bytes);
@@ -138,6 +150,24 @@ class Loop implements ConnectionHost {
     if (kind !== MessageKind.HANDOFF) this.#hasArrived(conn);
     if (this.#stopping) this.#finish(conn);
     else if (this.#retired !== undefined) this.#evict(conn, this.#retired);
+  }
+
+  /** By this loop itself. */
+  #accepted(id: number): void {
+    const conn = this.#keep(id, fdOf(id));
+    if (channels.accept.hasSubscribers)
+      publish('accept', () => ({ connection: id, listener: conn.listener }));
+    conn._open();
+  }
+
+  #keep(id: number, fd: number): Connection {
+    const conn = new Connection(this, id, fd);
+    this.#connections.set(fd, conn);
+    return conn;
+  }
+
+  #say(message: ToCoordinator): void {
+    native.inboxPost(this.#task.inbox, this.#task.coordinator, encode(message));
   }
 
   send(conn: Connection, loop: number, bytes: Uint8Array): Delivered {
@@ -175,6 +205,7 @@ class Loop implements ConnectionHost {
     else if (message.type === 'move') this.#moveFor(message);
     else if (message.type === 'retire') this.#retire(message);
     else if (message.type === 'drain') this.#drain(message.ms);
+    else if (message.type === 'listen') this.#listening.listen(message);
     else this.#shed(message);
   }
 
@@ -222,6 +253,7 @@ class Loop implements ConnectionHost {
   async #retire({ deadlineMs, drainMs }: ToLoop & { type: 'retire' }): Promise<void> {
     const counts: Retired = { moved: 0, drained: 0, closed: 0 };
     this.#retired = counts;
+    this.#listening.giveBack();
     for (const conn of [...this.#connections.values()]) this.#evict(conn, counts);
     const late = this.base.timer(() => this.#emptied());
     late.add(deadlineMs);
@@ -259,6 +291,8 @@ class Loop implements ConnectionHost {
     if (this.#stopping || this.#drainer !== undefined) return;
     const began = performance.now();
     this.#abort.abort();
+    this.#listening.acceptWaiting();
+    this.#listening.giveBack();
     this.#drainer = new Drainer(this.base, this.#connections, ms);
     await this.#whenEmpty();
     await this.#stop(Math.max(0, ms - (performance.now() - began)));
@@ -282,6 +316,7 @@ class Loop implements ConnectionHost {
     if (this.#stopping) return;
     this.#stopping = true;
     this.#drainer?.stop();
+    this.#listening.giveBack();
     const deadline = this.base.timer(() => this.#giveUp());
     deadline.add(drainMs);
     const over = new Promise<void>((resolve) => {

@@ -15,6 +15,10 @@ const BLOCKED_MS = 100;
 export interface LoopStats {
   /** Connections given to this loop, now open, and closed by it. */
   accepted: number;
+  /** Of those accepted: by this loop itself, where loops accept. */
+  acceptedHere: number;
+  /** Accepted by this loop and closed at once; not in `accepted`. */
+  shed: number;
   open: number;
   served: number;
   /** Of those closed: because its thread died. */
@@ -31,6 +35,8 @@ export interface LoopStats {
   bytesRead: number;
   bytesWritten: number;
   hookErrors: number;
+  /** TLS connections whose handshake has failed; no hook has seen them. */
+  handshakesFailed: number;
   /** Wake-ups written to the waker, and those that were not needed because it was awake. */
   wakesSent: number;
   wakesSaved: number;
@@ -86,6 +92,8 @@ const SUMS_END = BUSY;
 const counters = new Float64Array(15);
 // What inboxTimes writes: alive, idle, and the percentiles of handoffs.
 const times = new Float64Array(4);
+// What inboxAccepts writes.
+const accepts = new Float64Array(2);
 
 export class LoopSlot implements LoopHandle {
   readonly id: number;
@@ -111,6 +119,7 @@ export class LoopSlot implements LoopHandle {
   readonly #terminate: (threadId: number) => Promise<void>;
   // Of the inboxes that are gone.
   readonly #past = new Float64Array(15);
+  readonly #pastAccepts = new Float64Array(2);
 
   constructor(
     id: number,
@@ -174,6 +183,7 @@ export class LoopSlot implements LoopHandle {
     if (native.inboxStats(inbox, counters))
       for (let i = OPENED; i < SUMS_END; i++) this.#past[i] += counters[i];
     this.numbers.delete(inbox);
+    addAccepts(this.#pastAccepts, inbox);
     if (this.inbox === inbox) this.inbox = 0;
     else this.#retiring.splice(this.#retiring.indexOf(inbox), 1);
   }
@@ -191,10 +201,15 @@ export class LoopSlot implements LoopHandle {
       longest = Math.max(counters[BUSY], counters[TURN_LONGEST]) / 1000;
     }
     if (native.inboxTimes(this.inbox, times)) [, , p50, p99] = times;
+    // After what was closed, or a connection could seem to be closed and not accepted.
+    const own = this.#pastAccepts.slice();
+    for (const inbox of this.inboxes) addAccepts(own, inbox);
     const total = (index: number) => totals[index];
-    const { bytesRead, bytesWritten, hookErrors } = this.page;
+    const { bytesRead, bytesWritten, hookErrors, handshakesFailed } = this.page;
     return {
       accepted: total(OPENED) - total(MOVED_IN),
+      acceptedHere: own[0],
+      shed: own[1],
       open: total(OPENED) - total(CLOSED) - total(MOVED_OUT),
       served: total(CLOSED) - total(LOST),
       lost: total(LOST),
@@ -206,6 +221,7 @@ export class LoopSlot implements LoopHandle {
       bytesRead,
       bytesWritten,
       hookErrors,
+      handshakesFailed,
       wakesSent: total(WAKES_SENT),
       wakesSaved: total(WAKES_SAVED),
       turns: total(TURNS),
@@ -215,4 +231,10 @@ export class LoopSlot implements LoopHandle {
       handoffP99Us: p99,
     };
   }
+}
+
+function addAccepts(to: Float64Array, inbox: number): void {
+  if (!native.inboxAccepts(inbox, accepts)) return;
+  to[0] += accepts[0];
+  to[1] += accepts[1];
 }

@@ -113,6 +113,15 @@ export class Peeker<Parcel extends Peekable> {
     this.#look(new Waiting(this, parcel), 'ms');
   }
 
+  /** Has a last look at each, and hands them all on. */
+  hurry(): void {
+    for (const waiting of [...this.#waiting]) {
+      this.#look(waiting, 'ms');
+      this.#end(waiting);
+    }
+    this.#flush();
+  }
+
   /** Ends the waiting for all; answers whom it was for. */
   close(): Parcel[] {
     this.#closed = true;

@@ -7,7 +7,8 @@ import { type ServeOptions, settle } from './settings.js';
 
 /**
  * Starts a loop group and resolves when every loop serves. Rejects with what is wrong with the
- * options (ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE, ERR_BACKEND_UNAVAILABLE, ERR_WAKER_UNAVAILABLE),
+ * options (ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE, ERR_OUT_OF_RANGE,
+ * ERR_BACKEND_UNAVAILABLE, ERR_WAKER_UNAVAILABLE),
  * with the worker (ERR_WORKER_LOAD, ERR_WORKER_TYPESCRIPT) or with the address (EADDRINUSE, EACCES,
  * ENOTFOUND); nothing is left running then. ERR_DRIVE_TAKEN where only poll and select exist and
  * another base drives this thread.

@@ -15,6 +15,7 @@ import {
   invalidType,
   outOfRange,
 } from '../validate.js';
+import { type AcceptMode, checkAccept } from './accept_mode.js';
 import type { BalancerOptions } from './balancer.js';
 import { workerUrl } from './load_worker.js';
 import { checkPeek, type PeekOptions, type PeekReader, type PeekSettings } from './peek.js';
@@ -45,6 +46,12 @@ export interface ServeOptions {
    * limits `{ read, bytes, ms, connections }`. For a policy function; for 'sticky' with 'proxy'.
    */
   peek?: PeekReader | PeekReader[] | PeekOptions;
+  /**
+   * Who accepts: 'handoff', the coordinator, which hands connections out by `policy`; 'reuseport',
+   * each loop from a socket of its own, among which the kernel divides by the peers' addresses
+   * (ports only); 'shared', whichever loop is free, from one queue. 'handoff'.
+   */
+  accept?: AcceptMode;
   /** 65,536 over all loops; what is accepted beyond is closed at once. */
   maxConnections?: number;
   /** Messages that may wait for one loop: 1,024. */
@@ -87,6 +94,7 @@ export interface Settings {
   listen: ListenOptions[];
   policy: PolicyName | Distribute;
   peek: PeekSettings | undefined;
+  accept: AcceptMode;
   maxConnections: number;
   inboxSize: number;
   acceptBatch: number;
@@ -115,6 +123,7 @@ export async function settle(options: ServeOptions): Promise<Settings> {
     LOOPS_MAX,
   );
   const policy = checkPolicy(options.policy ?? 'round-robin');
+  const accept = checkAccept(options);
   const backends = backendList(options.backend);
   const wakers = listOf<WakerName | undefined>(options.waker, [undefined]);
   const integer = (key: keyof ServeOptions, fallback: number, min: number, max: number) =>
@@ -133,6 +142,7 @@ export async function settle(options: ServeOptions): Promise<Settings> {
     listen: await listenList(options.listen),
     policy,
     peek: checkPeek(options.peek, policy),
+    accept,
     maxConnections: integer('maxConnections', 65_536, 1, 2 ** 20),
     inboxSize: integer('inboxSize', 1_024, 1, INBOX_MAX),
     acceptBatch: integer('acceptBatch', 64, 1, 4_096),

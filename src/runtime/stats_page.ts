@@ -6,6 +6,7 @@ import type { LoopCounters } from './connection.js';
 const BYTES_READ = 0;
 const BYTES_WRITTEN = 1;
 const HOOK_ERRORS = 2;
+const HANDSHAKES_FAILED = 3;
 const FIELDS = 8;
 
 export class StatsPage implements LoopCounters {
@@ -26,6 +27,9 @@ export class StatsPage implements LoopCounters {
   addHookError(): void {
     this.#fields[HOOK_ERRORS]++;
   }
+  addHandshakeFailed(): void {
+    this.#fields[HANDSHAKES_FAILED]++;
+  }
 
   get bytesRead(): number {
     return this.#fields[BYTES_READ];
@@ -35,5 +39,8 @@ export class StatsPage implements LoopCounters {
   }
   get hookErrors(): number {
     return this.#fields[HOOK_ERRORS];
+  }
+  get handshakesFailed(): number {
+    return this.#fields[HANDSHAKES_FAILED];
   }
 }

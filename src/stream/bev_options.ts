@@ -6,6 +6,9 @@ import { EventBase } from '../event/event_base.js';
 import { checkInteger, checkObject, invalidType, outOfRange } from '../validate.js';
 import type { BufferEvent } from './buffer_event.js';
 import type { RateLimit } from './rate_limit.js';
+import type { TlsClientOptions, TlsInfo, TlsServerOptions } from './tls_options.js';
+
+export type { TlsInfo };
 
 /** Called with the stream; `this` is the object of handlers. None is called after close(). */
 export interface BevHandlers {
@@ -46,6 +49,8 @@ export interface BevOptions {
   /** Of its events; 0 is the most urgent, the middle one is the default. */
   priority?: number;
   rateLimit?: RateLimit;
+  /** For socket() and connect(): TLS, and `connected` is told when its handshake is done. */
+  tls?: TlsClientOptions | TlsServerOptions;
 }
 
 /** What most streams have in common; one that is told otherwise gets a copy of its own. */
@@ -91,10 +96,11 @@ export function checkOptions(base: EventBase, options: BevOptions): void {
   checkObject('options', options);
   const { handlers, priority, closeFd = true } = options;
   if (handlers !== undefined) checkObject('options.handlers', handlers);
-  if ((options as { tls?: unknown }).tls !== undefined)
+  // Those that can have it have taken it out.
+  if (options.tls !== undefined)
     throw new MultiloopError(
       'ERR_TLS_UNAVAILABLE',
-      'TLS is not part of this version of multiloop; put a tls.TLSSocket over toDuplex()',
+      'This kind of stream has no TLS; BufferEvent.socket() and BufferEvent.connect() have',
     );
   if (priority !== undefined) checkInteger('options.priority', priority, 0, base.priorities - 1);
   if (typeof closeFd !== 'boolean')

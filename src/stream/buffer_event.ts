@@ -14,7 +14,7 @@ import type { EventBase } from '../event/event_base.js';
 import type { PassEnd } from '../event/options.js';
 import { checkInteger, checkMillis, checkObject, invalidType } from '../validate.js';
 import type { Address } from './address.js';
-import type { BevEvent, BevHandlers, BevOptions, FlushMode } from './bev_options.js';
+import type { BevEvent, BevHandlers, BevOptions, FlushMode, TlsInfo } from './bev_options.js';
 import {
   checkDirections,
   checkFlushMode,
@@ -345,6 +345,9 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     return undefined;
   }
 
+  get tls(): TlsInfo | undefined {
+    return undefined;
+  }
   // ── for subclasses: state ──
 
   /** @internal For messages. */

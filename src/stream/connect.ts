@@ -20,6 +20,7 @@ import {
 import { type Address, formatAddress } from './address.js';
 import type { BevOptions } from './bev_options.js';
 import { SocketStream } from './socket_stream.js';
+import { planClient, type TlsClientOptions } from './tls_options.js';
 
 /** RFC 8305 section 5, "Connection Attempt Delay". */
 const ATTEMPT_DELAY_MS = 250;
@@ -53,10 +54,15 @@ export function connect(base: EventBase, to: Address, options: ConnectOptions = 
   if (timeout !== undefined) checkMillis('options.timeout', timeout);
   const signal = checkSignal('options.signal', options.signal);
   signal?.throwIfAborted();
-  const stream = new SocketStream(base, -1, options);
+  const { tls, ...plain } = options;
+  const plan = tls === undefined ? undefined : planClient(tls as TlsClientOptions, hostOf(to));
+  const stream = new SocketStream(base, -1, plain);
+  stream._plan = plan;
   new Race(stream, to, { localAddress, timeout, signal }).begin();
   return stream;
 }
+
+const hostOf = (to: Address) => ('path' in to ? undefined : to.host);
 
 function checkAddress(to: unknown): asserts to is Address {
   checkObject('to', to);

@@ -10,15 +10,20 @@ import type { BevFilter } from './filter.js';
 import { FilterStream } from './filter_stream.js';
 import { PairStream } from './pair_stream.js';
 import { checkSocket, SocketStream } from './socket_stream.js';
+import { planSocket } from './tls_options.js';
 
 /**
- * A stream over a connected stream socket, which becomes its own unless `closeFd` is false. Throws
- * for a descriptor that is closed (EBADF), no socket (ENOTSOCK) or of another type
- * (ERR_NOT_A_STREAM); the descriptor stays the caller's then.
+ * A stream over a connected stream socket, which becomes its own unless `closeFd` is false. With
+ * `tls` that has a certificate and a key it is a TLS server's, else a client's. Throws for a
+ * descriptor that is closed (EBADF), no socket (ENOTSOCK) or of another type (ERR_NOT_A_STREAM),
+ * and for TLS that cannot be (ERR_TLS_CONFIG); the descriptor stays the caller's then.
  */
 function socket(base: EventBase, fd: number, options?: BevOptions): SocketStream {
   checkBase(base);
-  return new SocketStream(base, checkSocket(fd), options);
+  const socket = checkSocket(fd);
+  if (options?.tls === undefined) return new SocketStream(base, socket, options);
+  const { tls, ...plain } = options;
+  return new SocketStream(base, socket, plain)._secure(planSocket(tls), 0);
 }
 
 /** Two streams of one base, each the other's other side. */

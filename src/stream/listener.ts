@@ -2,7 +2,7 @@
 
 import type { EventBase } from '../event/event_base.js';
 import { native } from '../native.js';
-import { checkFunction } from '../validate.js';
+import { checkFunction, invalidValue } from '../validate.js';
 import { type Address, toAddress } from './address.js';
 import { ListeningSocket, type ListenOptions } from './listening_socket.js';
 
@@ -31,6 +31,10 @@ export class Listener extends ListeningSocket {
   constructor(base: EventBase, options: ListenOptions, onAccept: OnAccept, onError?: OnError) {
     checkFunction('onAccept', onAccept);
     if (onError !== undefined) checkFunction('onError', onError);
+    const { tls } = (options as ListenOptions | undefined) ?? {};
+    // What is asked for and not done would be found out by an attacker first.
+    if (tls !== undefined)
+      throw invalidValue('listen.tls', 'is of serve(); here give it to BufferEvent.socket()', tls);
     super(base, options);
     this.#onAccept = onAccept;
     this.#onError = onError;

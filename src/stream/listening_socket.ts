@@ -14,6 +14,7 @@ import type { EventHandle } from '../event/event_handle.js';
 import { native } from '../native.js';
 import { checkBoolean, checkInteger, invalidType, invalidValue } from '../validate.js';
 import { type Address, checkUnixPath, toAddress, unixFile } from './address.js';
+import type { TlsServerOptions } from './tls_options.js';
 
 export interface ListenOptions {
   /** 0, the default, lets the kernel choose. */
@@ -38,8 +39,8 @@ export interface ListenOptions {
   ipv6Only?: boolean;
   /** Wake up only when the first bytes are there, where the kernel can (TCP_DEFER_ACCEPT). */
   deferAccept?: boolean;
-  /** Not part of multiloop yet: anything but undefined is refused. */
-  tls?: undefined;
+  /** Of serve(): its connections are TLS. A Listener gives out descriptors and refuses it. */
+  tls?: TlsServerOptions;
   /** Not part of multiloop yet: true and 'required' are refused. */
   proxyProtocol?: false;
   /** For the worker: `conn.listener.name`. */
@@ -54,16 +55,56 @@ const REFUSALS_MAX = 512;
 
 const { EAGAIN, EMFILE, ENFILE } = constants.errno;
 
+/** The descriptor behind a listening socket, and what only its owner may do with it. */
+export interface ListenSource {
+  readonly fd: number;
+  readonly address: Address;
+  /** From now on a descriptor is kept for refuse(), if there is one to be had. */
+  keepReserve(): void;
+  /** Closes up to `max` who wait, by giving up that descriptor; answers how many. */
+  refuse(max: number): number;
+  /** Nobody accepts from here any more. `failed`: nobody ever did. */
+  release(failed: boolean): void;
+}
+
+/** A socket that its ListeningSocket owns and closes. */
+class OwnSocket implements ListenSource {
+  readonly fd: number;
+  readonly address: Address;
+  readonly #adopted: boolean;
+  readonly #file: string | undefined;
+  /** Negative: there is none. */
+  #reserve = -1;
+
+  constructor(options: ListenOptions) {
+    this.fd = openListener(options);
+    this.address = addressOf(this.fd, options);
+    this.#adopted = options.fd !== undefined;
+    this.#file = fileOf(options);
+  }
+  keepReserve(): void {
+    if (this.#reserve < 0) this.#reserve = native.listenerReserve();
+  }
+  refuse(max: number): number {
+    const [count, reserve] = native.listenerRefuse(this.fd, this.#reserve, max);
+    this.#reserve = reserve;
+    return count;
+  }
+  release(failed: boolean): void {
+    if (this.#reserve >= 0) native.sysClose(this.#reserve);
+    if (failed && this.#adopted) return;
+    native.sysClose(this.fd);
+    removeFile(this.#file);
+  }
+}
+
 export abstract class ListeningSocket implements Disposable {
   readonly base: EventBase;
   readonly fd: number;
   readonly address: Address;
   readonly #event: EventHandle;
   readonly #rest: EventHandle;
-  /** The unix socket that it made in the file system, and that goes away with it. */
-  readonly #file: string | undefined;
-  /** Given up to refuse connections when descriptors have run out; negative: there is none. */
-  #reserve: number;
+  readonly #source: ListenSource;
   #paused = false;
   #resting = false;
   /** Accepting has failed since a connection was accepted or there was none to accept. */
@@ -72,21 +113,22 @@ export abstract class ListeningSocket implements Disposable {
   #exhausted = 0;
   #refused = 0;
 
-  constructor(base: EventBase, options: ListenOptions) {
+  /** `alone`: other bases wait for the socket too, and the kernel need wake only one of them. */
+  constructor(base: EventBase, from: ListenOptions | (() => ListenSource), alone = false) {
     if (!(base instanceof EventBase)) throw invalidType('base', 'an instance of EventBase', base);
     base._checkOpen();
     this.base = base;
-    this.fd = openListener(options);
-    const { fd, path } = options;
-    this.#file = fd === undefined && path !== undefined ? unixFile(path) : undefined;
-    this.address = toAddress(native.sockLocal(this.fd)) ?? { path: options.path ?? '' };
+    this.#source = typeof from === 'function' ? from() : new OwnSocket(from);
+    this.fd = this.#source.fd;
+    this.address = this.#source.address;
     this.#event = base.event(this.fd, Ev.READ | Ev.PERSIST, () => this.#accept());
+    if (alone) this.#event._wakeAlone();
     this.#rest = base.timer(() => this.#rested());
-    this.#reserve = native.listenerReserve();
+    this.#source.keepReserve();
     try {
       this.#event.add();
     } catch (error) {
-      this.#release(options.fd === undefined);
+      this.#release(true);
       throw error;
     }
   }
@@ -123,6 +165,12 @@ export abstract class ListeningSocket implements Disposable {
     if (this.#resting) this.#rest.add(REST_MS);
     else this.#event.add();
   }
+  /** Of those that wait for the socket it is the last now, and the others are woken before it. */
+  protected stepBack(): void {
+    if (!this.accepting || this.#resting) return;
+    this.#event.del();
+    this.#event.add();
+  }
   /** A listener keeps the process alive; after unref() it does not. */
   ref(): void {
     if (this.#closed) return;
@@ -143,21 +191,17 @@ export abstract class ListeningSocket implements Disposable {
   }
   /** Closes the socket; the kernel resets connections that nobody has accepted. Idempotent. */
   close(): void {
-    if (!this.#closed) this.#release(true);
+    if (!this.#closed) this.#release(false);
   }
   [Symbol.dispose](): void {
     this.close();
   }
 
-  #release(closeSocket: boolean): void {
+  #release(failed: boolean): void {
     this.#closed = true;
     this.#event.free();
     this.#rest.free();
-    if (this.#reserve >= 0) native.sysClose(this.#reserve);
-    if (!closeSocket) return;
-    native.sysClose(this.fd);
-    // The kernel leaves it behind, and nobody could listen at that path again.
-    if (this.#file !== undefined) rmSync(this.#file, { force: true });
+    this.#source.release(failed);
   }
 
   #accept(): void {
@@ -168,7 +212,7 @@ export abstract class ListeningSocket implements Disposable {
       return;
     }
     // Another thread may have been faster than we when the reserve was to be taken back.
-    if (this.#failing && this.#reserve < 0) this.#reserve = native.listenerReserve();
+    if (this.#failing) this.#source.keepReserve();
     this.#failing = false;
   }
 
@@ -201,13 +245,13 @@ export abstract class ListeningSocket implements Disposable {
   }
 
   #refuse(): void {
-    const [count, reserve] = native.listenerRefuse(this.fd, this.#reserve, REFUSALS_MAX);
-    this.#reserve = reserve;
+    const count = this.#source.refuse(REFUSALS_MAX);
     this.#refused += count;
     if (count > 0) this.refusedSome(count);
   }
 }
 
+/** All but `tls`, which its user checks. */
 export function checkListenOptions(options: ListenOptions): void {
   if (typeof options !== 'object' || options === null)
     throw invalidType('listen', 'of type object', options);
@@ -223,10 +267,8 @@ export function checkListenOptions(options: ListenOptions): void {
   if (options.path === '' || options.host === '')
     throw invalidValue('listen', 'must not have an empty host or path', options);
   checkPath(options);
-  // What is asked for and not done would be found out by an attacker first.
-  const { tls, proxyProtocol } = options as { tls?: unknown; proxyProtocol?: unknown };
-  if (tls !== undefined)
-    throw invalidValue('listen.tls', 'is not supported yet: end TLS in front of multiloop', tls);
+  // What is asked for and not done would be found out by an attacker first; see Listener for TLS.
+  const { proxyProtocol } = options as { proxyProtocol?: unknown };
   if (proxyProtocol !== undefined && proxyProtocol !== false)
     throw invalidValue('listen.proxyProtocol', 'is not supported yet', proxyProtocol);
 }
@@ -239,8 +281,21 @@ function checkPath({ path, reusePort }: ListenOptions): void {
   checkUnixPath('listen.path', path);
 }
 
+export function addressOf(fd: number, { path }: ListenOptions): Address {
+  return toAddress(native.sockLocal(fd)) ?? { path: path ?? '' };
+}
+
+/** The unix socket that is made in the file system, and that goes away with its listener. */
+export function fileOf({ fd, path }: ListenOptions): string | undefined {
+  return fd === undefined && path !== undefined ? unixFile(path) : undefined;
+}
+/** The kernel leaves it behind, and nobody could listen at that path again. */
+export function removeFile(file: string | undefined): void {
+  if (file !== undefined) rmSync(file, { force: true });
+}
+
 /** A listening socket, or an error; an adopted one stays its maker's until it is sound. */
-function openListener(options: ListenOptions): number {
+export function openListener(options: ListenOptions): number {
   checkListenOptions(options);
   const backlog = options.backlog ?? BACKLOG;
   if (options.fd !== undefined) return adopt(options.fd, backlog);

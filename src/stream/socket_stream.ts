@@ -8,12 +8,14 @@ import { MultiloopError, systemError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
 import type { EventHandle } from '../event/event_handle.js';
-import { native } from '../native.js';
+import { native, TlsCode } from '../native.js';
 import { checkInteger } from '../validate.js';
 import { type Address, toAddress } from './address.js';
 import { type BevEvent, type BevOptions, TRANSFER_BYTES } from './bev_options.js';
 import { BufferEvent, EAGAIN } from './buffer_event.js';
 import { Hold } from './hold.js';
+import type { TlsInfo, TlsPlan } from './tls_options.js';
+import { TlsTransport } from './tls_transport.js';
 
 /** System calls of one flush: more wait for the next turn, since others want to write too. */
 const FLUSH_CALLS_MAX = 16;
@@ -25,6 +27,12 @@ export class SocketStream extends BufferEvent {
   #fd: number;
   #readEvent: EventHandle | undefined = undefined;
   #writeEvent: EventHandle | undefined = undefined;
+  /** @internal TLS over the socket; what is plain has none, and pays for asking only. */
+  _tls: TlsTransport | undefined = undefined;
+  /** @internal What TLS begins with when it has connected. */
+  _plan: TlsPlan | undefined = undefined;
+  /** Its events are the handshake's. */
+  #shaking = false;
   /** @internal Called by close() while it is connecting. */
   _cancel: (() => void) | undefined = undefined;
 
@@ -67,10 +75,15 @@ export class SocketStream extends BufferEvent {
     this._settings = { ...this._settings, maxWrite: value };
   }
 
-  /** Goes on with another socket; the old one stays open unless `close` is true. */
+  /**
+   * Goes on with another socket; the old one stays open unless `close` is true. A stream with TLS
+   * has its session with the one that it has: ERR_TLS_CONFIG.
+   */
   setFd(fd: number, options: { close?: boolean } = {}): void {
     checkSocket(fd);
     if (this.closed) return;
+    if (this._tls !== undefined || this._plan !== undefined)
+      throw new MultiloopError('ERR_TLS_CONFIG', `${this._name} has TLS and stays on its socket`);
     const { maskRead, old } = { maskRead: this.#readEvent !== undefined, old: this.#fd };
     this.#freeEvents();
     this._cancel?.();
@@ -83,8 +96,18 @@ export class SocketStream extends BufferEvent {
   /** @internal A new connection: what was enabled and written before holds for it. */
   _connected(fd: number): void {
     this._cancel = undefined;
-    this.#connected(fd);
-    this._eventLater({ connected: true });
+    if (this._plan === undefined) {
+      this.#connected(fd);
+      this._eventLater({ connected: true });
+      return;
+    }
+    this.#fd = fd;
+    try {
+      this._secure(this._plan, 0);
+    } catch (error) {
+      // OpenSSL refuses the name or the session to resume.
+      this._neverOpened({ error: error as Error });
+    }
   }
   /** @internal Every address has failed, or it took too long. */
   _notConnected(event: BevEvent): void {
@@ -95,6 +118,90 @@ export class SocketStream extends BufferEvent {
     this.#fd = fd;
     this._releaseReading(Hold.CONNECTING);
     this._releaseWriting(Hold.CONNECTING);
+  }
+
+  // ── TLS ──
+
+  /** What its handshake came to; undefined for a plain stream and before that. */
+  override get tls(): TlsInfo | undefined {
+    return this.#shaking || this.closed ? undefined : this._tls?.info();
+  }
+  /** Of a client: what a later stream resumes with; of TLS 1.3 there is none before data came. */
+  get tlsSession(): Uint8Array | undefined {
+    return this.#shaking || this.closed ? undefined : this._tls?.session();
+  }
+
+  /** @internal Begins TLS; what is written meanwhile waits. `connection`: of the ledger, or 0. */
+  _secure(plan: TlsPlan, connection: number): this {
+    const tls = TlsTransport.open(this.base._id, plan, connection, this.#fd);
+    this._tls = tls;
+    this.#shaking = true;
+    this._readHeld |= Hold.CONNECTING;
+    this._writeHeld |= Hold.CONNECTING;
+    const late = () => this.#shaken(plan.timeoutMs, true);
+    tls.deadline = this._inContext(() => this.base.timer(late, { priority: this.priority }));
+    if (!this._refed) tls.deadline.unref();
+    tls.deadline.add(plan.timeoutMs);
+    this.#shake(tls);
+    return this;
+  }
+  /** @internal Whether it is in its handshake. */
+  get _shaking(): boolean {
+    return this.#shaking;
+  }
+
+  #shake(tls: TlsTransport): void {
+    const wants = tls.handshake();
+    if (wants === 1) {
+      this.#writeEvent?.del();
+      this._reader.add();
+    } else if (wants === 2) {
+      this.#readEvent?.del();
+      this.#writer.add();
+    } else this.#shaken(wants, false);
+  }
+  /** `code`: of the handshake, or the milliseconds in which it was to be done. */
+  #shaken(code: number, late: boolean): void {
+    const tls = this._tls as TlsTransport;
+    this.#shaking = false;
+    tls.deadline?.free();
+    tls.deadline = undefined;
+    this.#readEvent?.del();
+    this.#writeEvent?.del();
+    if (code === 0) {
+      this.#connected(this.#fd);
+      this._secured();
+      return;
+    }
+    const text = `The TLS handshake was not done within ${code} ms`;
+    const error = late ? new MultiloopError('ERR_TLS_HANDSHAKE', text) : tls.handshakeError(code);
+    // The peer has been sent why, if anything.
+    native.sockShutdown(this.#fd);
+    this._notSecured(late ? { timeout: true, error } : { error });
+  }
+  /** @internal */
+  protected _secured(): void {
+    this._eventLater({ connected: true });
+  }
+  /** @internal */
+  protected _notSecured(event: BevEvent): void {
+    this._neverOpened(event);
+  }
+
+  #readTls(tls: TlsTransport, most: number): void {
+    const slab = slabWith(TRANSFER_BYTES);
+    const count = tls.recv(slab.used, most);
+    if (count > 0) {
+      this._limit?.took('read', count);
+      this._came(slab, count);
+      if (tls.more && this._mayRead()) this.#readEvent?.activate(Ev.READ);
+    } else if (count === 0) this._peerEnd(true);
+    else if (count === TlsCode.WANTS_OTHER) {
+      tls.readWantsWrite = true;
+      this.#writer.add();
+    } else if (count !== -EAGAIN) {
+      this._failed('read', { error: tls.error(count, 'recv') }, true);
+    }
   }
 
   /** @internal */
@@ -114,13 +221,19 @@ export class SocketStream extends BufferEvent {
   }
 
   protected override _startReading(timeout: number | undefined): void {
-    this._reader.add(timeout);
+    const reader = this._reader;
+    reader.add(timeout);
+    if (this._tls?.more) reader.activate(Ev.READ);
   }
   protected override _stopReading(): void {
-    this.#readEvent?.del();
+    if (!this.#shaking) this.#readEvent?.del();
   }
 
   #readable(what: EvMask): void {
+    if (this.#shaking) {
+      this.#shake(this._tls as TlsTransport);
+      return;
+    }
     if (!(what & Ev.READ)) {
       this._failed('read', { timeout: true }, true);
       return;
@@ -129,6 +242,10 @@ export class SocketStream extends BufferEvent {
     const most = this._readRoom(this._settings.maxRead);
     if (most === 0) {
       if (this._mayRead()) this._holdReading(Hold.WATERMARK);
+      return;
+    }
+    if (this._tls !== undefined) {
+      this.#readTls(this._tls, most);
       return;
     }
     const slab = slabWith(TRANSFER_BYTES);
@@ -152,7 +269,7 @@ export class SocketStream extends BufferEvent {
     this.#write(false);
   }
   protected override _stopWriting(): void {
-    this.#writeEvent?.del();
+    if (!this.#shaking) this.#writeEvent?.del();
   }
 
   /** @internal WRITE is armed: its callback writes what comes. */
@@ -183,7 +300,8 @@ export class SocketStream extends BufferEvent {
   #writeOnce(most: number): number | undefined {
     let count: number;
     try {
-      count = this.output._writeTo(this.#fd, most, true);
+      const { output, _tls: tls } = this;
+      count = tls === undefined ? output._writeTo(this.#fd, most, true) : tls.send(output, most);
     } catch (error) {
       // A file that is shorter than it was, or cannot be read.
       this._failed('write', { error: error as Error }, false);
@@ -192,7 +310,8 @@ export class SocketStream extends BufferEvent {
     if (count >= 0) {
       this._sent(count);
     } else if (count !== -EAGAIN) {
-      this._failed('write', { error: systemError(count, 'send') }, false);
+      const error = this._tls?.error(count, 'send') ?? systemError(count, 'send');
+      this._failed('write', { error }, false);
       return undefined;
     }
     return count;
@@ -206,18 +325,35 @@ export class SocketStream extends BufferEvent {
 
   #armWrite(): void {
     this.output._settle();
+    this.#writer.add(this._settings.writeTimeout);
+  }
+  get #writer(): EventHandle {
     this.#writeEvent ??= this._inContext(() => this.#event(Ev.WRITE, this.#writable));
-    this.#writeEvent.add(this._settings.writeTimeout);
+    return this.#writeEvent;
   }
 
   #writable(what: EvMask): void {
+    const tls = this._tls;
+    if (this.#shaking) {
+      this.#shake(tls as TlsTransport);
+      return;
+    }
+    if (tls?.readWantsWrite) {
+      tls.readWantsWrite = false;
+      if (this._mayRead()) this._reader.activate(Ev.READ);
+    }
     if (!(what & Ev.WRITE)) this._failed('write', { timeout: true }, true);
     else if (this._mayWrite()) this.#write(true);
+    else if (tls?.finishing) this._finish();
   }
 
   // ── ending ──
 
   protected override _finish(): void {
+    if (this._tls?.finish() === false) {
+      this.#writer.add(this._settings.writeTimeout);
+      return;
+    }
     const status = native.sockShutdown(this.#fd);
     if (status < 0) this._failed('write', { error: systemError(status, 'shutdown') }, false);
   }
@@ -226,6 +362,8 @@ export class SocketStream extends BufferEvent {
     this._cancel?.();
     this._cancel = undefined;
     this.#freeEvents();
+    if (!reset) this._tls?.finish();
+    this._tls?.free();
     if (this.#fd >= 0 && this._closesUnder) this._closeFd(this.#fd, reset);
   }
   /** @internal The one place where the socket is closed. */
@@ -241,6 +379,7 @@ export class SocketStream extends BufferEvent {
   /** @internal */
   override _leave(): void {
     this.#freeEvents();
+    this._tls?.free();
     super._leave();
   }
   /** @internal Its descriptor is out of the kernel's set; what is enabled is waited for again. */
@@ -268,7 +407,7 @@ export class SocketStream extends BufferEvent {
       if (event !== undefined) event.priority = value;
   }
   protected override _refChanged(): void {
-    for (const event of [this.#readEvent, this.#writeEvent]) {
+    for (const event of [this.#readEvent, this.#writeEvent, this._tls?.deadline]) {
       if (this._refed) event?.ref();
       else event?.unref();
     }

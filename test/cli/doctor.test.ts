@@ -23,7 +23,17 @@ test('help and version at every level, on stdout', async () => {
   assert.is(good(await run('-h')), top);
   assert.match(good(await run('doctor', '--help')), '--json');
   const serve = good(await run('serve', '-h'));
-  for (const flag of ['port', 'host', 'path', 'loops', 'backend', 'waker', 'policy', 'drain-ms'])
+  for (const flag of [
+    'port',
+    'host',
+    'path',
+    'loops',
+    'backend',
+    'waker',
+    'policy',
+    'accept',
+    'drain-ms',
+  ])
     assert.match(serve, `--${flag} `);
   assert.match(serve, '--max-connections');
   assert.match(serve, 'ready-made one: echo, http, tail FILE');

@@ -33,6 +33,15 @@ const misuses: [args: string[], message: RegExp][] = [
   [['serve', '--max-connections', '0'], /^--max-connections must be/],
   [['serve', '--waker', 'bell'], /^--waker must be eventfd or evfilt_user or pipe, not 'bell'$/],
   [['serve', '--policy', 'random'], /^--policy must be round-robin or .* or sticky, not 'random'$/],
+  [['serve', '--accept', 'shard'], /^--accept must be .* not 'shard'; did you mean shared\?$/],
+  [
+    ['serve', '--accept', 'shared', '--policy', 'sticky'],
+    /^--policy goes with --accept handoff; with --accept shared the kernel picks the loop$/,
+  ],
+  [
+    ['serve', '--accept', 'reuseport', '--path', 'x'],
+    /^--accept reuseport needs a port, and --path is a unix socket; try --accept shared$/,
+  ],
   [['serve', '--path', 'x', '--port', '1'], /^--path and --port exclude each other$/],
   [['serve', 'htp'], /^'htp' is neither a file .* echo, http and tail; did you mean http\?$/],
   [['serve', 'http', 'echo'], /^http takes no argument; 'echo' is one too many$/],

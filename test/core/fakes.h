@@ -23,6 +23,7 @@ class Watched final : public Backend {
     ++changes;
     return refusal != 0 ? refusal : inner_->change(fd, before, after);
   }
+  void wake_alone(int fd, bool alone) override { inner_->wake_alone(fd, alone); }
   void flush() override { inner_->flush(); }
   bool has_unflushed() const override { return inner_->has_unflushed(); }
   bool holds_files() const override { return inner_->holds_files(); }

@@ -15,6 +15,7 @@ import {
   readHttpHead,
   readProxyHeader,
 } from '../../src/index.js';
+import { checkPeek } from '../../src/runtime/peek.js';
 import { PATIENCE_MS, within } from '../event/support.js';
 import { testWhere } from '../where.js';
 import { clientHello, fragmented, hasOpenssl, proxyV1, proxyV2 } from './first_bytes.js';
@@ -320,6 +321,21 @@ test('what is no HTTP head, or may be read in two ways', () => {
     assert.is(readHttpHead(latin1(wrong)), undefined, JSON.stringify(wrong));
   // Seen at the first byte that cannot be, not at the end of a line that never comes.
   assert.is(readHttpHead(latin1('GET / HTTQ')), undefined);
+});
+
+// ── what is asked for ───────────────────────────────────────────────────────────────────────────
+
+test('the forms of the option, and its defaults', () => {
+  const policy = () => 0;
+  const limits = { bytes: 16_384, ms: 1_000, connections: 4_096 };
+  assert.equal(checkPeek('tls', policy), { readers: ['tls'], ...limits });
+  assert.equal(checkPeek(['proxy', 'http'], policy), { readers: ['proxy', 'http'], ...limits });
+  assert.equal(checkPeek('proxy', 'sticky'), { readers: ['proxy'], ...limits });
+  assert.equal(checkPeek({ bytes: 9 }, policy), { readers: [], ...limits, bytes: 9 });
+  const options = { read: 'http', bytes: 1, ms: 2, connections: 3 };
+  const { read, ...given } = options;
+  assert.equal(checkPeek(options, policy), { readers: [read], ...given });
+  assert.is(checkPeek(undefined, 'round-robin'), undefined);
 });
 
 // ── anything ──

@@ -29,6 +29,10 @@ export class LineClient {
   static async connect(group: LoopGroup): Promise<LineClient> {
     return new LineClient(await connect(group));
   }
+  /** Over a socket that is connected. */
+  static of(socket: net.Socket): LineClient {
+    return new LineClient(socket);
+  }
 
   /** The next line, or 'closed'. */
   async line(): Promise<string> {

@@ -668,7 +668,7 @@ test('what makes no sense is refused', () => {
     'ERR_OUT_OF_RANGE',
   );
   assert.is(
-    codeOf(() => BufferEvent.socket(base, fd, { tls: {} } as object)),
+    codeOf(() => BufferEvent.pair(base, { tls: {} })),
     'ERR_TLS_UNAVAILABLE',
   );
   assert.is(

@@ -30,6 +30,9 @@ namespace {
 // Records taken from the kernel per wait. More stay there and are reported next time, in turn.
 constexpr int kEventsPerWait = 1'024;
 
+// Since Linux 4.5; the headers may be older.
+constexpr std::uint32_t kExclusive = 1U << 28;
+
 std::uint32_t to_kernel(Mask mask) {
   std::uint32_t events = 0;
   if (mask & kRead) events |= EPOLLIN;
@@ -60,6 +63,7 @@ class Epoll final : public Backend {
   int change(int fd, Mask before, Mask after) override {
     Registration& known = registration(fd);
     if (after == 0) return remove(fd, &known);
+    if (known.exclusive) return change_exclusive(fd, after, &known);
     const int first = before == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
     int status = control(first, fd, after, &known);
     // A number that was closed and opened again is unknown to the kernel although we remember it;
@@ -71,6 +75,8 @@ class Epoll final : public Backend {
     if (status == 0) known.mask = after;
     return status;
   }
+
+  void wake_alone(int fd, bool alone) override { registration(fd).exclusive = alone; }
 
   int wait(Micros timeout, std::span<Ready> out) override {
     const int room = std::min<int>(kEventsPerWait, static_cast<int>(out.size()));
@@ -98,6 +104,7 @@ class Epoll final : public Backend {
   struct Registration {
     Mask mask = 0;
     std::uint32_t generation = 0;
+    bool exclusive = false;
   };
 
   Registration& registration(int fd) {
@@ -113,15 +120,32 @@ class Epoll final : public Backend {
 
   static int control_in(int set, int operation, int fd, Mask mask, const Registration& known) {
     epoll_event event{};
-    event.events = to_kernel(mask);
+    event.events = to_kernel(mask) | (known.exclusive ? kExclusive : 0U);
     event.data.u64 =
         static_cast<std::uint64_t>(known.generation) << 32 | static_cast<std::uint32_t>(fd);
     return ::epoll_ctl(set, operation, fd, &event) == 0 ? 0 : -errno;
   }
 
+  // EPOLL_CTL_MOD is refused for it (epoll_ctl(2), EPOLLEXCLUSIVE). Whoever is added is the last of
+  // those that wait for the file, and the first that is not busy is woken (Linux, eventpoll.c,
+  // ep_ptable_queue_proc): one that adds itself again lets the others have their turn. What is
+  // ready is reported to it all the same.
+  int change_exclusive(int fd, Mask after, Registration* known) {
+    static_cast<void>(control(EPOLL_CTL_DEL, fd, 0, known));
+    int status = control(EPOLL_CTL_ADD, fd, after, known);
+    if (status == -EINVAL) {
+      // Linux before 4.5 does not know it, and of some files no kernel allows it.
+      known->exclusive = false;
+      status = control(EPOLL_CTL_ADD, fd, after, known);
+    }
+    known->mask = status == 0 ? after : 0;
+    return status;
+  }
+
   int remove(int fd, Registration* known) {
     const int status = control(EPOLL_CTL_DEL, fd, 0, known);
     known->mask = 0;
+    known->exclusive = false;
     // Closed already, or never accepted: it is not in the set, which is what was asked for. If a
     // duplicate keeps it there, its reports are those of a registration that is over.
     return status == -ENOENT || status == -EBADF || status == -EPERM ? 0 : status;

@@ -1,0 +1,118 @@
+// TLS contexts: certificate, key and settings, made once, never changed, used by all threads. They
+// are the process's and in a static table, so that a handle may be used by any thread at any time;
+// a session keeps the context that it was made from, whatever becomes of its handle. One context is
+// one SSL_CTX with one set of ticket keys: a client that comes back resumes on any loop.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "platform.h"
+
+namespace multiloop {
+
+class TlsContext;
+using TlsContextRef = std::shared_ptr<const TlsContext>;
+
+// Table slot (10 bits) and generation (20 bits), so that it fits a small integer of JavaScript.
+using TlsContextHandle = std::uint32_t;
+constexpr TlsContextHandle kNoTlsContext = 0;
+constexpr std::uint32_t kTlsContextsMax = 1'024;
+
+struct TlsSettings {
+  bool server = false;
+  // PEM. The certificates of one entry are a chain, the first one's key has the same index. Several
+  // entries are of several kinds of key (ECDSA and RSA).
+  std::vector<std::string> certificates;
+  std::vector<std::string> keys;
+  // PEM, any number in each.
+  std::vector<std::string> authorities;
+  // As in OpenSSL's headers: 0x0303 is TLS 1.2, 0x0304 TLS 1.3.
+  int version_min = 0x0303;
+  int version_max = 0x0304;
+  // OpenSSL's names; empty: its defaults.
+  std::string ciphers;
+  std::string cipher_suites;
+  std::string groups;
+  // As on the wire: each name after its length (RFC 7301 section 3.1).
+  std::string alpn;
+  // The server asks for a certificate; the peer's must be good, and a client's must be there.
+  bool request_certificate = false;
+  bool reject_unauthorized = true;
+  // Server only: contexts for names, `*.example.org` standing for one label.
+  std::vector<std::pair<std::string, TlsContextRef>> names;
+};
+
+// Makes one; null, and what is wrong in `error`.
+TlsContextRef make_tls_context(const TlsSettings& settings, std::string* error);
+
+// kNoTlsContext: the table is full.
+TlsContextHandle share_tls_context(TlsContextRef context);
+// Null for a handle that was given up.
+TlsContextRef find_tls_context(TlsContextHandle handle);
+void drop_tls_context(TlsContextHandle handle);
+// For tests and diagnosis.
+std::uint32_t count_tls_contexts();
+
+// Contexts by name, with the rules of certificates (RFC 6125 section 6.4): without regard to case,
+// an exact name before a wildcard, which is the whole leftmost label and stands for one.
+class TlsNames {
+ public:
+  void add(std::string_view pattern, TlsContextRef context);
+  const TlsContextRef* find(std::string_view name) const;
+  bool empty() const { return names_.empty(); }
+
+ private:
+  std::vector<std::pair<std::string, TlsContextRef>> names_;  // sorted, lower case
+};
+
+}  // namespace multiloop
+
+#ifdef ML_HAVE_TLS
+
+struct ssl_ctx_st;
+struct ssl_st;
+
+namespace multiloop {
+
+class TlsContext {
+ public:
+  TlsContext(ssl_ctx_st* context, bool server) : context_(context), server_(server) {}
+  ~TlsContext();
+  TlsContext(const TlsContext&) = delete;
+  TlsContext& operator=(const TlsContext&) = delete;
+
+  ssl_ctx_st* get() const { return context_; }
+  bool server() const { return server_; }
+  // One of its certificates was no longer valid when it was made: it is used all the same.
+  bool expired() const { return expired_; }
+
+ private:
+  friend TlsContextRef make_tls_context(const TlsSettings& settings, std::string* error);
+  bool fill(const TlsSettings& settings, std::string* error);
+  bool add_certificate(const std::string& pem, std::string* error);
+  bool add_key(const std::string& pem, std::string* error);
+  bool add_authorities(const std::string& pem, bool tell_clients, std::string* error);
+  bool set_protocol(const TlsSettings& settings, std::string* error);
+  void set_verification(const TlsSettings& settings);
+  void set_alpn(const TlsSettings& settings);
+  // OpenSSL's callbacks; they enter no JavaScript.
+  static int on_server_name(ssl_st* ssl, int* alert, void* context);
+  static int on_alpn(ssl_st* ssl, const unsigned char** out, unsigned char* length,
+                     const unsigned char* offered, unsigned offered_length, void* context);
+
+  ssl_ctx_st* const context_;
+  const bool server_;
+  bool expired_ = false;
+  std::string alpn_;
+  TlsNames names_;
+};
+
+}  // namespace multiloop
+
+#endif

@@ -1,0 +1,330 @@
+#include "tls_session.h"
+
+#ifdef ML_HAVE_TLS
+
+#include <algorithm>
+#include <cerrno>
+
+#include "check.h"
+#include "sys.h"
+#include "tls_library.h"
+
+namespace multiloop {
+
+namespace {
+
+// One thread at a time. A second one is a bug that would corrupt memory.
+class Use {
+ public:
+  explicit Use(std::atomic<bool>* flag) : flag_(flag) {
+    ML_CHECK(!flag_->exchange(true, std::memory_order_acquire));
+  }
+  ~Use() { flag_->store(false, std::memory_order_release); }
+  Use(const Use&) = delete;
+  Use& operator=(const Use&) = delete;
+
+ private:
+  std::atomic<bool>* const flag_;
+};
+
+bool is_ip(const std::string& text) {
+  sys::SockAddr address;
+  return sys::parse_ip(text.c_str(), 0, &address) == 0;
+}
+
+}  // namespace
+
+// OpenSSL's way to the socket: a BIO of our own, since that of OpenSSL raises SIGPIPE and asks the
+// socket once more after a read that has emptied it.
+struct TlsSocket {
+  static TlsSession* of(BIO* bio) {
+    return static_cast<TlsSession*>(tls_library().BIO_get_data(bio));
+  }
+
+  static int retry(BIO* bio, TlsSession* session, bool reads) {
+    session->waits_for_ = reads ? TlsSession::kReads : TlsSession::kWrites;
+    const int why = reads ? BIO_FLAGS_READ : BIO_FLAGS_WRITE;
+    tls_library().BIO_set_flags(bio, why | BIO_FLAGS_SHOULD_RETRY);
+    return -1;
+  }
+
+  static int read(BIO* bio, char* into, int length) {
+    TlsSession* session = of(bio);
+    tls_library().BIO_clear_flags(bio, BIO_FLAGS_RWS | BIO_FLAGS_SHOULD_RETRY);
+    if (session->drained_) return retry(bio, session, true);
+    const long count = sys::recv(session->fd_, into, static_cast<std::size_t>(length));
+    if (count == -EAGAIN) return retry(bio, session, true);
+    if (count < 0) session->io_error_ = count;
+    if (count == 0) session->ended_ = true;
+    session->drained_ = count < length;
+    return count < 0 ? -1 : static_cast<int>(count);
+  }
+
+  static int write(BIO* bio, const char* from, int length) {
+    TlsSession* session = of(bio);
+    tls_library().BIO_clear_flags(bio, BIO_FLAGS_RWS | BIO_FLAGS_SHOULD_RETRY);
+    const iovec vector{const_cast<char*>(from), static_cast<std::size_t>(length)};
+    const long count = sys::sendv(session->fd_, &vector, 1);
+    if (count == -EAGAIN) return retry(bio, session, false);
+    if (count < 0) session->io_error_ = count;
+    return count < 0 ? -1 : static_cast<int>(count);
+  }
+
+  static long control(BIO* bio, int what, long, void*) {
+    switch (what) {
+      case BIO_CTRL_FLUSH:
+      case BIO_CTRL_DUP:
+        return 1;
+      case BIO_CTRL_EOF:
+        return of(bio)->ended_ ? 1 : 0;
+      default:
+        return 0;
+    }
+  }
+
+  static BIO_METHOD* method() {
+    static BIO_METHOD* const made = make_method();
+    return made;
+  }
+  static BIO_METHOD* make_method() {
+    const TlsLibrary& tls = tls_library();
+    BIO_METHOD* made =
+        tls.BIO_meth_new(tls.BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "multiloop socket");
+    ML_CHECK(made != nullptr);
+    tls.BIO_meth_set_read(made, read);
+    tls.BIO_meth_set_write(made, write);
+    tls.BIO_meth_set_ctrl(made, control);
+    return made;
+  }
+};
+
+TlsSession::TlsSession(TlsContextRef context, ssl_st* ssl, int fd)
+    : context_(std::move(context)), ssl_(ssl), fd_(fd) {
+  const TlsLibrary& tls = tls_library();
+  BIO* bio = tls.BIO_new(TlsSocket::method());
+  ML_CHECK(bio != nullptr);
+  tls.BIO_set_data(bio, this);
+  tls.BIO_set_init(bio, 1);
+  // Both directions; SSL_set_bio counts one reference when they are the same.
+  tls.SSL_set_bio(ssl_, bio, bio);
+  if (context_->server())
+    tls.SSL_set_accept_state(ssl_);
+  else
+    tls.SSL_set_connect_state(ssl_);
+}
+
+TlsSession::~TlsSession() {
+  const Use use(&used_);
+  tls_library().SSL_free(ssl_);
+}
+
+void free_tls_session(TlsSession* session) { delete session; }
+
+TlsSession* TlsSession::make(TlsContextRef context, int fd, const TlsPeer& peer,
+                             std::string* error) {
+  ML_CHECK(context != nullptr && fd >= 0);
+  const TlsLibrary& tls = tls_library();
+  tls.ERR_clear_error();
+  ssl_st* ssl = tls.SSL_new(context->get());
+  if (ssl == nullptr) {
+    *error = take_tls_error("OpenSSL makes no session");
+    return nullptr;
+  }
+  auto* session = new TlsSession(std::move(context), ssl, fd);
+  if (session->address(peer, error)) return session;
+  delete session;
+  return nullptr;
+}
+
+bool TlsSession::address(const TlsPeer& peer, std::string* error) {
+  const TlsLibrary& tls = tls_library();
+  bool ok = true;
+  if (!peer.server_name.empty()) {
+    std::string name = peer.server_name;
+    ok = tls.SSL_ctrl(ssl_, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, name.data()) ==
+         1;
+  }
+  if (ok && !peer.identity.empty()) {
+    X509_VERIFY_PARAM* param = tls.SSL_get0_param(ssl_);
+    tls.X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    ok = is_ip(peer.identity) ? tls.X509_VERIFY_PARAM_set1_ip_asc(param, peer.identity.c_str()) == 1
+                              : tls.X509_VERIFY_PARAM_set1_host(param, peer.identity.data(),
+                                                                peer.identity.size()) == 1;
+  }
+  if (ok && !peer.session.empty()) {
+    const auto* bytes = reinterpret_cast<const unsigned char*>(peer.session.data());
+    SSL_SESSION* session =
+        tls.d2i_SSL_SESSION(nullptr, &bytes, static_cast<long>(peer.session.size()));
+    ok = session != nullptr && tls.SSL_set_session(ssl_, session) == 1;
+    tls.SSL_SESSION_free(session);
+  }
+  if (!ok) *error = take_tls_error("OpenSSL refuses the peer's name or the session");
+  return ok;
+}
+
+void TlsSession::begin() {
+  // What others have left in the thread's queue would be taken for this call's
+  // (SSL_get_error(3)).
+  tls_library().ERR_clear_error();
+  drained_ = false;
+  waits_for_ = 0;
+  io_error_ = 0;
+}
+
+// What a call's result means: 0 for the peer's close_notify, -EAGAIN for waits_for_, or why not.
+long TlsSession::outcome(int result) {
+  const TlsLibrary& tls = tls_library();
+  const int kind = tls.SSL_get_error(ssl_, result);
+  if (kind == SSL_ERROR_WANT_READ || kind == SSL_ERROR_WANT_WRITE) return -EAGAIN;
+  if (kind == SSL_ERROR_ZERO_RETURN) return 0;
+  if (io_error_ < 0) {
+    tls.ERR_clear_error();
+    return io_error_;
+  }
+  if (ended_) {
+    tls.ERR_clear_error();
+    return kTlsTruncated;
+  }
+  error_ = take_tls_error("OpenSSL gives no reason");
+  const long verified = tls.SSL_get_verify_result(ssl_);
+  if (verified != X509_V_OK && error_ == "certificate verify failed") {
+    error_ += ": ";
+    error_ += tls.X509_verify_cert_error_string(verified);
+  }
+  return kTlsFailed;
+}
+
+long TlsSession::handshake() {
+  const Use use(&used_);
+  begin();
+  const int result = tls_library().SSL_do_handshake(ssl_);
+  if (result == 1) return kDone;
+  const long why = outcome(result);
+  if (why == -EAGAIN) return waits_for_;
+  // A close_notify is no end of a handshake.
+  return why == 0 ? kTlsTruncated : why;
+}
+
+bool TlsSession::established() const { return tls_library().SSL_is_init_finished(ssl_) == 1; }
+
+long TlsSession::read(void* into, std::size_t length, bool* more) {
+  const Use use(&used_);
+  begin();
+  ML_CHECK(length > 0);
+  auto* bytes = static_cast<char*>(into);
+  std::size_t total = 0;
+  long why = -EAGAIN;
+  while (total < length && read_over_ > 0) {
+    const std::size_t room = std::min<std::size_t>(length - total, 1U << 30);
+    const int count = tls_library().SSL_read(ssl_, bytes + total, static_cast<int>(room));
+    if (count > 0) {
+      total += static_cast<std::size_t>(count);
+      continue;
+    }
+    why = outcome(count);
+    if (why == -EAGAIN) break;
+    read_over_ = why;
+  }
+  const bool over = read_over_ <= 0;
+  *more = total > 0 && (over || (total == length && tls_library().SSL_has_pending(ssl_) == 1));
+  if (total > 0) return static_cast<long>(total);
+  if (over) return read_over_;
+  return waits_for_ == kWrites ? kTlsWantsOther : -EAGAIN;
+}
+
+long TlsSession::write(const void* from, std::size_t length) {
+  const Use use(&used_);
+  begin();
+  ML_CHECK(length > 0 && length >= unfinished_);
+  const auto* bytes = static_cast<const char*>(from);
+  const std::size_t most = std::min(length, kTlsWriteMax);
+  std::size_t total = 0;
+  while (total < most && write_over_ == 0) {
+    // A record that was begun is finished with just what it has.
+    const std::size_t part = unfinished_ > 0 ? unfinished_ : std::min(most - total, kTlsRecordMax);
+    const int count = tls_library().SSL_write(ssl_, bytes + total, static_cast<int>(part));
+    if (count > 0) {
+      unfinished_ = 0;
+      total += static_cast<std::size_t>(count);
+      continue;
+    }
+    const long why = outcome(count);
+    if (why == -EAGAIN) {
+      unfinished_ = part;
+      break;
+    }
+    write_over_ = why == 0 ? -EPIPE : why;
+  }
+  if (total > 0) return static_cast<long>(total);
+  if (write_over_ < 0) return write_over_;
+  return waits_for_ == kReads ? kTlsWantsOther : -EAGAIN;
+}
+
+long TlsSession::shutdown() {
+  const Use use(&used_);
+  begin();
+  // In the middle of a record or of the handshake, or after a failure, there is no clean end
+  // (SSL_shutdown(3)).
+  if (!established() || unfinished_ > 0 || write_over_ < 0 || read_over_ < 0) return kTlsFailed;
+  const int result = tls_library().SSL_shutdown(ssl_);
+  if (result >= 0) return 0;
+  const long why = outcome(result);
+  return why == 0 ? kTlsFailed : why;
+}
+
+TlsFacts TlsSession::facts() const {
+  const Use use(&used_);
+  const TlsLibrary& tls = tls_library();
+  TlsFacts facts{};
+  facts.protocol = tls.SSL_get_version(ssl_);
+  const SSL_CIPHER* cipher = tls.SSL_get_current_cipher(ssl_);
+  facts.cipher = cipher == nullptr ? "" : tls.SSL_CIPHER_get_name(cipher);
+  if (const char* name = tls.SSL_get_servername(ssl_, TLSEXT_NAMETYPE_host_name); name != nullptr)
+    facts.server_name = name;
+  const unsigned char* alpn = nullptr;
+  unsigned length = 0;
+  tls.SSL_get0_alpn_selected(ssl_, &alpn, &length);
+  if (length > 0) facts.alpn.assign(reinterpret_cast<const char*>(alpn), length);
+  facts.reused = tls.SSL_session_reused(ssl_) == 1;
+  const long verified = tls.SSL_get_verify_result(ssl_);
+  X509* certificate = tls.SSL_get0_peer_certificate(ssl_);
+  if (certificate == nullptr)
+    facts.unauthorized = "the peer has shown no certificate";
+  else if (verified != X509_V_OK)
+    facts.unauthorized = tls.X509_verify_cert_error_string(verified);
+  if (certificate == nullptr) return facts;
+  const int size = tls.i2d_X509(certificate, nullptr);
+  if (size <= 0) return facts;
+  facts.certificate.resize(static_cast<std::size_t>(size));
+  unsigned char* out = facts.certificate.data();
+  tls.i2d_X509(certificate, &out);
+  return facts;
+}
+
+std::vector<unsigned char> TlsSession::export_session() const {
+  const Use use(&used_);
+  const TlsLibrary& tls = tls_library();
+  std::vector<unsigned char> out;
+  SSL_SESSION* session = tls.SSL_get1_session(ssl_);
+  if (session == nullptr) return out;
+  const int size = tls.i2d_SSL_SESSION(session, nullptr);
+  if (size > 0 && tls.SSL_SESSION_is_resumable(session) == 1) {
+    out.resize(static_cast<std::size_t>(size));
+    unsigned char* to = out.data();
+    tls.i2d_SSL_SESSION(session, &to);
+  }
+  tls.SSL_SESSION_free(session);
+  return out;
+}
+
+}  // namespace multiloop
+
+#else
+
+namespace multiloop {
+
+void free_tls_session(TlsSession*) {}
+
+}  // namespace multiloop
+
+#endif

@@ -1,0 +1,115 @@
+// One TLS connection: OpenSSL's state for a socket, outside any isolate. Its owner is the ledger
+// entry of its descriptor (which moves it between threads by moving itself, and frees it where it
+// closes the descriptor), or the environment that made it. Whoever asks the owner for it has shown
+// that it is theirs; that two threads are never inside is checked besides.
+//
+// The socket is read and written here, record by record, without blocking. Every result is a count,
+// -errno of the socket, or one of the codes below.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tls_context.h"
+
+namespace multiloop {
+
+// Past every errno. The peer breaks the protocol, or refuses ours: error() says how.
+constexpr long kTlsFailed = -20'001;
+// The socket ended without a close_notify (RFC 8446 section 6.1): somebody may have cut it off.
+constexpr long kTlsTruncated = -20'002;
+// Reading has to wait until the socket can be written, or writing until it can be read.
+constexpr long kTlsWantsOther = -20'003;
+// There is no such session, or it is another thread's.
+constexpr long kTlsNotOwned = -20'004;
+
+// Plain text in one record (RFC 8446 section 5.1).
+constexpr std::size_t kTlsRecordMax = 16 * 1'024;
+// Plain text that one write() takes: other connections want to write too.
+constexpr std::size_t kTlsWriteMax = 16 * kTlsRecordMax;
+
+class TlsSession;
+// Nothing is sent. Null is fine.
+void free_tls_session(TlsSession* session);
+
+}  // namespace multiloop
+
+#ifdef ML_HAVE_TLS
+
+namespace multiloop {
+
+// Of a client: whom it calls.
+struct TlsPeer {
+  std::string server_name;  // sent to the server (RFC 6066 section 3); empty: none
+  std::string identity;     // the name or address that the certificate must be for; empty: any
+  std::string session;      // what export_session() gave; empty: none
+};
+
+struct TlsFacts {
+  const char* protocol;
+  const char* cipher;
+  std::string server_name;
+  std::string alpn;
+  bool reused;
+  // Null when there is a certificate of the peer's and it is good.
+  const char* unauthorized;
+  std::vector<unsigned char> certificate;  // DER, empty for none
+};
+
+class TlsSession {
+ public:
+  // Null, and why in `error`. The descriptor stays the caller's.
+  static TlsSession* make(TlsContextRef context, int fd, const TlsPeer& peer, std::string* error);
+
+  enum Handshake : long { kDone = 0, kReads = 1, kWrites = 2 };
+  // kDone, what it waits for, or a negative code.
+  long handshake();
+  bool established() const;
+  // As many bytes as fit and are here; 0: the peer has ended with a close_notify; -EAGAIN. `more`:
+  // there may be more inside, of which the socket will not tell.
+  long read(void* into, std::size_t length, bool* more);
+  // Bytes taken, or -EAGAIN. What was refused is to be offered again, at least unfinished() bytes.
+  long write(const void* from, std::size_t length);
+  std::size_t unfinished() const { return unfinished_; }
+  // Sends the close_notify: 0, -EAGAIN, or why not.
+  long shutdown();
+
+  TlsFacts facts() const;
+  // Of a client, to resume with; empty when the server has given none yet.
+  std::vector<unsigned char> export_session() const;
+  // Why a call has answered kTlsFailed.
+  const std::string& error() const { return error_; }
+  int fd() const { return fd_; }
+
+ private:
+  friend void free_tls_session(TlsSession* session);
+  friend struct TlsSocket;
+
+  TlsSession(TlsContextRef context, ssl_st* ssl, int fd);
+  ~TlsSession();
+  bool address(const TlsPeer& peer, std::string* error);
+  long outcome(int result);
+  void begin();
+
+  const TlsContextRef context_;
+  ssl_st* const ssl_;
+  const int fd_;
+  mutable std::atomic<bool> used_{false};
+  // Of the call that runs.
+  bool drained_ = false;  // the socket has given less than was asked for
+  int waits_for_ = 0;     // Handshake
+  long io_error_ = 0;
+  // For the rest of its life.
+  bool ended_ = false;   // recv has answered 0
+  long read_over_ = 1;   // not positive: what every further read answers
+  long write_over_ = 0;  // negative: what every further write answers
+  std::size_t unfinished_ = 0;
+  std::string error_;
+};
+
+}  // namespace multiloop
+
+#endif
