@@ -253,7 +253,7 @@ test('the channels of diagnostics_channel', async () => {
   assert.ok((await rejectionOf(group.reload({ worker: workerFile('nowhere') }))) !== undefined);
   assert.equal(
     [told.accept[0], told.accept.length].map((one) => (one as Told).connection ?? one),
-    [id, 2],
+    [id, 1],
   );
   assert.is((told.accept[0].listener as { name: string }).name, 'front');
   assert.equal(
