@@ -37,6 +37,8 @@ const SETTLED_SHARE = 4;
  */
 const LAG_MS = 25;
 const LAG_TIMES = 3;
+/** And it has to have been busy for this part of the time: one long turn is none to flee from. */
+const LAG_BUSY = 0.2;
 /** It keeps this part of what it would have otherwise … */
 const LAG_LOAD = 0.5;
 /** … and is given nothing for so long afterwards. */
@@ -113,7 +115,7 @@ export class Balancer {
     });
   }
 
-  /** Of the turns since the last look, in microseconds; 0 if there was none to take. */
+  /** Of the turns since the last look, in microseconds; 0 if it had little to do. */
   #meanTurn(slot: LoopSlot): number | undefined {
     if (!native.inboxTimes(slot.inbox, times)) return undefined;
     const before = this.#seen.get(slot);
@@ -123,7 +125,9 @@ export class Balancer {
     if (before?.inbox !== slot.inbox) return undefined;
     seen.coolUntil = before.coolUntil;
     const turns = slot.turns - before.turns;
-    if (turns > 0) return (alive - before.alive - (idle - before.idle)) / turns;
+    const time = alive - before.alive;
+    const busy = time - (idle - before.idle);
+    if (turns > 0) return busy < time * LAG_BUSY ? 0 : busy / turns;
     // Its only turn is not over yet.
     return slot.blocked ? undefined : 0;
   }

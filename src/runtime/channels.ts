@@ -3,8 +3,8 @@
 // coordinator's (the one that called serve()) or, where it says so, a loop's, whose worker's file
 // subscribes.
 //
-// multiloop:accept   { group, connection, listener }     a connection was accepted; on the loop that
-//                                                        accepts, and without the group, if one does
+// multiloop:accept   { group, connection, listener }     a connection was accepted, not refused;
+//                                                        by a loop: there, and without the group
 // multiloop:handoff  { group, connection, loop }         it was given to a loop
 // multiloop:move     { connection, from, to }            on the loop that it leaves for another one
 // multiloop:rescue   { group, connection, loop }         its loop died, and this one adopts it

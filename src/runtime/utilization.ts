@@ -1,7 +1,7 @@
 // How busy a loop is of late, from how long it has been there and how long of that it has waited.
 
 /** The answer is about this much time, and at most twice as much if it is asked for often. */
-const WINDOW_MICROS = 1_000_000;
+const WINDOW_MICROS = 500_000;
 
 export class Utilization {
   /** Whose numbers these are: a loop that is replaced begins anew. */
