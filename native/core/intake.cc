@@ -5,7 +5,6 @@
 #include <cerrno>
 
 #include "acceptor.h"
-#include "inbox.h"
 #include "sys.h"
 
 namespace multiloop {
@@ -22,11 +21,7 @@ int take_in(ConnectionId listener, InboxHandle owner, ConnectionId* out) {
     return 0;
   }
   const int status = Ledger::adopt(fd, owner, Ledger::listener(listener), peer, out, quota);
-  if (status == 0) {
-    const InboxPin inbox(owner);
-    if (inbox && inbox->has_numbers()) inbox->set_traffic(fd, {});
-    return 1;
-  }
+  if (status == 0) return 1;
   Quota::give(quota);
   sys::close(fd);
   return status;

@@ -174,9 +174,6 @@ int Ledger::adopt(int fd, InboxHandle owner, std::uint32_t listener, const sys::
   std::uint32_t generation = 0;
   Entry* entry = begin_entry(fd, listener, &generation, out);
   if (entry == nullptr) return -EMFILE;
-  entry->accepted.store(monotonic_now(), std::memory_order_release);
-  entry->read.store(0, std::memory_order_release);
-  entry->written.store(0, std::memory_order_release);
   const bool internet = peer.storage.ss_family == AF_INET || peer.storage.ss_family == AF_INET6;
   const std::uint32_t length = internet ? static_cast<std::uint32_t>(peer.length) : 0;
   std::uint64_t words[kPeerWords] = {};

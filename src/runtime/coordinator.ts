@@ -54,7 +54,6 @@ export interface Opening {
   told: ListenOptions;
   how: ListenOptions;
   quota: number;
-  tls: TlsPlan | undefined;
 }
 
 export class LedgerListener extends ListeningSocket {
@@ -66,7 +65,7 @@ export class LedgerListener extends ListeningSocket {
   readonly #ids: Float64Array;
 
   constructor(coordinator: Coordinator, opening: Opening, batch: number, sink: Sink) {
-    const { number, told, how, quota, tls } = opening;
+    const { number, told, how, quota } = opening;
     const { inbox } = coordinator;
     const letGo = (socket: number) => void native.ledgerUnlisten(socket, inbox);
     let source: LedgerSource | undefined;

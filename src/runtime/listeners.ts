@@ -87,7 +87,7 @@ export class Listeners {
     const { acceptBatch } = this.#settings;
     const { coordinator, sink } = this.#host;
     const listener = coordinator.listen(
-      { number, told, how, quota: this.#quota, tls: this.#plans.get(number) },
+      { number, told, how, quota: this.#quota },
       acceptBatch,
       sink,
     );
@@ -183,17 +183,13 @@ export class Listeners {
 
   /** Those whom the kernel has connected already, of the sockets that the coordinator has. */
   acceptWaiting(): void {
-    for (const { listener } of this.#seats) listener.acceptWaiting();
+    for (const { listener, holder } of this.#seats) if (holder === 0) listener.acceptWaiting();
   }
 
   /** Closes those that the coordinator has; the others when they come back. */
   close(): void {
     this.#state = 'closed';
     this.settle();
-  }
-  /** Those whom the kernel has connected already, before close(): it would reset them. */
-  acceptWaiting(): void {
-    for (const { listener, holder } of this.#seats) if (holder === 0) listener.acceptWaiting();
   }
   /** No thread is left that could have one. */
   finish(): void {

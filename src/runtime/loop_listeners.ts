@@ -110,7 +110,6 @@ export class LoopListeners implements LedgerOwner {
   /** Accepts no more, for good. */
   giveBack(): void {
     this.#over = true;
-    if (emptied) for (const listener of this.#listeners) listener.acceptWaiting();
     if (this.#listeners.size === 0) return;
     for (const listener of this.#listeners) listener.close();
     this.#listeners.clear();
