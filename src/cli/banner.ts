@@ -13,6 +13,7 @@ export interface Served {
   worker: string;
   /** Whether its address is one for a browser. */
   isHttp: boolean;
+  isTls: boolean;
 }
 
 export function banner(group: LoopGroup, served: Served): string {
@@ -20,7 +21,7 @@ export function banner(group: LoopGroup, served: Served): string {
   const product = `multiloop ${served.version}`;
   const loops = count(group.loops.length, 'loop');
   const width = Math.max(product.length, loops.length) + 3;
-  const where = styled('cyan', placeName(address, served.isHttp));
+  const where = styled('cyan', placeName(address, served));
   const lines = [
     `${styled('bold', product.padEnd(width))}${served.worker} on ${where}`,
     loops.padEnd(width) + loopList(group.loops),
@@ -31,10 +32,10 @@ export function banner(group: LoopGroup, served: Served): string {
   return lines.join('\n');
 }
 
-function placeName(address: Address, isHttp: boolean): string {
-  return isHttp && !('path' in address)
-    ? `http://${formatAddress(address)}`
-    : formatAddress(address);
+function placeName(address: Address, { isHttp, isTls }: Served): string {
+  const name = formatAddress(address);
+  if (!isHttp || 'path' in address) return isTls ? `tls://${name}` : name;
+  return `http${isTls ? 's' : ''}://${name}`;
 }
 
 function isLoopback(address: Address): boolean {

@@ -24,6 +24,12 @@ const serveFlags = {
   },
   host: { value: 'HOST', help: 'an address or a name (127.0.0.1)', read: text() },
   path: { value: 'PATH', help: 'a unix socket instead of a port', read: text() },
+  'tls-cert': {
+    value: 'FILE',
+    help: 'TLS with this certificate and its chain, PEM; SIGHUP reads it anew',
+    read: text(),
+  },
+  'tls-key': { value: 'FILE', help: 'the private key of that certificate, PEM', read: text() },
   loops: { value: 'N', help: 'how many loops (one a core)', read: integer(1, 512) },
   backend: {
     value: 'LIST',

@@ -14,10 +14,12 @@ import { type Given, nearest, type Parsed, UsageError } from './args.js';
 import { banner } from './banner.js';
 import type { ServeFlags } from './commands.js';
 import { tellEvents } from './events.js';
+import { describe } from './failure.js';
 import { findWorker } from './ready_made.js';
 import { explainStart, type Where } from './start_failure.js';
 import { printStats } from './stats_lines.js';
 import { complain, count, note, print } from './terminal.js';
+import { readTls, type TlsFiles, tlsFiles } from './tls_files.js';
 
 const PORT = 8_080;
 const HOST = '127.0.0.1';
@@ -30,10 +32,11 @@ export async function serveCommand(parsed: Parsed<ServeFlags>, version: string):
   const { flags } = parsed;
   const where = listenWhere(flags);
   const drainMs = flags['drain-ms']?.value ?? DRAIN_MS;
+  const files = tlsFiles(flags);
   const options: ServeOptions = {
     worker,
     workerData: { arguments: rest },
-    listen: where,
+    listen: files === undefined ? where : { ...where, tls: await readTls(files) },
     loops: flags.loops?.value,
     backend: backends(flags.backend),
     waker: flags.waker?.value,
@@ -55,8 +58,16 @@ export async function serveCommand(parsed: Parsed<ServeFlags>, version: string):
   }
   const flushEvents = tellEvents(group);
   const stopSaying = sayStopping(group, drainMs);
+  const stopRenewing = files === undefined ? () => undefined : renewTls(group, files);
   const isHttp = isReadyMade && name === 'http';
-  print(banner(group, { version, worker: [name, ...rest].join(' '), isHttp }));
+  print(
+    banner(group, {
+      version,
+      worker: [name, ...rest].join(' '),
+      isHttp,
+      isTls: files !== undefined,
+    }),
+  );
   const stopStats = flags.stats?.value === true ? printStats(group) : () => undefined;
   try {
     await group.closed;
@@ -64,6 +75,7 @@ export async function serveCommand(parsed: Parsed<ServeFlags>, version: string):
   } finally {
     stopStats();
     stopSaying();
+    stopRenewing();
     flushEvents();
     // When all has been said.
     setImmediate(leaveLostThreads);
@@ -89,6 +101,20 @@ function sayStopping(group: LoopGroup, drainMs: number): () => void {
   return () => {
     for (const signal of signals) process.off(signal, say);
   };
+}
+
+/** With the reload that serve() does by SIGHUP: what connects from then on is shown the new files. */
+function renewTls(group: LoopGroup, files: TlsFiles): () => void {
+  const renew = async () => {
+    try {
+      await group.setTls(0, await readTls(files));
+      complain(`${files.cert} was read anew, for connections from now on`);
+    } catch (error) {
+      complain(`the certificate stays as it was: ${describe(error)}`);
+    }
+  };
+  process.on('SIGHUP', renew);
+  return () => process.off('SIGHUP', renew);
 }
 
 // ── flags that depend on each other, or on this machine ──

@@ -68,6 +68,8 @@ export type ToLoop =
   | { type: 'retire'; deadlineMs: number; drainMs: number }
   /** A listening socket was passed to it; `shared`: other loops wait for it too. */
   | { type: 'listen'; socket: number; batch: number; shared: boolean }
+  /** What connects to a listener from now on has this TLS; answered as a move is. */
+  | { type: 'tls'; request: number; listener: number; plan: TlsPlan }
   | { type: 'post'; value: unknown }
   | { type: 'move'; request: number; connection: number; loop: number }
   /** Gives `count` connections that are idle to another loop; none that came by a move just now. */

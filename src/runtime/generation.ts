@@ -101,6 +101,10 @@ export class Generation {
   get serving(): LoopSlot[] {
     return this.#slots.filter(({ phase }) => phase === 'serving');
   }
+  /** Those that have a thread, also such as start, or give their connections away. */
+  get living(): LoopSlot[] {
+    return this.#all.filter(({ phase }) => phase !== 'dead');
+  }
   get #all(): LoopSlot[] {
     return [...this.#slots, ...this.#leaving, ...this.#coming.values()];
   }

@@ -9,11 +9,12 @@
 // that waits in a queue is lost or left waiting, and no socket closes before the group does. Whose
 // it is says the ledger.
 
-import { systemError } from '../errors.js';
+import { MultiloopError, systemError } from '../errors.js';
 import { Delivery, native } from '../native.js';
 import { type Address, formatAddress } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
-import { planListener, type TlsPlan } from '../stream/tls_options.js';
+import { planListener, type TlsPlan, type TlsServerOptions } from '../stream/tls_options.js';
+import { checkInteger, invalidType, invalidValue } from '../validate.js';
 import { type ToCoordinator, type ToLoop, unflatten } from './control.js';
 import type { Coordinator, LedgerListener, Sink } from './coordinator.js';
 import type { LoopSlot } from './loop_slot.js';
@@ -111,6 +112,27 @@ export class Listeners {
   }
   get tls(): [number, TlsPlan][] {
     return [...this.#tls];
+  }
+  /** Another context for a listener. What the old one was is the caller's to free. */
+  renewTls(which: string | number, options: TlsServerOptions) {
+    const all = this.names;
+    const index = typeof which === 'number' ? which : all.findIndex(([, name]) => name === which);
+    if (typeof which === 'number') checkInteger('listener', which, 0, all.length - 1);
+    else if (typeof which !== 'string') throw invalidType('listener', 'a name or an index', which);
+    if (index < 0) {
+      const names = all.map(([, name]) => `'${name}'`).join(', ');
+      throw invalidValue('listener', `must be one of ${names}`, which);
+    }
+    const [number, name] = all[index];
+    const old = this.#tls.get(number);
+    if (old === undefined)
+      throw new MultiloopError(
+        'ERR_TLS_CONFIG',
+        `The listener ${name} has no TLS, and gets none while it runs; give it to serve()`,
+      );
+    const plan = planListener('tls', options);
+    this.#tls.set(number, plan);
+    return { number, plan, old };
   }
   /** One for each address. */
   #each(): LedgerListener[] {

@@ -6,6 +6,7 @@ import { MultiloopError } from '../errors.js';
 import { native } from '../native.js';
 import { type Address, toAddress } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
+import type { TlsServerOptions } from '../stream/tls_options.js';
 import { checkInteger, checkObject, checkSignal } from '../validate.js';
 import { Balancer } from './balancer.js';
 import { publish } from './channels.js';
@@ -87,6 +88,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   /** Of generations that have ended. */
   readonly #past = { served: 0, lost: 0, movedOut: 0, rescued: 0, acceptedHere: 0, shed: 0 };
   readonly #listeners: Listeners;
+  #securing: Promise<void> = Promise.resolve();
   #started = false;
   #refd = false;
   #closing: Promise<void> | undefined;
@@ -258,6 +260,33 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     const transfers = evenOut(this.#current.serving);
     const ends = await Promise.allSettled(transfers.map((one) => this.#moves.shed(one)));
     return ends.reduce((sum, end) => sum + (end.status === 'fulfilled' ? end.value : 0), 0);
+  }
+
+  /**
+   * Another certificate, key and settings for a listener that has TLS, by its name, its address as
+   * connections() tells it, or its place in `addresses`. Resolves when every loop has them; what is
+   * connected keeps what it has, and the old ones go with the last of these. Rejects as serve()
+   * does when they cannot be used, with ERR_TLS_CONFIG too where the listener has no TLS, and with
+   * ERR_LOOP_GONE when the group is closing; the old ones stay then.
+   */
+  setTls(listener: string | number, tls: TlsServerOptions): Promise<void> {
+    // One after the other, or a loop with a full inbox might be told in another order.
+    const set = this.#securing.then(() => this.#setTls(listener, tls));
+    this.#securing = set.catch(() => undefined);
+    return set;
+  }
+  async #setTls(listener: string | number, tls: TlsServerOptions): Promise<void> {
+    if (this.#closing !== undefined)
+      throw new MultiloopError('ERR_LOOP_GONE', 'The group is closing');
+    const { number, plan, old } = this.#listeners.renewTls(listener, tls);
+    // Threads that start from here on begin with it.
+    const told = this.#generations.flatMap((generation) =>
+      generation.living.map((slot) =>
+        this.#moves.secure(slot, [number, plan], (message) => generation.tell(slot, message)),
+      ),
+    );
+    await Promise.all(told);
+    native.tlsContextFree(old.context);
   }
 
   #isServing(): boolean {

@@ -43,7 +43,7 @@ class Loop implements ConnectionHost {
   readonly base: EventBase;
   readonly context: LoopContext;
   readonly listeners: ReadonlyMap<number, ListenOptions>;
-  readonly tls: ReadonlyMap<number, TlsPlan>;
+  readonly tls: Map<number, TlsPlan>;
   readonly counters: StatsPage;
   readonly checkpointMax: number;
   worker: LoopWorker = {};
@@ -216,7 +216,10 @@ class Loop implements ConnectionHost {
     else if (message.type === 'retire') this.#retire(message);
     else if (message.type === 'drain') this.#drain(message.ms);
     else if (message.type === 'listen') this.#listening.listen(message);
-    else this.#shed(message);
+    else if (message.type === 'tls') {
+      this.tls.set(message.listener, message.plan);
+      this.#answer(message.request, 1);
+    } else this.#shed(message);
   }
 
   #posted(value: unknown): void {

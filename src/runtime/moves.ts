@@ -1,8 +1,10 @@
-// What the coordinator has asked of loops and waits for: moves of a connection, by request number.
+// What the coordinator has asked of loops and waits for, by request number: moves of connections,
+// and another TLS.
 
 import { MultiloopError } from '../errors.js';
 import { native } from '../native.js';
-import { type ToCoordinator, unflatten } from './control.js';
+import type { TlsPlan } from '../stream/tls_options.js';
+import { type ToCoordinator, type ToLoop, unflatten } from './control.js';
 import type { Directory } from './directory.js';
 import type { LoopSlot } from './loop_slot.js';
 import type { Transfer } from './rebalance.js';
@@ -40,6 +42,23 @@ export class Moves {
    */
   shed({ from, to, count }: Transfer, restMs = 0): Promise<number> {
     return this.#ask(from, (request) => ({ type: 'shed', request, count, loop: to.id, restMs }));
+  }
+
+  /**
+   * Has a loop use another TLS for a listener's connections, by `send`. Resolves when it does, or
+   * has ended.
+   */
+  async secure(
+    slot: LoopSlot,
+    [listener, plan]: readonly [number, TlsPlan],
+    send: (message: ToLoop) => void,
+  ): Promise<void> {
+    const request = this.#next++;
+    const done = new Promise<number>((resolve, reject) => {
+      this.#requests.set(request, { slot, resolve, reject });
+    });
+    send({ type: 'tls', request, listener, plan });
+    await done.catch(() => undefined);
   }
 
   answered({ request, count, error }: ToCoordinator & { type: 'moved' }): void {

@@ -1,0 +1,81 @@
+// `multiloop serve --tls-cert --tls-key`: what is in the files, checked one by one, so that a
+// message can say which of them is wrong and how.
+
+import type { KeyObject, X509Certificate } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import type { TlsServerOptions } from '../index.js';
+import { checkTls } from '../stream/tls_options.js';
+import { type Given, UsageError } from './args.js';
+import { Failure } from './failure.js';
+import { complain } from './terminal.js';
+
+export interface TlsFiles {
+  cert: string;
+  key: string;
+}
+
+/** What is wrong with a file by the error of its system call; else Node's words are as good. */
+const READ_ERRORS: Record<string, string> = {
+  ENOENT: 'there is no such file',
+  EACCES: 'it is not readable for you',
+  EISDIR: 'it is a folder',
+};
+
+/** Undefined without TLS; one of the two alone is a mistake. */
+export function tlsFiles(flags: {
+  'tls-cert'?: Given<string>;
+  'tls-key'?: Given<string>;
+}): TlsFiles | undefined {
+  const { 'tls-cert': cert, 'tls-key': key } = flags;
+  if (cert === undefined && key === undefined) return undefined;
+  if (key === undefined)
+    throw new UsageError(`${cert?.source} needs --tls-key too, the file of its private key`);
+  if (cert === undefined)
+    throw new UsageError(`${key.source} needs --tls-cert too, the file of its certificate`);
+  return { cert: cert.value, key: key.value };
+}
+
+/** Throws a Failure that names the file; says on stderr when the certificate is out of date. */
+export async function readTls(files: TlsFiles): Promise<TlsServerOptions> {
+  checkTls();
+  const crypto = await import('node:crypto');
+  const [cert, key] = await Promise.all([
+    readPem('certificate', '--tls-cert', files.cert),
+    readPem('key', '--tls-key', files.key),
+  ]);
+  let first: X509Certificate;
+  try {
+    first = new crypto.X509Certificate(cert);
+  } catch (error) {
+    throw new Failure(`${files.cert} is no certificate in PEM: ${(error as Error).message}`);
+  }
+  let secret: KeyObject;
+  try {
+    secret = crypto.createPrivateKey(key);
+  } catch (error) {
+    throw new Failure(
+      key.includes('ENCRYPTED')
+        ? `${files.key} has a passphrase, which nobody could be asked for; ` +
+            'openssl pkey writes it without one'
+        : `${files.key} is no private key in PEM: ${(error as Error).message}`,
+    );
+  }
+  if (!first.checkPrivateKey(secret))
+    throw new Failure(`the key in ${files.key} is not that of the certificate in ${files.cert}`);
+  if (Date.parse(first.validTo) < Date.now())
+    complain(`the certificate in ${files.cert} has expired: ${first.validTo}`);
+  return { cert, key };
+}
+
+async function readPem(what: string, flag: string, file: string): Promise<string> {
+  let text: string;
+  try {
+    text = await readFile(file, 'latin1');
+  } catch (error) {
+    const { code = '', message } = error as NodeJS.ErrnoException;
+    throw new Failure(`the ${what} cannot be read: ${file}: ${READ_ERRORS[code] ?? message}`);
+  }
+  if (!text.includes('-----BEGIN '))
+    throw new Failure(`${file} is no PEM, which begins with -----BEGIN; ${flag} takes PEM only`);
+  return text;
+}

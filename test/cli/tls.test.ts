@@ -1,0 +1,130 @@
+// TLS by two flags: each ready-made worker behind it, what is wrong with the files, new files by
+// SIGHUP.
+
+import { once } from 'node:events';
+import { appendFileSync, copyFileSync } from 'node:fs';
+import tls from 'node:tls';
+import { fileURLToPath } from 'node:url';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { native } from '../../src/native.js';
+import { ca } from '../tls/pems.js';
+import { Cli, cleanUp, run, scratch } from './cli.js';
+
+test.after(cleanUp);
+
+const why = native.tlsUnavailable();
+const file = (name: string) =>
+  fileURLToPath(new URL(`../../../test/tls/${name}.pem`, import.meta.url));
+const flags = (cert: string, key: string) => ['--tls-cert', cert, '--tls-key', key];
+const localhost = flags(file('localhost'), file('localhost-key'));
+
+async function connect(port: number, options: tls.ConnectionOptions = {}): Promise<tls.TLSSocket> {
+  const far = tls.connect({ host: '127.0.0.1', port, servername: 'localhost', ca, ...options });
+  await once(far, 'secureConnect');
+  return far;
+}
+const shown = (far: tls.TLSSocket) => far.getPeerX509Certificate()?.fingerprint256;
+
+async function heard(far: tls.TLSSocket, pattern: RegExp): Promise<string> {
+  let text = '';
+  while (!pattern.test(text)) text += String((await once(far, 'data'))[0]);
+  return text;
+}
+
+async function stopped(cli: Cli): Promise<void> {
+  cli.kill('SIGINT');
+  const { code, stderr } = await cli.ended;
+  assert.is(code, 0, stderr);
+}
+
+test('http is https, and so its banner says', async () => {
+  const cli = new Cli(['serve', '--port', '0', '--loops', '1', ...localhost]);
+  const port = await cli.port();
+  assert.match(cli.stdout, `http on https://127.0.0.1:${port}\n`);
+  const far = await connect(port);
+  far.write('GET /loop.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n');
+  assert.match(await heard(far, /\}/), /^HTTP\/1\.1 200 [\s\S]*"loop":0/);
+  far.destroy();
+  await stopped(cli);
+});
+
+test('tail over TLS', async () => {
+  const log = scratch('tls.log', '');
+  const cli = new Cli(['serve', 'tail', log, '--port', '0', '--loops', '1', ...localhost]);
+  const far = await connect(await cli.port());
+  // A line before its loop has the client is not for it.
+  const writing = setInterval(() => appendFileSync(log, 'a line\n'), 20);
+  await heard(far, /a line\n/);
+  clearInterval(writing);
+  far.destroy();
+  await stopped(cli);
+});
+
+test('echo by the environment; SIGHUP reads the files anew, and connections go on', async () => {
+  const [cert, key] = [scratch('cert.pem'), scratch('key.pem')];
+  const use = (name: string) => {
+    copyFileSync(file(name), cert);
+    copyFileSync(file(`${name}-key`), key);
+  };
+  use('localhost');
+  const cli = new Cli(['serve', 'echo', '--port', '0', '--loops', '2'], {
+    MULTILOOP_TLS_CERT: cert,
+    MULTILOOP_TLS_KEY: key,
+  });
+  const port = await cli.port();
+  assert.match(cli.stdout, `echo on tls://127.0.0.1:${port}\n`);
+  const first = await connect(port);
+  first.write('one');
+  await heard(first, /one/);
+  use('rsa');
+  cli.kill('SIGHUP');
+  await cli.seen('stderr', /cert\.pem was read anew, for connections from now on\n/);
+  const second = await connect(port, { checkServerIdentity: () => undefined });
+  assert.is.not(shown(second), shown(first));
+  first.write('two');
+  await heard(first, /two/);
+  await cli.seen('stderr', /generation 1 serves/);
+  copyFileSync(file('www-key'), key);
+  cli.kill('SIGHUP');
+  await cli.seen('stderr', /the certificate stays as it was: the key in .*key\.pem is not that of/);
+  const third = await connect(port, { checkServerIdentity: () => undefined });
+  assert.is(shown(third), shown(second));
+  for (const far of [first, second, third]) far.destroy();
+  await stopped(cli);
+});
+
+test('what is wrong is said of the file that it is wrong with', async () => {
+  const text = scratch('text.pem', 'no PEM at all');
+  const broken = scratch('broken.pem', '-----BEGIN CERTIFICATE-----\nxx\n');
+  const [cert, key] = [file('localhost'), file('localhost-key')];
+  const cases: [string[], number, RegExp][] = [
+    [['--tls-cert', cert], 2, /--tls-cert needs --tls-key too/],
+    [['--tls-key', key], 2, /--tls-key needs --tls-cert too/],
+    [flags('/nowhere/c.pem', key), 1, /certificate cannot be read: \/nowhere\/c\.pem: there is no/],
+    [flags(text, key), 1, /text\.pem is no PEM/],
+    [flags(broken, key), 1, /broken\.pem is no certificate in PEM/],
+    [flags(cert, cert), 1, /localhost\.pem is no private key in PEM/],
+    [flags(cert, file('www-key')), 1, /the key in .*www-key\.pem is not .* in .*localhost\.pem/],
+  ];
+  const ends = await Promise.all(cases.map(([args]) => run('serve', 'echo', ...args)));
+  for (const [i, [, code, message]] of cases.entries()) {
+    assert.is(ends[i].code, code, ends[i].stderr);
+    assert.match(ends[i].stderr, message);
+    assert.is(ends[i].stdout, '');
+  }
+});
+
+test('a certificate that has expired is used, with a warning', async () => {
+  const cli = new Cli([
+    ...['serve', 'echo', '--port', '0', '--loops', '1'],
+    ...flags(file('expired'), file('expired-key')),
+  ]);
+  const far = await connect(await cli.port(), { rejectUnauthorized: false });
+  assert.match(cli.stderr, /certificate in .*expired\.pem has expired: /);
+  far.destroy();
+  await stopped(cli);
+});
+
+if (why === undefined) test.run();
+else console.log(`Skipped: ${why}`);
