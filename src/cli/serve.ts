@@ -103,7 +103,7 @@ function sayStopping(group: LoopGroup, drainMs: number): () => void {
   };
 }
 
-/** With the reload that serve() does by SIGHUP: what connects from then on is shown the new files. */
+/** By SIGHUP, with the reload that serve() does: what connects from then on has the new files. */
 function renewTls(group: LoopGroup, files: TlsFiles): () => void {
   const renew = async () => {
     try {

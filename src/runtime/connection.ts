@@ -17,7 +17,7 @@ import type { ListenOptions } from '../stream/listening_socket.js';
 import { RateLimit } from '../stream/rate_limit.js';
 import { SocketStream } from '../stream/socket_stream.js';
 import type { TlsPlan } from '../stream/tls_options.js';
-import { TlsTransport } from '../stream/tls_transport.js';
+import { type HandshakeFailure, TlsTransport } from '../stream/tls_transport.js';
 import { checkBytes, checkInteger } from '../validate.js';
 import { type Departure, decodeBaggage, encodeBaggage } from './baggage.js';
 import type { ConnectionNumbers } from './connection_numbers.js';
@@ -54,7 +54,7 @@ export type Delivered = 'ok' | 'full' | 'gone' | 'no such loop';
 export interface LoopCounters {
   addRead(bytes: number): void;
   addWritten(bytes: number): void;
-  addHandshakeFailed(): void;
+  addHandshakeFailed(reason: HandshakeFailure): void;
 }
 
 export class Connection<State = unknown> extends SocketStream {
@@ -255,8 +255,8 @@ export class Connection<State = unknown> extends SocketStream {
     this.#begin();
     this.#becameIdle();
   }
-  protected override _notSecured(): void {
-    this.#host.counters.addHandshakeFailed();
+  protected override _notSecured(_: BevEvent, reason: HandshakeFailure): void {
+    this.#host.counters.addHandshakeFailed(reason);
     this.close();
   }
   /** It comes from another loop, where its handshake was done. */

@@ -3,6 +3,7 @@
 
 import type { BackendName, WakerName } from '../event/ev.js';
 import { native } from '../native.js';
+import { HANDSHAKE_FAILURES, type HandshakeFailures } from '../stream/tls_failures.js';
 import type { ConnectionNumbers } from './connection_numbers.js';
 import { StatsPage } from './stats_page.js';
 import { Utilization } from './utilization.js';
@@ -39,6 +40,8 @@ export interface LoopStats {
   hookErrors: number;
   /** TLS connections whose handshake has failed; no hook has seen them. */
   handshakesFailed: number;
+  /** The same by reason. */
+  handshakeFailures: HandshakeFailures;
   /** Wake-ups written to the waker, and those that were not needed because it was awake. */
   wakesSent: number;
   wakesSaved: number;
@@ -121,7 +124,17 @@ const CARRIED = [
   'wakesSaved',
   'turns',
 ] as const;
-type Carried = Record<(typeof CARRIED)[number], number>;
+type Carried = Pick<LoopStats, (typeof CARRIED)[number] | 'handshakeFailures'>;
+
+function addUp(part: Carried, to: Carried): void {
+  for (const key of CARRIED) to[key] += part[key];
+  for (const reason of HANDSHAKE_FAILURES)
+    to.handshakeFailures[reason] += part.handshakeFailures[reason];
+}
+function nothingCarried(): Carried {
+  const none = Object.fromEntries(CARRIED.map((key) => [key, 0]));
+  return { ...none, handshakeFailures: new StatsPage().handshakeFailures } as Carried;
+}
 
 export class LoopSlot implements LoopHandle {
   readonly id: number;
@@ -152,7 +165,7 @@ export class LoopSlot implements LoopHandle {
   verdict: Error | undefined;
   // Slots that had this loop before and have connections yet; and what those had that have none.
   readonly #before: LoopSlot[] = [];
-  readonly #carried = Object.fromEntries(CARRIED.map((key) => [key, 0])) as Carried;
+  readonly #carried = nothingCarried();
   readonly #terminate: () => Promise<void>;
   // Of the inboxes that are gone.
   readonly #past = new Float64Array(15);
@@ -259,15 +272,12 @@ export class LoopSlot implements LoopHandle {
   }
 
   #withThoseBefore(own: LoopStats): LoopStats {
-    const add = (part: Carried, to: Carried) => {
-      for (const key of CARRIED) to[key] += part[key];
-    };
     for (const slot of [...this.#before]) {
       const { stats } = slot;
-      add(stats, own);
+      addUp(stats, own);
       if (slot.inboxes.length > 0 || slot.#before.length > 0) continue;
       // Nothing of it changes any more.
-      add(stats, this.#carried);
+      addUp(stats, this.#carried);
       this.#before.splice(this.#before.indexOf(slot), 1);
     }
     return own;
@@ -289,7 +299,7 @@ export class LoopSlot implements LoopHandle {
     const here = this.#pastAccepts.slice();
     for (const inbox of this.inboxes) addAccepts(here, inbox);
     const total = (index: number) => totals[index];
-    const { bytesRead, bytesWritten, hookErrors, handshakesFailed } = this.page;
+    const { bytesRead, bytesWritten, hookErrors, handshakesFailed, handshakeFailures } = this.page;
     const own = {
       accepted: total(OPENED) - total(MOVED_IN),
       acceptedHere: here[0],
@@ -306,6 +316,7 @@ export class LoopSlot implements LoopHandle {
       bytesWritten,
       hookErrors,
       handshakesFailed,
+      handshakeFailures,
       wakesSent: total(WAKES_SENT),
       wakesSaved: total(WAKES_SAVED),
       turns: total(TURNS),
@@ -314,7 +325,7 @@ export class LoopSlot implements LoopHandle {
       handoffP50Us: p50,
       handoffP99Us: p99,
     };
-    for (const key of CARRIED) own[key] += this.#carried[key];
+    addUp(this.#carried, own);
     return this.#withThoseBefore(own);
   }
 }

@@ -1,13 +1,20 @@
 // The numbers of one loop that TypeScript counts, in shared memory: written by the loop, readable
 // by any thread at any time, also while the loop is blocked. Doubles, written whole.
 
+import {
+  HANDSHAKE_FAILURES,
+  type HandshakeFailure,
+  type HandshakeFailures,
+} from '../stream/tls_failures.js';
 import type { LoopCounters } from './connection.js';
 
 const BYTES_READ = 0;
 const BYTES_WRITTEN = 1;
 const HOOK_ERRORS = 2;
 const HANDSHAKES_FAILED = 3;
-const FIELDS = 8;
+/** From here on, in the order of HANDSHAKE_FAILURES. */
+const HANDSHAKE_REASONS = 4;
+const FIELDS = HANDSHAKE_REASONS + HANDSHAKE_FAILURES.length;
 
 export class StatsPage implements LoopCounters {
   readonly memory: SharedArrayBuffer;
@@ -27,8 +34,9 @@ export class StatsPage implements LoopCounters {
   addHookError(): void {
     this.#fields[HOOK_ERRORS]++;
   }
-  addHandshakeFailed(): void {
+  addHandshakeFailed(reason: HandshakeFailure): void {
     this.#fields[HANDSHAKES_FAILED]++;
+    this.#fields[HANDSHAKE_REASONS + HANDSHAKE_FAILURES.indexOf(reason)]++;
   }
 
   get bytesRead(): number {
@@ -42,5 +50,11 @@ export class StatsPage implements LoopCounters {
   }
   get handshakesFailed(): number {
     return this.#fields[HANDSHAKES_FAILED];
+  }
+  get handshakeFailures(): HandshakeFailures {
+    const count = (at: number) => this.#fields[HANDSHAKE_REASONS + at];
+    return Object.fromEntries(
+      HANDSHAKE_FAILURES.map((reason, at) => [reason, count(at)]),
+    ) as HandshakeFailures;
   }
 }

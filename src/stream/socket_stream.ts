@@ -14,6 +14,7 @@ import { type Address, toAddress } from './address.js';
 import { type BevEvent, type BevOptions, TRANSFER_BYTES } from './bev_options.js';
 import { BufferEvent, EAGAIN } from './buffer_event.js';
 import { Hold } from './hold.js';
+import type { HandshakeFailure } from './tls_failures.js';
 import type { TlsInfo, TlsPlan } from './tls_options.js';
 import { TlsTransport } from './tls_transport.js';
 
@@ -177,14 +178,15 @@ export class SocketStream extends BufferEvent {
     const error = late ? new MultiloopError('ERR_TLS_HANDSHAKE', text) : tls.handshakeError(code);
     // The peer has been sent why, if anything.
     native.sockShutdown(this.#fd);
-    this._notSecured(late ? { timeout: true, error } : { error });
+    const reason = late ? 'timeout' : tls.handshakeFailure(code);
+    this._notSecured(late ? { timeout: true, error } : { error }, reason);
   }
   /** @internal */
   protected _secured(): void {
     this._eventLater({ connected: true });
   }
   /** @internal */
-  protected _notSecured(event: BevEvent): void {
+  protected _notSecured(event: BevEvent, _reason: HandshakeFailure): void {
     this._neverOpened(event);
   }
 

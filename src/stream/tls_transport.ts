@@ -9,7 +9,10 @@ import type { EvBuffer } from '../buffer/ev_buffer.js';
 import { MultiloopError, systemError } from '../errors.js';
 import type { EventHandle } from '../event/event_handle.js';
 import { native, TLS_MORE, TlsCode } from '../native.js';
+import { type HandshakeFailure, whyHandshakeFailed } from './tls_failures.js';
 import type { TlsInfo, TlsPlan } from './tls_options.js';
+
+export type { HandshakeFailure };
 
 const { EAGAIN } = constants.errno;
 /** Plain text of one record (native/core/tls_session.h, kTlsRecordMax). */
@@ -122,6 +125,10 @@ export class TlsTransport {
       );
     if (code > TlsCode.FAILED) return systemError(code, syscall);
     return new MultiloopError('ERR_TLS_PROTOCOL', `TLS has failed: ${this.#reason()}`);
+  }
+  /** The same, as one of a fixed set. */
+  handshakeFailure(code: number): HandshakeFailure {
+    return whyHandshakeFailed(code, native.tlsError(this.#base, this.#session));
   }
   /** What a negative code of handshake() means. */
   handshakeError(code: number): Error {

@@ -1,6 +1,7 @@
 // Another certificate while a group runs, and TLS in every accept mode.
 
 import { once } from 'node:events';
+import net from 'node:net';
 import tls from 'node:tls';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -122,6 +123,46 @@ test('what cannot be used is refused, and the old one stays', () =>
     await Promise.allSettled(last);
     assert.match(await refused('secure', next), /^ERR_LOOP_GONE/);
   }));
+
+test('failed handshakes are counted by reason', () =>
+  withGroup(
+    {
+      loops: 1,
+      listen: {
+        port: 0,
+        tls: { ...server, ca, requestCert: true, minVersion: 'TLSv1.3', handshakeTimeout: 300 },
+      },
+    },
+    async (group) => {
+      const port = portOf(group);
+      const raw = (bytes?: string | Buffer) => {
+        const far = net.connect(port, '127.0.0.1', () => bytes && far.write(bytes));
+        return far.on('error', () => undefined).resume();
+      };
+      const shake = (options: tls.ConnectionOptions) =>
+        tls.connect({ host: '127.0.0.1', port, ...options }).on('error', () => undefined);
+      const failures = () => group.stats().loops[0].handshakeFailures;
+      raw('GET / HTTP/1.1\r\n\r\n');
+      raw(Buffer.alloc(64, 0xff));
+      // A record of TLS that says how long it would be, and no more.
+      raw(Buffer.from([22, 3, 1, 2, 0])).end();
+      shake({ maxVersion: 'TLSv1.2' });
+      shake({ ciphers: 'TLS_AES_128_CCM_SHA256' });
+      // It has no certificate.
+      shake({ rejectUnauthorized: false });
+      const quiet = raw();
+      await until(() => group.stats().loops[0].handshakesFailed === 7, 'all have failed');
+      assert.equal(failures(), {
+        'not TLS': 2,
+        'no shared cipher': 2,
+        'bad certificate': 1,
+        timeout: 1,
+        'peer gone': 1,
+        other: 0,
+      });
+      quiet.destroy();
+    },
+  ));
 
 for (const accept of ACCEPT_MODES)
   test(`accepted by ${accept}: TLS on the loops, and the new certificate`, () =>
