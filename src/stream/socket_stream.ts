@@ -13,6 +13,7 @@ import { checkInteger } from '../validate.js';
 import { type Address, toAddress } from './address.js';
 import { type BevEvent, type BevOptions, TRANSFER_BYTES } from './bev_options.js';
 import { BufferEvent, EAGAIN } from './buffer_event.js';
+import { HandshakeTurns } from './handshake_turns.js';
 import { Hold } from './hold.js';
 import type { HandshakeFailure } from './tls_failures.js';
 import type { TlsInfo, TlsPlan } from './tls_options.js';
@@ -143,7 +144,7 @@ export class SocketStream extends BufferEvent {
     tls.deadline = this._inContext(() => this.base.timer(late, { priority: this.priority }));
     if (!this._refed) tls.deadline.unref();
     tls.deadline.add(plan.timeoutMs);
-    this.#shake(tls);
+    this.#shake();
     return this;
   }
   /** @internal Whether it is in its handshake. */
@@ -151,8 +152,21 @@ export class SocketStream extends BufferEvent {
     return this.#shaking;
   }
 
-  #shake(tls: TlsTransport): void {
-    const wants = tls.handshake();
+  #shake(): void {
+    if (HandshakeTurns.of(this.base).mayStep(this)) {
+      this.#shakeNow();
+      return;
+    }
+    // Or the socket would tell of itself in every turn.
+    this.#readEvent?.del();
+    this.#writeEvent?.del();
+  }
+  /** @internal Its turn has come. */
+  _step(): void {
+    this.base._runIn(this._reader, () => this.#shakeNow());
+  }
+  #shakeNow(): void {
+    const wants = (this._tls as TlsTransport).handshake();
     if (wants === 1) {
       this.#writeEvent?.del();
       this._reader.add();
@@ -165,6 +179,7 @@ export class SocketStream extends BufferEvent {
   #shaken(code: number, late: boolean): void {
     const tls = this._tls as TlsTransport;
     this.#shaking = false;
+    HandshakeTurns.of(this.base).forget(this);
     tls.deadline?.free();
     tls.deadline = undefined;
     this.#readEvent?.del();
@@ -232,7 +247,7 @@ export class SocketStream extends BufferEvent {
 
   #readable(what: EvMask): void {
     if (this.#shaking) {
-      this.#shake(this._tls as TlsTransport);
+      this.#shake();
       return;
     }
     if (!(what & Ev.READ)) {
@@ -341,7 +356,7 @@ export class SocketStream extends BufferEvent {
   #writable(what: EvMask): void {
     const tls = this._tls;
     if (this.#shaking) {
-      this.#shake(tls as TlsTransport);
+      this.#shake();
       return;
     }
     if (tls?.readWantsWrite) {
@@ -399,6 +414,7 @@ export class SocketStream extends BufferEvent {
     this.#writeEvent?.del();
   }
   #freeEvents(): void {
+    if (this.#shaking) HandshakeTurns.of(this.base).forget(this);
     this.#readEvent?.free();
     this.#writeEvent?.free();
     this.#readEvent = this.#writeEvent = undefined;
