@@ -149,9 +149,10 @@ export class HttpServer implements Disposable {
 
   // ── for connections ──
 
-  /** @internal Its loop stops: what is being answered is told so. */
-  _lastAnswers(): void {
+  /** @internal Its loop stops: what is being answered is told so, and so are WebSockets. */
+  _goAway(): void {
     for (const connection of this.#connections) connection.closing = true;
+    for (const ws of this._webSockets) ws.close(GOING_AWAY);
   }
 
   /** @internal */

@@ -7,7 +7,7 @@
 
 import { MultiloopError } from '../errors.js';
 import { Ev } from '../event/ev.js';
-import type { BevEvent, BevHandlers } from '../stream/bev_options.js';
+import { type BevEvent, CLOSED, type HandlersAbove } from '../stream/bev_options.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
 import { Hold } from '../stream/hold.js';
 import { checkBytes, invalidValue, outOfRange } from '../validate.js';
@@ -45,7 +45,7 @@ const head = new FrameHead();
 const text = Buffer.alloc(TEXT_BYTES);
 
 /** Belongs to its loop's thread. */
-export class WebSocket<Kept = unknown> extends Timed implements BevHandlers {
+export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
   readonly stream: BufferEvent;
   /** The user's own; it travels with a connection that moves. */
   state: Kept = undefined as Kept;
@@ -208,7 +208,7 @@ export class WebSocket<Kept = unknown> extends Timed implements BevHandlers {
     this.#subprotocol = subprotocol;
     this.#deflate = deflate;
     this.#state = State.OPEN;
-    this.stream.handlers = this as BevHandlers;
+    this.stream.handlers = this as HandlersAbove;
     this._context.quiet.set(this);
     this.stream.enable(Ev.READ);
   }
@@ -286,6 +286,11 @@ export class WebSocket<Kept = unknown> extends Timed implements BevHandlers {
     }
   }
 
+  /** @internal Somebody else has closed it. */
+  [CLOSED](): void {
+    this._lost(undefined);
+  }
+
   /** The output is empty. */
   #written(): void {
     this.write = undefined;
@@ -316,7 +321,7 @@ export class WebSocket<Kept = unknown> extends Timed implements BevHandlers {
       input.drain(length);
       return false;
     }
-    if (length < 2 || this.#waiting || this.stream._readHeld & Hold.PAUSED) return false;
+    if (length < 2 || this.#rests()) return false;
     const front = input._front as { bytes: Buffer; start: number; end: number; file?: unknown };
     const near = front.file === undefined ? front.end - front.start : 0;
     if (near >= FRAME_HEAD_MAX || near === length) {
@@ -466,6 +471,11 @@ export class WebSocket<Kept = unknown> extends Timed implements BevHandlers {
   override _late(queue: Deadlines): void {
     const { quiet, unanswered, closings, settings } = this._context;
     if (queue === quiet) {
+      // Nothing comes because nothing is read.
+      if (this.#rests()) {
+        quiet.set(this);
+        return;
+      }
       this.ping();
       unanswered.set(this);
     } else if (queue === closings) {
@@ -478,6 +488,9 @@ export class WebSocket<Kept = unknown> extends Timed implements BevHandlers {
 
   // ── inside ──
 
+  #rests(): boolean {
+    return this.#waiting || (this.stream._readHeld & Hold.PAUSED) !== 0;
+  }
   #mayWrite(): boolean {
     if (this.#state === State.OPEN) return true;
     if (this.#state !== State.CONNECTING) return false;

@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { MultiloopError } from '../errors.js';
 import { Ev } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
-import { type BevEvent, type BevHandlers, checkBase } from '../stream/bev_options.js';
+import { type BevEvent, CLOSED, checkBase, type HandlersAbove } from '../stream/bev_options.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
 import { BufferEvent as Streams } from '../stream/kinds.js';
 import type { TlsClientOptions } from '../stream/tls_options.js';
@@ -129,7 +129,7 @@ function requestFor(place: Place, key: string, options: WebSocketClientOptions):
 }
 
 /** Is the stream's handlers until the answer is there. */
-class Opening extends Timed implements BevHandlers {
+class Opening extends Timed implements HandlersAbove {
   readonly #ws: WebSocket;
   readonly #key: string;
   readonly #protocols: readonly string[];
@@ -202,6 +202,9 @@ class Opening extends Timed implements BevHandlers {
     if (event.error !== undefined) this.#ws.terminate(event.error);
     else if (event.eof) this.#fail('the connection has ended before it');
     else if (event.timeout) this.#fail('it does not come');
+  }
+  [CLOSED](): void {
+    this.#ws._lost(undefined);
   }
   override _late(): void {
     this.#fail('it did not come in time');

@@ -59,6 +59,7 @@ export class WebSocketContexts {
   readonly #used = new Set<WebSocketContext>();
   readonly #emptied: () => void;
   readonly #failed: (error: Error) => void;
+  #keeper: StreamKeeper | undefined = undefined;
 
   constructor(
     base: EventBase,
@@ -72,8 +73,11 @@ export class WebSocketContexts {
     if (options !== undefined) this.#own = this.#make('options.websocket', options);
   }
 
-  set keeper(keeper: StreamKeeper) {
-    if (this.#own !== undefined) this.#own.keeper = keeper;
+  setKeeper(keeper: StreamKeeper): void {
+    this.#keeper = keeper;
+    if (this.#own === undefined) return;
+    this.#own.keeper = keeper;
+    this.#own.movable = true;
   }
   get own(): WebSocketContext | undefined {
     return this.#own;
@@ -93,6 +97,7 @@ export class WebSocketContexts {
     const made = new WebSocketContext(this.#base, name, options, false);
     checkWebSocketOptions(name, options);
     made.failed = this.#failed;
+    made.keeper = this.#keeper;
     made.changed = () => {
       if (made.sockets.size > 0) this.#used.add(made);
       else {
@@ -181,7 +186,7 @@ function upgrade(
   const answer: Record<string, string> = { 'Sec-WebSocket-Accept': acceptOf(key) };
   if (subprotocol !== '') answer['Sec-WebSocket-Protocol'] = subprotocol;
   if (deflate) answer['Sec-WebSocket-Extensions'] = DEFLATE;
-  const stream = response._upgrade('websocket', answer, context.keeper !== undefined);
+  const stream = response._upgrade('websocket', answer, context.movable);
   const ws = new WebSocket(context, stream);
   ws._open(subprotocol, deflate, request);
   return ws;

@@ -37,7 +37,7 @@ export interface WebSocketHandlers<State = unknown> {
    * Close frame; or those with which it was failed here.
    */
   close?(ws: WebSocket<State>, code: number, reason: string): void;
-  /** Before `close`: what a handler has thrown, what the peer did wrong, or why connecting failed. */
+  /** Before `close`: what a handler has thrown, what the peer did wrong, why connecting failed. */
   error?(ws: WebSocket<State>, error: Error): void;
 }
 
@@ -138,8 +138,10 @@ export class WebSocketContext {
   readonly unanswered: Deadlines;
   readonly closings: Deadlines;
   readonly sockets = new Set<WebSocket>();
-  /** Set where they can move. */
+  /** Set under serve(). */
   keeper: StreamKeeper | undefined = undefined;
+  /** Another loop has these handlers too. */
+  movable = false;
   /** The first one has come, the last one has gone. */
   changed: (() => void) | undefined = undefined;
   /** Told errors for which there is no handler. */

@@ -110,7 +110,7 @@ const keeper: StreamKeeper = {
 function serverOn(loop: LoopContext, options: HttpWorkerOptions): HttpServer {
   const server = new HttpServer(loop.base, options);
   server._hold = keeper.hold;
-  server._webSockets.keeper = keeper;
-  loop.signal.addEventListener('abort', () => server._lastAnswers());
+  server._webSockets.setKeeper(keeper);
+  loop.signal.addEventListener('abort', () => server._goAway());
   return server;
 }
