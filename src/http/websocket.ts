@@ -1,6 +1,5 @@
-// A WebSocket (RFC 6455) on one stream, either side of it. It is the stream's handlers. A frame
-// stays in the stream's input until all of it is there, and only its head is looked at meanwhile,
-// so what another loop would have to know is the input and the fragments before it.
+// A WebSocket (RFC 6455) on one stream, either side of it. It is the stream's handlers. What
+// another loop would have to know is the stream's unread input, and a few fields, see _pack().
 //
 //   connecting ─► open ─close()─► closing ─Close─► lingering ─end of the stream─► closed
 //                      ─────────Close, or failed─►
@@ -15,34 +14,18 @@ import { type Deadlines, Timed } from './deadlines.js';
 import { asError } from './http_errors.js';
 import type { HttpRequest } from './http_request.js';
 import { deflateMessage } from './ws_deflate.js';
-import {
-  applyMask,
-  CONTROL_MAX,
-  FIN,
-  FRAME_HEAD_MAX,
-  FrameHead,
-  isCloseCode,
-  Opcode,
-  RSV1,
-  readFrameHead,
-  writeFrame,
-} from './ws_frames.js';
+import { CONTROL_MAX, FIN, isCloseCode, Opcode, RSV1, writeFrame } from './ws_frames.js';
 import type { WebSocketContext } from './ws_options.js';
-import { CloseCode, Flaw, flawOf, readClose, readMessage } from './ws_payload.js';
-import { Fragments, packCheckpoint, type WebSocketPacked } from './ws_state.js';
+import { CloseCode, Flaw, readClose } from './ws_payload.js';
+import { Found, Receiver } from './ws_receiver.js';
+import { packCheckpoint, type WebSocketPacked } from './ws_state.js';
 
 /** With more output than this a ping is answered later, and only the last one. */
 const PONG_OUTPUT_MAX = 64 * 1024;
-/** A text up to this long is unmasked in memory of the thread's. */
-const TEXT_BYTES = 64 * 1024;
 const NO_BYTES = Buffer.alloc(0);
 
 const State = { CONNECTING: 0, OPEN: 1, CLOSING: 2, LINGERING: 3, CLOSED: 4 } as const;
 type State = (typeof State)[keyof typeof State];
-
-/** Of the thread: a frame is done with before the next head is read. */
-const head = new FrameHead();
-const text = Buffer.alloc(TEXT_BYTES);
 
 /** Belongs to its loop's thread. */
 export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
@@ -55,9 +38,7 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
 
   #state: State = State.CONNECTING;
   #subprotocol = '';
-  #deflate = false;
-  /** Fragments of a message that is not whole. */
-  readonly #fragments = new Fragments();
+  readonly #receiver: Receiver;
   #needDrain = false;
   #pong: Uint8Array | undefined = undefined;
   #reading = false;
@@ -73,6 +54,7 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
     super();
     this._context = context;
     this.stream = stream;
+    this.#receiver = new Receiver(context.client, context.settings.messageMax);
     context.add(this as WebSocket);
   }
 
@@ -92,7 +74,7 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
   }
   /** Whether messages are compressed, if they are long enough. */
   get deflated(): boolean {
-    return this.#deflate;
+    return this.#receiver.deflate;
   }
   /** Bytes that wait for the peer. */
   get bufferedAmount(): number {
@@ -116,7 +98,7 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
       );
     let first: number = FIN | (binary ? Opcode.BINARY : Opcode.TEXT);
     let payload = data;
-    if (this.#deflate && data.length >= settings.deflateMin) {
+    if (this.#receiver.deflate && data.length >= settings.deflateMin) {
       const plain = typeof data === 'string' ? Buffer.from(data) : data;
       payload = deflateMessage(plain);
       if (payload.length < plain.length) first |= RSV1;
@@ -177,7 +159,7 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
   checkpoint(bytes: Uint8Array): void {
     checkBytes('bytes', bytes);
     if (!this.#rescuable) return;
-    const packed = packCheckpoint(this.#subprotocol, this.#deflate, bytes);
+    const packed = packCheckpoint(this.#subprotocol, this.#receiver.deflate, bytes);
     this._context.keeper?.checkpoint(this.stream, packed);
   }
 
@@ -206,7 +188,7 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
   }
   #begin(subprotocol: string, deflate: boolean): void {
     this.#subprotocol = subprotocol;
-    this.#deflate = deflate;
+    this.#receiver.deflate = deflate;
     this.#state = State.OPEN;
     this.stream.handlers = this as HandlersAbove;
     this._context.quiet.set(this);
@@ -220,7 +202,7 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
   }
   /** @internal */
   _unpack(packed: WebSocketPacked): void {
-    this.#fragments.unpack(packed);
+    this.#receiver.fragments.unpack(packed);
     this.#rescuable = packed.rescuable;
     this.#needDrain = packed.needDrain;
     this.#pong = packed.pong;
@@ -231,9 +213,9 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
   /** @internal */
   _pack(state: unknown): WebSocketPacked {
     return {
-      ...this.#fragments.pack(),
+      ...this.#receiver.fragments.pack(),
       subprotocol: this.#subprotocol,
-      deflate: this.#deflate,
+      deflate: this.#receiver.deflate,
       rescuable: this.#rescuable,
       needDrain: this.#needDrain,
       pong: this.#pong,
@@ -316,71 +298,25 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
 
   #step(): boolean {
     const { input } = this.stream;
-    const { length } = input;
     if (this.#state >= State.LINGERING) {
-      input.drain(length);
+      input.drain(input.length);
       return false;
     }
-    if (length < 2 || this.#rests()) return false;
-    const front = input._front as { bytes: Buffer; start: number; end: number; file?: unknown };
-    const near = front.file === undefined ? front.end - front.start : 0;
-    if (near >= FRAME_HEAD_MAX || near === length) {
-      if (!readFrameHead(front.bytes, front.start, front.end, head)) return false;
-    } else {
-      const copy = input.copyOut(FRAME_HEAD_MAX);
-      if (!readFrameHead(copy, 0, copy.length, head)) return false;
-    }
-    const { client, settings } = this._context;
-    const flaw = flawOf(head, client, this.#deflate, this.#fragments, settings.messageMax);
-    if (flaw !== undefined) {
-      this.#fail(flaw);
-      return true;
-    }
-    const { opcode, fin, mask, size, length: count } = head;
-    const whole = size + count;
-    if (length < whole) return false;
-    const compressed = (head.first & RSV1) !== 0;
-    let bytes: Buffer;
-    if (near >= whole) {
-      const from = front.start + size;
-      const shared = count <= TEXT_BYTES && opcode === Opcode.TEXT && fin && !compressed;
-      bytes = shared ? text.subarray(0, count) : Buffer.allocUnsafe(count);
-      front.bytes.copy(bytes, 0, from, from + count);
-      input.drain(whole);
-    } else {
-      input.drain(size);
-      bytes = asBuffer(input.remove(count));
-    }
-    if (mask !== 0) applyMask(bytes, 0, count, mask);
-    if (opcode >= Opcode.CLOSE) this.#control(opcode, bytes);
-    else if (fin && opcode !== Opcode.CONTINUATION) this.#message(opcode, compressed, bytes);
-    else this.#fragment(opcode, compressed, fin, bytes);
-    return true;
+    if (this.#rests()) return false;
+    const receiver = this.#receiver;
+    const within = receiver.fragments.begun;
+    const found = receiver.next(input);
+    if (within !== receiver.fragments.begun) this.#mark();
+    if (found === Found.MESSAGE) this.#message(receiver.data);
+    else if (found === Found.CONTROL) this.#control(receiver.opcode, receiver.payload);
+    else if (found === Found.FLAW) this.#fail(receiver.flaw as Flaw);
+    return found !== Found.NOTHING;
   }
 
-  #fragment(opcode: number, compressed: boolean, fin: boolean, bytes: Buffer): void {
-    const fragments = this.#fragments;
-    if (opcode !== Opcode.CONTINUATION) fragments.begin(opcode, compressed);
-    fragments.add(bytes);
-    if (!fin) {
-      this.#mark();
-      return;
-    }
-    const { opcode: kind, compressed: packed } = fragments;
-    const whole = fragments.take();
-    this.#mark();
-    this.#message(kind, packed, whole);
-  }
-
-  #message(opcode: number, compressed: boolean, bytes: Buffer): void {
-    const { handlers, settings } = this._context;
-    const data = readMessage(opcode, compressed, bytes, settings.messageMax);
-    if (data instanceof Flaw) {
-      this.#fail(data);
-      return;
-    }
+  #message(data: string | Uint8Array): void {
+    const { handlers } = this._context;
     if (handlers.message === undefined) return;
-    const binary = opcode === Opcode.BINARY;
+    const binary = typeof data !== 'string';
     try {
       const result = handlers.message(this as WebSocket, data, binary) as PromiseLike<unknown>;
       if (typeof result?.then === 'function') this.#wait(result);
@@ -460,7 +396,7 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
   #end(code: number, reason: string): void {
     this.#state = State.LINGERING;
     this.#stay();
-    this.#fragments.drop();
+    this.#receiver.fragments.drop();
     this._context.closings.set(this);
     this.stream.end();
     this.stream._releaseReading(Hold.HTTP | Hold.PAUSED);
@@ -514,7 +450,10 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
     this.#hold ??= this._context.keeper?.hold(this.stream);
   }
   #mark(): void {
-    this._context.keeper?.setUnfinished(this.stream, this.#fragments.begun || !this.#rescuable);
+    this._context.keeper?.setUnfinished(
+      this.stream,
+      this.#receiver.fragments.begun || !this.#rescuable,
+    );
   }
 
   #tell(error: Error): void {
@@ -528,9 +467,6 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
       guarded(() => handlers.close?.(this as WebSocket, code, reason));
   }
 }
-
-const asBuffer = (bytes: Uint8Array): Buffer =>
-  Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 
 const late = (why: string) =>
   new MultiloopError('ERR_WEBSOCKET_TIMEOUT', `A WebSocket was cut off: ${why}`);

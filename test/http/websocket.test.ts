@@ -15,9 +15,10 @@ import {
   type WebSocketClientOptions,
   type WebSocketOptions,
 } from '../../src/http.js';
-import { BufferEvent } from '../../src/index.js';
+import { BufferEvent, Listener } from '../../src/index.js';
 import { codeOf, PATIENCE_MS, within } from '../event/support.js';
 import { until } from '../runtime/clients.js';
+import { ca, pair } from '../tls/pems.js';
 import { type Client, nothing, useRig } from './rig.js';
 
 const rig = useRig();
@@ -487,6 +488,35 @@ test('our client and our server, also with handlers of one request', async () =>
   await within(PATIENCE_MS, drained, 'the drain');
   await told.until('close 1001');
   assert.is(ws.closed, true);
+});
+
+test('over TLS, and to a name', async () => {
+  const log = new Echo();
+  const { server } = serve(bound(log));
+  const accept = (fd: number) =>
+    server.attach(BufferEvent.socket(rig.base, fd, { tls: pair('localhost') }));
+  const listener = new Listener(rig.base, { port: 0, host: '127.0.0.1' }, accept);
+  const { port } = listener.address as { port: number };
+  const told = new Log();
+  const ws = connectWebSocket(rig.base, `wss://localhost:${port}`, {
+    ...bound(told),
+    open(ws) {
+      ws.send('secret');
+      ws.send(Buffer.alloc(50_000, 'x'));
+    },
+    tls: { ca },
+  });
+  await told.until('binary 50000');
+  assert.ok(ws.stream.tls);
+  ws.close();
+  await told.until('close');
+  assert.equal(told.told, ['text secret', 'binary 50000', 'close 1000']);
+  const wrong = new Log();
+  connectWebSocket(rig.base, `wss://localhost:${port}`, bound(wrong));
+  await wrong.until('close');
+  assert.is(wrong.told.length, 2);
+  assert.match(wrong.told[0], /^error (ERR_TLS|CERT|UNABLE|SELF|DEPTH)/);
+  listener.close();
 });
 
 test('answers that are no handshake', async () => {
