@@ -125,10 +125,10 @@ export class WebSocketContexts {
  * can move. Other requests, and bad ones, are answered 400, 403 or 426, and what is answered here
  * is undefined. Wrong options throw ERR_INVALID_ARG_TYPE and the like.
  */
-export function upgradeWebSocket<State>(
+export function upgradeWebSocket<State = unknown, Packed = State>(
   request: HttpRequest,
   response: HttpResponse,
-  options?: WebSocketOptions<State>,
+  options?: WebSocketOptions<State, Packed>,
 ): WebSocket<State> | undefined | Promise<WebSocket<State> | undefined> {
   const context = request._server._webSockets.of(options as WebSocketOptions | undefined);
   const { accept } = context.handlers;

@@ -312,6 +312,63 @@ test('any cut of the bytes gives the same', async () => {
   );
 });
 
+const anyFrame = fc
+  .record({
+    opcode: fc.oneof({ weight: 4, arbitrary: fc.constantFrom(0, 1, 2, 8, 9, 10) }, fc.nat(15)),
+    fin: fc.oneof({ weight: 3, arbitrary: fc.constant(0x80) }, fc.constant(0)),
+    reserved: fc.oneof({ weight: 12, arbitrary: fc.constant(0) }, fc.constantFrom(16, 32, 64)),
+    payload: fc.oneof(
+      { weight: 3, arbitrary: fc.string({ unit: 'binary', maxLength: 20 }).map(Buffer.from) },
+      fc.uint8Array({ maxLength: 5 }).map(Buffer.from),
+      fc.constantFrom(125, 126, 999, 1_000, 1_001).map((size) => Buffer.alloc(size, 'x')),
+      fc.constantFrom(999, 1_000, 1_001, 1_004, 1_005, 1_015, 3_000, 5_000).map((n) => hex8(n)),
+    ),
+    mask: fc.integer(),
+  })
+  .map(({ opcode, fin, reserved, payload, mask }) => frame(opcode | fin | reserved, payload, mask));
+
+test('any frames: the same messages and the same end as from the ws package’s server', async () => {
+  const ours = new Log();
+  const { port } = serve({ ...bound(ours), messageMax: 1_000, ping: nothing, pong: nothing });
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1', maxPayload: 1_000 });
+  await once(server, 'listening');
+  const theirs: string[] = [];
+  server.on('connection', (socket) => {
+    socket.on('message', (data: Buffer, binary) => {
+      const text = binary ? data.toString('latin1') : data.toString();
+      theirs.push(`${binary ? 'binary' : 'text'} ${text.length > 99 ? text.length : text}`);
+    });
+    socket.on('error', nothing);
+    socket.on('close', () => theirs.push('close'));
+  });
+  const { port: theirPort } = server.address() as { port: number };
+  /** The code of the Close that answers it, if there is one. */
+  const answerTo = async (to: number, bytes: string) => {
+    const client = await rig.connect(to);
+    client.send(`${HANDSHAKE}\r\n${bytes}`);
+    client.socket.end();
+    const answer = Buffer.from(await client.all(), 'latin1');
+    client.socket.destroy();
+    for (let at = answer.indexOf('\r\n\r\n') + 4; at < answer.length; at += 2 + answer[at + 1])
+      if (answer[at] === 0x88) return answer[at + 1] < 2 ? 1_005 : answer.readUInt16BE(at + 2);
+    return undefined;
+  };
+  const messages = (told: string[]) => told.filter((one) => /^(text|binary)/.test(one));
+  await fc.assert(
+    fc.asyncProperty(fc.array(anyFrame, { minLength: 1, maxLength: 6 }), async (frames) => {
+      ours.told.length = theirs.length = 0;
+      const bytes = frames.join('');
+      const code = await answerTo(port, bytes);
+      assert.is(code, await answerTo(theirPort, bytes));
+      await ours.until('close');
+      await until(() => theirs.at(-1) === 'close', 'the end of theirs');
+      assert.equal(messages(ours.told), messages(theirs));
+    }),
+    { numRuns: 150 },
+  );
+  server.close();
+});
+
 test('who does not read: send() answers false, drain follows, outputMax is the end', async () => {
   const log = new Log();
   let drains = 0;
@@ -373,6 +430,27 @@ test('a handler that waits is given nothing meanwhile; one that throws ends with
   client.socket.destroy();
   assert.is(answer, hex('88 02 03 f3'));
   assert.equal(log.told, ['open', 'text wait', 'text second', 'error told to', 'close 1011']);
+});
+
+test('pause() delivers nothing, until resume()', async () => {
+  const log = new Log();
+  const { port } = serve({
+    ...bound(log),
+    message(ws, data, binary) {
+      log.message(ws, data, binary);
+      ws.pause();
+    },
+  });
+  const client = await raw(port);
+  client.send(frame(0x81, '1') + frame(0x81, '2') + frame(0x89, '3') + frame(0x88));
+  for (const expected of ['text 1', 'text 2']) {
+    await log.until(expected);
+    assert.is(log.told.at(-1), expected);
+    log.sockets[0].resume();
+  }
+  assert.is(await client.all(), hex('8a 01 33 88 00'));
+  client.socket.destroy();
+  assert.equal(log.told, ['open', 'text 1', 'text 2', 'ping 3', 'close 1005']);
 });
 
 test('silence: a ping, and the end if nobody answers; and a Close that nobody answers', async () => {

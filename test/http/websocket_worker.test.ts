@@ -93,6 +93,20 @@ test('moves between messages, within a message in fragments, within a frame', as
   assert.is(client.closed, 3_000);
 });
 
+test('one with handlers of its own stays where it is', async () => {
+  await start();
+  const socket = new Peer(`ws://127.0.0.1:${portOf(group)}/own`);
+  const client = new Client(socket);
+  await within(PATIENCE_MS, once(socket, 'open'), 'open');
+  const { loop } = await client.ask('a');
+  assert.is((await client.ask(`move ${other(loop)}`)).loop, loop);
+  const { loop: still, seen } = await client.ask('b');
+  assert.equal([still, seen, group.stats().moves], [loop, 3, 0]);
+  await within(PATIENCE_MS, group.close(), 'the end of the group');
+  await until(() => client.closed !== undefined, 'its end');
+  assert.is(client.closed, 1_001);
+});
+
 test('a reload: all go on with the new code, also those within a message', async () => {
   await start();
   const clients = await Promise.all(Array.from({ length: 6 }, (_, i) => Client.open(i > 2)));
