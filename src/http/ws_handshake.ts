@@ -186,9 +186,12 @@ function upgrade(
   const answer: Record<string, string> = { 'Sec-WebSocket-Accept': acceptOf(key) };
   if (subprotocol !== '') answer['Sec-WebSocket-Protocol'] = subprotocol;
   if (deflate) answer['Sec-WebSocket-Extensions'] = DEFLATE;
+  // Until the checkpoint says what it is, nobody is to adopt it.
+  const hold = context.keeper?.hold(request.stream);
   const stream = response._upgrade('websocket', answer, context.movable);
   const ws = new WebSocket(context, stream);
   ws._open(subprotocol, deflate, request);
+  hold?.[Symbol.dispose]();
   return ws;
 }
 
