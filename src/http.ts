@@ -16,4 +16,14 @@ export type { BodySource, HttpResponse } from './http/http_response.js';
 export { HttpServer } from './http/http_server.js';
 export { Router } from './http/router.js';
 export type { FetchHandler, FetchInfo } from './http/web_handler.js';
+export { WebSocket } from './http/websocket.js';
+export { connectWebSocket, type WebSocketClientOptions } from './http/ws_client.js';
+export { isWebSocketRequest, upgradeWebSocket } from './http/ws_handshake.js';
+export {
+  WEBSOCKET_DEFAULTS,
+  type WebSocketHandlers,
+  type WebSocketLimits,
+  type WebSocketOptions,
+} from './http/ws_options.js';
+export type { WebSocketPacked } from './http/ws_state.js';
 export { type HttpPacked, type HttpWorkerOptions, httpWorker } from './runtime/http_worker.js';

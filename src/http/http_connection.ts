@@ -400,7 +400,7 @@ export class HttpConnection extends Timed implements BevHandlers {
   }
 
   /** @internal The stream belongs to another protocol from now on. */
-  _detach(): BufferEvent {
+  _detach(movable: boolean): BufferEvent {
     const request = this.#request as HttpRequest;
     const response = this.#response as HttpResponse;
     const { stream } = this;
@@ -410,8 +410,10 @@ export class HttpConnection extends Timed implements BevHandlers {
     stream.handlers = {};
     stream._releaseReading(Hold.HTTP);
     // Another loop would take it for HTTP, so it stays where it is.
-    if (this.#hold === undefined) this.server._hold?.(stream);
-    this.#hold = undefined;
+    if (!movable) {
+      if (this.#hold === undefined) this.server._hold?.(stream);
+      this.#hold = undefined;
+    }
     this.#endRequest(request);
     this.server._completed(request, response);
     return stream;

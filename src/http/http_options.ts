@@ -5,6 +5,7 @@ import { checkFunction, checkInteger, checkMillis, checkObject } from '../valida
 import type { HttpRequest } from './http_request.js';
 import type { HttpResponse } from './http_response.js';
 import type { FetchHandler } from './web_handler.js';
+import type { WebSocketOptions } from './ws_options.js';
 
 /** Answers a request; what it returns only matters if it is a promise, which may reject. */
 export type RequestHandler = (request: HttpRequest, response: HttpResponse) => unknown;
@@ -60,6 +61,12 @@ export interface HttpOptions extends HttpLimits, HttpTimeouts, HttpHooks {
   request?: RequestHandler;
   /** Answers them in the web's form. One of the two. */
   fetch?: FetchHandler;
+  /**
+   * Takes the requests that ask for a WebSocket, for all paths or for one, before the other two
+   * handlers; and what upgradeWebSocket() takes its own handlers from.
+   */
+  // biome-ignore lint/suspicious/noExplicitAny: what its state is only its handlers know
+  websocket?: WebSocketOptions<any, any>;
   /** For the URLs of `fetch`: 'http' unless the stream is TLS. */
   scheme?: 'http' | 'https';
 }

@@ -6,6 +6,7 @@ import { BodyDecoder } from './body_decoder.js';
 import { HttpHeaders, NO_HEADERS } from './headers.js';
 import type { HttpConnection } from './http_connection.js';
 import { aborted } from './http_errors.js';
+import type { HttpServer } from './http_server.js';
 import type { Head } from './request_parser.js';
 
 interface Waiter {
@@ -104,6 +105,11 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
   /** The stream that it came over, for addresses, TLS and counters; what it carries is HTTP's. */
   get stream(): BufferEvent {
     return this.#connection.stream;
+  }
+
+  /** @internal */
+  get _server(): HttpServer {
+    return this.#connection.server;
   }
 
   /** Aborted when the peer leaves before its answer, when it is cut off, and by answerTimeout. */

@@ -304,6 +304,14 @@ export class HttpResponse {
    * (ERR_INVALID_ARG_VALUE), and `protocol` is what it asked for.
    */
   upgrade(protocol: string, headers: Readonly<Record<string, string>> = {}): BufferEvent {
+    return this._upgrade(protocol, headers, false);
+  }
+  /** @internal `movable`: another loop would know what it is. */
+  _upgrade(
+    protocol: string,
+    headers: Readonly<Record<string, string>>,
+    movable: boolean,
+  ): BufferEvent {
     if (!this.#request._upgrades || this.#request.version === '1.0')
       throw invalidValue('protocol', 'is not what the request asks for', protocol);
     if (this.#stage !== Stage.NEW) throw answered('it was answered already');
@@ -314,7 +322,7 @@ export class HttpResponse {
     this.status = 101;
     this.#connection.stream.write(Buffer.from(`${text}\r\n`, 'latin1'));
     this.#stage = Stage.ENDED;
-    return this.#connection._detach();
+    return this.#connection._detach(movable);
   }
 
   /** Cuts the connection off, so that the peer sees that something is missing. */

@@ -22,9 +22,18 @@ import {
 import type { HttpRequest } from './http_request.js';
 import type { HttpResponse } from './http_response.js';
 import { webHandler } from './web_handler.js';
+import {
+  checkWebSocketOptions,
+  isWebSocketRequest,
+  upgradeWebSocket,
+  WebSocketContexts,
+} from './ws_handshake.js';
+import { type WebSocketOptions, webSocketSettings } from './ws_options.js';
 
 /** After the last answer, in which the peer may see it and end the connection itself. */
 const LINGER_MS = 2_000;
+/** RFC 6455 section 7.4.1. */
+const GOING_AWAY = 1_001;
 
 /** Belongs to its base's thread. */
 export class HttpServer implements Disposable {
@@ -41,6 +50,8 @@ export class HttpServer implements Disposable {
   /** @internal Keeps a stream from moving while a request is answered. */
   _hold: ((stream: BufferEvent) => Disposable) | undefined = undefined;
 
+  /** @internal */ readonly _webSockets: WebSocketContexts;
+
   readonly #connections = new Set<HttpConnection>();
   readonly #listeners: Listener[] = [];
   #closing = false;
@@ -56,6 +67,12 @@ export class HttpServer implements Disposable {
     this.base = base;
     this._settings = settings;
     this._handler = handlerOf(options);
+    this._webSockets = new WebSocketContexts(
+      base,
+      options.websocket,
+      () => this.#tellEmptied(),
+      (error) => this._failed(error, undefined),
+    );
     this._heads = new Deadlines(base, settings.headersTimeout);
     this._requests = new Deadlines(base, settings.requestTimeout);
     this._answers = new Deadlines(base, settings.answerTimeout);
@@ -83,7 +100,7 @@ export class HttpServer implements Disposable {
     stream.handlers = connection as BufferEvent['handlers'];
     this.#setTimeout(stream);
     this.#connections.add(connection);
-    if (this.#connections.size > this._settings.connectionsMax || this.#closing)
+    if (this.connections > this._settings.connectionsMax || this.#closing)
       refuseConnection(stream, connection);
     else {
       // The first request has the time of a pause before it, and then that of its head.
@@ -93,17 +110,21 @@ export class HttpServer implements Disposable {
     return connection;
   }
 
-  /** How many streams there are. */
+  /** How many streams there are, those of WebSockets included. */
   get connections(): number {
-    return this.#connections.size;
+    return this.#connections.size + this._webSockets.size;
   }
 
-  /** Closes what listens and what is idle; resolves when the others have their answers. */
+  /**
+   * Closes what listens and what is idle, WebSockets with 1001; resolves when the others have their
+   * answers and all are closed.
+   */
   async drain(): Promise<void> {
     this.#closing = true;
     for (const listener of this.#listeners.splice(0)) listener.close();
     for (const connection of [...this.#connections]) connection.end();
-    if (this.#connections.size === 0) return;
+    for (const ws of this._webSockets) ws.close(GOING_AWAY);
+    if (this.connections === 0) return;
     await new Promise<void>((resolve) => {
       const before = this.#emptied;
       this.#emptied = () => {
@@ -118,6 +139,7 @@ export class HttpServer implements Disposable {
     this.#closing = true;
     for (const listener of this.#listeners.splice(0)) listener.close();
     for (const connection of [...this.#connections]) connection._cut();
+    for (const ws of this._webSockets) ws.terminate();
     for (const queue of [this._heads, this._requests, this._answers, this._idles, this._lingers])
       queue.close();
   }
@@ -127,14 +149,18 @@ export class HttpServer implements Disposable {
 
   // ── for connections ──
 
-  /** @internal Its loop stops: what is being answered is told so. */
-  _lastAnswers(): void {
+  /** @internal Its loop stops: what is being answered is told so, and so are WebSockets. */
+  _goAway(): void {
     for (const connection of this.#connections) connection.closing = true;
+    for (const ws of this._webSockets) ws.close(GOING_AWAY);
   }
 
   /** @internal */
   _remove(connection: HttpConnection): void {
-    if (!this.#connections.delete(connection) || this.#connections.size > 0) return;
+    if (this.#connections.delete(connection)) this.#tellEmptied();
+  }
+  #tellEmptied(): void {
+    if (this.connections > 0) return;
     const emptied = this.#emptied;
     this.#emptied = undefined;
     emptied?.();
@@ -171,7 +197,24 @@ export function checkHttpOptions(options: HttpOptions): void {
   handlerOf(options);
 }
 
-function handlerOf({ request, fetch, scheme }: HttpOptions): RequestHandler {
+function handlerOf(options: HttpOptions): RequestHandler {
+  const { websocket } = options;
+  const plain = plainHandlerOf(options);
+  if (websocket === undefined) return plain;
+  checkWebSocket(websocket);
+  const { path } = websocket;
+  return (request, response) =>
+    isWebSocketRequest(request) && (path === undefined || path === request.path)
+      ? upgradeWebSocket(request, response)
+      : plain(request, response);
+}
+
+function checkWebSocket(options: WebSocketOptions): void {
+  webSocketSettings('options.websocket', options);
+  checkWebSocketOptions('options.websocket', options);
+}
+
+function plainHandlerOf({ request, fetch, scheme }: HttpOptions): RequestHandler {
   if (request !== undefined) checkFunction('options.request', request);
   if (fetch !== undefined) checkFunction('options.fetch', fetch);
   if (request !== undefined && fetch !== undefined)

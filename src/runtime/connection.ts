@@ -65,6 +65,7 @@ export class Connection<State = unknown> extends SocketStream {
   state: State = undefined as State;
 
   readonly #host: ConnectionHost;
+  /** @internal It may move, as pack() has all of it, but not be rescued. */ _unfinished = false;
   /** Hooks whose promise is open, and what hold() has answered. */
   #holds = 0;
   #hooks = 0;
@@ -201,15 +202,15 @@ export class Connection<State = unknown> extends SocketStream {
   }
 
   /**
-   * Not at a boundary: it is held or about to move, a hook's promise is open, a buffer is not
-   * empty, or a Duplex is over it, which has data of its own.
+   * Not at a boundary: held or about to move, a hook's promise is open, a buffer is not empty, or
+   * what is over it (a Duplex, a WebSocket) has data of its own.
    */
   get busy(): boolean {
     return (
       this.#moving !== undefined ||
       this.#holds > 0 ||
-      this.inputLength > 0 ||
-      this.outputLength > 0 ||
+      this._unfinished ||
+      this.inputLength + this.outputLength > 0 ||
       this._adapter !== undefined
     );
   }
@@ -435,8 +436,7 @@ export class Connection<State = unknown> extends SocketStream {
   #boundary(): void {
     const { fd } = this;
     if (fd < 0) return;
-    const over = this.ended || this._peerEnded;
-    this.#host.numbers.boundaries[fd] = over || this.busy ? 0 : 1;
+    this.#host.numbers.boundaries[fd] = this.ended || this._peerEnded || this.busy ? 0 : 1;
   }
   /** @internal */
   override _flushNow(): void {

@@ -1,10 +1,14 @@
 // HTTP under serve(): a worker whose connections are HTTP's. Between two requests a connection is
 // at a boundary, so it moves, outlives a reload and is rescued then; while a request is answered it
-// is held. A head that is not whole travels as unread input.
+// is held. A head that is not whole travels as unread input. A WebSocket moves between two frames
+// and is rescued between two messages; its checkpoint says that it is one.
 
 import type { HttpConnection } from '../http/http_connection.js';
 import type { HttpOptions } from '../http/http_options.js';
 import { checkHttpOptions, HttpServer } from '../http/http_server.js';
+import { WebSocket } from '../http/websocket.js';
+import type { StreamKeeper, WebSocketContext } from '../http/ws_options.js';
+import { unpackCheckpoint, type WebSocketPacked } from '../http/ws_state.js';
 import type { Connection } from './connection.js';
 import type { LoopContext, LoopWorker } from './worker.js';
 
@@ -18,19 +22,38 @@ export interface HttpWorkerOptions extends HttpOptions {
 /** What travels with a connection. */
 export interface HttpPacked {
   requests: number;
+  websocket?: WebSocketPacked;
 }
+
+type Served = HttpConnection | WebSocket;
+type Conn = Connection<Served>;
 
 /**
  * A worker for serve() that answers HTTP: `export default httpWorker({ request(req, res) {} })`, or
- * with `fetch(request)`. Its limits are those of HttpServer, for each loop. Wrong options throw
- * here, ERR_INVALID_ARG_TYPE and the like.
+ * with `fetch(request)`, and WebSockets with `websocket`. Its limits are those of HttpServer, for
+ * each loop. Wrong options throw here, ERR_INVALID_ARG_TYPE and the like.
  */
-export function httpWorker(options: HttpWorkerOptions): LoopWorker<HttpConnection, HttpPacked> {
+export function httpWorker(options: HttpWorkerOptions): LoopWorker<Served, HttpPacked> {
   checkHttpOptions(options);
+  const { websocket: hooks = {} } = options;
   let server: HttpServer | undefined;
-  const attach = (conn: Connection<HttpConnection>, requests: number) => {
+  const serverOf = (conn: Conn) => {
     server ??= serverOn(conn.loop, options);
-    conn.state = server.attach(conn, requests);
+    return server;
+  };
+  const attach = (conn: Conn, requests: number) => {
+    conn.state = serverOf(conn).attach(conn, requests);
+  };
+  /** Undefined: the code here serves no WebSockets. */
+  const webSocketOn = (conn: Conn): WebSocket | undefined => {
+    const context: WebSocketContext | undefined = serverOf(conn)._webSockets.own;
+    if (context === undefined) {
+      conn.destroy(new Error('the worker has no websocket option'));
+      return undefined;
+    }
+    const ws = new WebSocket(context, conn);
+    conn.state = ws;
+    return ws;
   };
   return {
     start(loop) {
@@ -41,19 +64,53 @@ export function httpWorker(options: HttpWorkerOptions): LoopWorker<HttpConnectio
     // Without a data hook the input stays where it was received: HTTP reads it there. What follows
     // an end is HTTP's to decide too.
     end: () => undefined,
-    pack: (conn) => ({ requests: conn.state.requests }),
-    left: (conn) => conn.state._left(),
-    unpack: (conn, { requests }) => attach(conn, requests),
-    rescue: (conn) => attach(conn, 0),
+    pack({ state }) {
+      if (!(state instanceof WebSocket)) return { requests: state.requests };
+      const kept = hooks.pack === undefined ? state.state : hooks.pack(state);
+      return { requests: 0, websocket: state._pack(kept) };
+    },
+    left({ state }) {
+      state._left();
+      if (state instanceof WebSocket) hooks.left?.(state);
+    },
+    unpack(conn, { requests, websocket }) {
+      if (websocket === undefined) return attach(conn, requests);
+      const ws = webSocketOn(conn);
+      if (ws === undefined) return;
+      ws._unpack(websocket);
+      if (hooks.unpack === undefined) ws.state = websocket.state;
+      else hooks.unpack(ws, websocket.state);
+    },
+    rescue(conn, bytes) {
+      const checkpoint = unpackCheckpoint(bytes);
+      if (checkpoint === undefined) return attach(conn, 0);
+      const ws = webSocketOn(conn);
+      if (ws === undefined) return;
+      ws._adopt(checkpoint.subprotocol, checkpoint.deflate);
+      hooks.rescue?.(ws, checkpoint.user);
+    },
     close: (conn, error) => conn.state?._lost(error),
     message: options.message?.bind(options),
     stop: options.stop?.bind(options),
   };
 }
 
+/** WebSockets know streams; those here are connections. */
+const keeper: StreamKeeper = {
+  hold: (stream) => (stream as Conn).hold(),
+  setUnfinished(stream, unfinished) {
+    (stream as Conn)._unfinished = unfinished;
+  },
+  checkpoint: (stream, bytes) => (stream as Conn).checkpoint(bytes),
+  upgraded(stream, ws) {
+    (stream as Conn).state = ws;
+  },
+};
+
 function serverOn(loop: LoopContext, options: HttpWorkerOptions): HttpServer {
   const server = new HttpServer(loop.base, options);
-  server._hold = (stream) => (stream as Connection).hold();
-  loop.signal.addEventListener('abort', () => server._lastAnswers());
+  server._hold = keeper.hold;
+  server._webSockets.setKeeper(keeper);
+  loop.signal.addEventListener('abort', () => server._goAway());
   return server;
 }

@@ -758,7 +758,7 @@ behaviour('once with a timeout gets TIMEOUT', async (t) => {
   const [a] = t.pair();
   const base = t.base();
   const seen: string[] = [];
-  base.once(a, READ, (what) => seen.push(`read ${what}`), 2);
+  base.once(a, READ, (what) => seen.push(`read ${what}`), 20);
   base.once(-1, TIMEOUT, (what) => seen.push(`timer ${what}`), 1);
   assert.is(await t.run(base), 'empty');
   assert.equal(seen, [`timer ${TIMEOUT}`, `read ${TIMEOUT}`]);

@@ -1,0 +1,89 @@
+// What of a WebSocket is not in its stream: the fragments of a message, and what travels.
+
+/** The first fragments get so much memory at once, later ones twice what there was. */
+const FRAGMENTS_BYTES = 4 * 1024;
+const NO_BYTES = Buffer.alloc(0);
+
+export interface WebSocketPacked {
+  subprotocol: string;
+  deflate: boolean;
+  rescuable: boolean;
+  needDrain: boolean;
+  pong: Uint8Array | undefined;
+  /** Of a message that is not whole; opcode 0 without one. */
+  opcode: number;
+  compressed: boolean;
+  fragments: Uint8Array | undefined;
+  /** The user's. */
+  state: unknown;
+}
+
+/** A message in fragments. One piece of memory, however small they are. */
+export class Fragments {
+  opcode = 0;
+  compressed = false;
+  length = 0;
+  #bytes: Buffer = NO_BYTES;
+
+  get begun(): boolean {
+    return this.opcode !== 0;
+  }
+  begin(opcode: number, compressed: boolean): void {
+    this.opcode = opcode;
+    this.compressed = compressed;
+  }
+  add(bytes: Uint8Array): void {
+    const needed = this.length + bytes.length;
+    if (needed > this.#bytes.length) {
+      const more = Buffer.allocUnsafeSlow(Math.max(needed, 2 * this.length, FRAGMENTS_BYTES));
+      this.#bytes.copy(more, 0, 0, this.length);
+      this.#bytes = more;
+    }
+    this.#bytes.set(bytes, this.length);
+    this.length = needed;
+  }
+  /** The whole message. */
+  take(): Buffer {
+    const whole = this.#bytes.subarray(0, this.length);
+    this.drop();
+    return whole;
+  }
+  drop(): void {
+    this.opcode = this.length = 0;
+    this.#bytes = NO_BYTES;
+  }
+
+  pack(): Pick<WebSocketPacked, 'opcode' | 'compressed' | 'fragments'> {
+    const { opcode, compressed, length } = this;
+    const fragments = length === 0 ? undefined : this.#bytes.subarray(0, length);
+    return { opcode, compressed, fragments };
+  }
+  unpack({ opcode, compressed, fragments }: WebSocketPacked): void {
+    this.begin(opcode, compressed);
+    if (fragments !== undefined) this.add(fragments);
+  }
+}
+
+// A checkpoint: these four bytes, whether it is compressed, the subprotocol's length and itself,
+// and the user's bytes.
+const MAGIC = Buffer.from('\0ws1');
+/** Bytes of a subprotocol's name at most. */
+export const SUBPROTOCOL_MAX = 255;
+
+export function packCheckpoint(subprotocol: string, deflate: boolean, user: Uint8Array): Buffer {
+  const name = Buffer.from(subprotocol, 'latin1');
+  return Buffer.concat([MAGIC, Buffer.from([deflate ? 1 : 0, name.length]), name, user]);
+}
+
+/** Undefined: it is not a WebSocket's. */
+export function unpackCheckpoint(
+  bytes: Uint8Array | undefined,
+): { subprotocol: string; deflate: boolean; user: Uint8Array | undefined } | undefined {
+  if (bytes === undefined || !MAGIC.equals(bytes.subarray(0, 4))) return undefined;
+  const userAt = 6 + bytes[5];
+  return {
+    subprotocol: Buffer.from(bytes.subarray(6, userAt)).toString('latin1'),
+    deflate: bytes[4] === 1,
+    user: bytes.length > userAt ? bytes.slice(userAt) : undefined,
+  };
+}
