@@ -114,6 +114,8 @@ test('connections at a boundary outlive their thread, twice', () =>
         loop = Number((await witness.ask('x')).split(' ')[1]);
         await witness.end();
       }
+      // One that its loop has not closed when that dies is lost.
+      await until(() => group.stats().open === clients.length, 'the witnesses are closed');
       const down = once(group, 'loop');
       await group.loops[victim].terminate();
       await down;
