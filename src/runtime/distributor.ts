@@ -123,8 +123,9 @@ export class Distributor {
     for (const slot of serving) slot.refresh();
     const free = serving.filter((slot) => !slot.blocked);
     if (free.length === 0) return serving;
-    if (this.#host.policy.balances === undefined) return free;
-    const ready = free.filter((slot) => !slot.late);
+    const { avoids } = this.#host.policy;
+    if (avoids === undefined) return free;
+    const ready = free.filter((slot) => !slot.late && !(slot.long && avoids === 'late or long'));
     return ready.length > 0 ? ready : free;
   }
 

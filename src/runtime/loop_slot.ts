@@ -14,7 +14,7 @@ export type LoopState = 'starting' | 'serving' | 'blocked' | 'draining' | 'dead'
 const BLOCKED_MS = 100;
 /** A turn of so many, with something in the inbox that waits for its end: others are quicker. */
 const LATE_MS = 1;
-/** And of so many, when it is idle otherwise: whoever is given to it now waits for the rest. */
+/** A turn of so many is longer than turns are: whoever is given to the loop waits for the rest. */
 const LONG_MS = 5;
 
 export interface LoopStats {
@@ -199,10 +199,12 @@ export class LoopSlot implements LoopHandle {
   busyMs = 0;
   turn = 0;
   /**
-   * What it was given before waits for its present turn, which is long already; or it is longer
-   * than turns are. Of a turn that blocks a loop no more than one connection has to wait.
+   * What it was given before waits for its present turn, which is long already. Of a turn that
+   * blocks a loop no more than one connection has to wait.
    */
   late = false;
+  /** Its present turn is long, whether somebody waits for the end of it or not. */
+  long = false;
 
   /** Looks at the loop's numbers anew. */
   refresh(): void {
@@ -211,7 +213,8 @@ export class LoopSlot implements LoopHandle {
     this.busyMs = busy;
     this.turn = counters[TURNS];
     this.#busy = busy >= BLOCKED_MS;
-    this.late = busy >= LONG_MS || (busy >= LATE_MS && counters[DEPTH] > 0);
+    this.late = busy >= LATE_MS && counters[DEPTH] > 0;
+    this.long = busy >= LONG_MS;
     this.lag = Math.max(busy, counters[TURN_MEAN] / 1000);
     this.turns = counters[TURNS];
     this.load = counters[OPENED] - counters[CLOSED] - counters[MOVED_OUT] + counters[DEPTH];

@@ -46,10 +46,11 @@ export type Distribute = (
 
 export interface Policy {
   /**
-   * It evens load out, so a loop that is late may be left out for the moment. The others have their
-   * reasons for a loop and take another only when that one is blocked.
+   * Whom it may do without for the moment: loops that are late, or those in a long turn too, which
+   * would be a reason more to be uneven. The others have their reasons for a loop and take another
+   * only when that one is blocked.
    */
-  readonly balances?: true;
+  readonly avoids?: 'late' | 'late or long';
   /** `candidates` is not empty. Answers undefined to refuse the connection. */
   pick(
     id: number,
@@ -93,7 +94,7 @@ function* from(slots: readonly LoopSlot[], first: number): Generator<LoopSlot> {
 }
 
 class RoundRobin implements Policy {
-  readonly balances = true;
+  readonly avoids = 'late';
   // The number of the loop whose turn it is: one that is left out for a while keeps its place.
   #next = 0;
   pick(_id: number, candidates: readonly LoopSlot[]): Iterable<LoopSlot> {
@@ -106,7 +107,7 @@ class RoundRobin implements Policy {
 
 /** The loop with the least of something; among equals they take turns. */
 class LeastLoad implements Policy {
-  readonly balances = true;
+  readonly avoids = 'late or long';
   readonly #of: (slot: LoopSlot) => number;
   #turn = 0;
   constructor(of: (slot: LoopSlot) => number) {
@@ -127,7 +128,7 @@ class LeastLoad implements Policy {
  * turn, long ones by their number, and a loop that is idle is never missed for long.
  */
 class TwoIndex implements Policy {
-  readonly balances = true;
+  readonly avoids = 'late or long';
   #up = 0;
   #down = 0;
   pick(_id: number, candidates: readonly LoopSlot[]): Iterable<LoopSlot> {
