@@ -24,12 +24,19 @@ export interface Served {
 }
 
 export class Rig {
-  readonly base = new EventBase({ debug: true });
+  #base: EventBase | undefined;
   readonly #servers: HttpServer[] = [];
   readonly #sockets: net.Socket[] = [];
 
-  constructor() {
-    this.base.loop(LoopFlag.NO_EXIT_ON_EMPTY).catch(nothing);
+  /**
+   * Made when it is asked for: where only poll and select are, a thread has a base of its own or a
+   * group, and not both.
+   */
+  get base(): EventBase {
+    if (this.#base !== undefined) return this.#base;
+    this.#base = new EventBase({ debug: true });
+    this.#base.loop(LoopFlag.NO_EXIT_ON_EMPTY).catch(nothing);
+    return this.#base;
   }
 
   serve(options: HttpOptions): Served {
@@ -68,7 +75,7 @@ export class Rig {
   close(): void {
     for (const server of this.#servers.splice(0)) server.close();
     for (const socket of this.#sockets.splice(0)) socket.destroy();
-    this.base.close();
+    this.#base?.close();
   }
 }
 
