@@ -26,6 +26,8 @@ import { Watchdog } from './watchdog.js';
 
 /** A loop that does not stop by itself is terminated this long after drainMs. */
 const STOP_GRACE_MS = 1_000;
+/** Loops that start while another one has failed to may go on with it for so long. */
+const START_GRACE_MS = 1_000;
 /** How often a message is tried again when a loop's inbox is full. */
 const RETRY_MS = 10;
 /** No restart waits longer than this. */
@@ -67,6 +69,7 @@ export class Generation {
   readonly #watchdog: Watchdog | undefined;
   readonly #tasks = new Map<LoopSlot, Promise<void>>();
   readonly #starting = new Map<LoopSlot, Start>();
+  #starts: Promise<void>[] = [];
   readonly #retries = new Set<NodeJS.Timeout>();
   readonly #retired = new Map<LoopSlot, (counts: Retired) => void>();
   /** What starts to take over from a slot, by that slot. One at a time. */
@@ -111,7 +114,17 @@ export class Generation {
 
   /** Resolves when every loop is ready; rejects with what the first one says that is not. */
   async start(): Promise<void> {
-    await Promise.all(this.#slots.map((slot) => this.#startLoop(slot, true)));
+    this.#starts = this.#slots.map((slot) => this.#startLoop(slot, true));
+    await Promise.all(this.#starts);
+  }
+
+  /**
+   * Ends what did not start as a whole. Loops that still load their worker do that first: Node
+   * leaves a file open that a thread was reading when it was terminated.
+   */
+  async abandonStart(): Promise<void> {
+    await settlesWithin(Promise.allSettled(this.#starts), START_GRACE_MS);
+    await this.destroy();
   }
 
   setRef(ref: boolean): void {

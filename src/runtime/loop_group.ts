@@ -449,7 +449,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       await untilAborted(next.start(), signal);
       this.#refuseReload();
     } catch (cause) {
-      await next.destroy();
+      await next.abandonStart();
       this.#next = undefined;
       if (signal?.aborted) throw signal.reason;
       if ((cause as { code?: string }).code === 'ERR_RELOAD_FAILED') throw cause;

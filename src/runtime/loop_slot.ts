@@ -12,8 +12,6 @@ import { Utilization } from './utilization.js';
 export type LoopState = 'starting' | 'serving' | 'blocked' | 'draining' | 'dead';
 /** A turn of so many milliseconds means that the loop is blocked. */
 const BLOCKED_MS = 100;
-/** A turn of so many, with something in the inbox that waits for its end: others are quicker. */
-const LATE_MS = 1;
 /** A turn of so many is longer than turns are: whoever is given to the loop waits for the rest. */
 const LONG_MS = 5;
 
@@ -213,8 +211,8 @@ export class LoopSlot implements LoopHandle {
     this.busyMs = busy;
     this.turn = counters[TURNS];
     this.#busy = busy >= BLOCKED_MS;
-    this.late = busy >= LATE_MS && counters[DEPTH] > 0;
     this.long = busy >= LONG_MS;
+    this.late = this.long && counters[DEPTH] > 0;
     this.lag = Math.max(busy, counters[TURN_MEAN] / 1000);
     this.turns = counters[TURNS];
     this.load = counters[OPENED] - counters[CLOSED] - counters[MOVED_OUT] + counters[DEPTH];

@@ -119,7 +119,8 @@ test('round-robin: of a loop in a long turn no more than one connection has to w
   await start('round-robin', 2);
   const { lines, loop } = await client();
   assert.is(await lines.ask('spin 1000'), 'spinning');
-  await until(() => group.loops[loop].stats.lagMs >= 2, 'the turn is long');
+  // More than the mean of its turns can be: this one is under way.
+  await until(() => group.loops[loop].stats.lagMs >= 20, 'the turn is long');
   const clients: LineClient[] = [];
   for (let accepted = 2; accepted <= 7; accepted++) {
     clients.push(await LineClient.connect(group));

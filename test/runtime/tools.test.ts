@@ -55,7 +55,8 @@ withTool('wrk', 'sees no error over 50 connections', async () => {
   assert.not.match(stdout, /Socket errors|Non-2xx/);
   assert.match(stdout, /requests in/);
   const open = group.stats().loops.map((loop) => loop.accepted);
-  assert.is(Math.abs(open[0] - open[1]) <= 1, true, `${open}`);
+  // In turn, but for loops that were in a long turn with somebody waiting.
+  assert.ok(Math.abs(open[0] - open[1]) <= 20, `${open}`);
 });
 
 test.run();
