@@ -44,8 +44,7 @@ const mutations: [definition: string, found: RegExp][] = [
 ];
 
 if (missing !== undefined) {
-  console.log(`Skipped: the model of the inbox: '${missing}' does not work here`);
-  test.skip('the protocol between threads, as a model');
+  test.skip(`'${missing}' does not work here: the protocol between threads, as a model`);
 } else {
   for (const capacity of capacities)
     test(`no wake-up and no descriptor is lost, inboxes of ${capacity}`, () => {

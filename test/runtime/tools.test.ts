@@ -48,15 +48,21 @@ withTool('nc', 'has its line echoed and ends', async () => {
   await until(() => running.stats().served === 1, 'nc is gone');
 });
 
-withTool('wrk', 'sees no error over 50 connections', async () => {
-  group = await serve({ worker: worker('http'), loops: 2 });
-  const url = `http://127.0.0.1:${portOf(group)}/loop.json`;
-  const { stdout } = await run('wrk', ['-t1', '-c50', '-d1s', url], { timeout: 20_000 });
-  assert.not.match(stdout, /Socket errors|Non-2xx/);
-  assert.match(stdout, /requests in/);
-  const open = group.stats().loops.map((loop) => loop.accepted);
-  // In turn, but for loops that were in a long turn with somebody waiting.
-  assert.ok(Math.abs(open[0] - open[1]) <= 20, `${open}`);
+withTool('wrk', 'sees no error over 50 connections, which take turns', async () => {
+  let difference = Infinity;
+  // A loop that is in a turn of 5 ms with somebody waiting is passed over: on a busy machine once,
+  // but not again and again.
+  for (let i = 0; i < 3 && difference > 1; i++) {
+    await group?.close();
+    group = await serve({ worker: worker('http'), loops: 2 });
+    const url = `http://127.0.0.1:${portOf(group)}/loop.json`;
+    const { stdout } = await run('wrk', ['-t1', '-c50', '-d1s', url], { timeout: 20_000 });
+    assert.not.match(stdout, /Socket errors|Non-2xx/);
+    assert.match(stdout, /requests in/);
+    const [first, second] = group.stats().loops.map((loop) => loop.accepted);
+    difference = Math.abs(first - second);
+  }
+  assert.ok(difference <= 1, `one loop got ${difference} more`);
 });
 
 test.run();
