@@ -29,6 +29,12 @@ export function libeventPeer(
   libraries: readonly string[],
 ): Peer | undefined {
   if (peerCmd !== undefined) return { name: basename(peerCmd), command: peerCmd };
+  const command = compiled(name, libraries);
+  return command === undefined ? undefined : { name: 'libevent', command };
+}
+
+/** The program that `bench/peers/NAME.c` makes; undefined as for libeventPeer(). */
+export function compiled(name: string, libraries: readonly string[] = []): string | undefined {
   const source = join(root, 'bench', 'peers', `${name}.c`);
   const command = join(built, name);
   if (isOlder(command, source)) {
@@ -38,7 +44,7 @@ export function libeventPeer(
       return undefined;
     }
   }
-  return { name: 'libevent', command };
+  return command;
 }
 
 function isOlder(file: string, source: string): boolean {

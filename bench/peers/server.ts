@@ -6,13 +6,16 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { BenchOptions } from '../report.js';
-import { libeventPeer } from './compile.js';
+import { compiled, libeventPeer } from './compile.js';
 import { cpuOf } from './cpu.js';
 import { pinned } from './program.js';
 
 const file = (name: string) => fileURLToPath(new URL(`./${name}.js`, import.meta.url));
 
 export type Command = [command: string, ...args: string[]];
+
+/** The peer that shows what the kernel's share is. */
+export const BARE = 'system calls alone';
 
 export class Server {
   readonly port: number;
@@ -58,6 +61,8 @@ export function echoServers(options: BenchOptions): Record<string, Command> {
   servers['node net'] = [process.execPath, file('echo_server'), 'net'];
   const libevent = libeventPeer(options, 'echo_libevent', ['-levent']);
   if (libevent !== undefined) servers[libevent.name] = [libevent.command];
+  const bare = compiled('echo_bare');
+  if (bare !== undefined) servers[BARE] = [bare];
   if (hasBun()) servers.bun = ['bun', file('echo_bun')];
   return servers;
 }

@@ -23,18 +23,6 @@ std::int32_t family_number(int family) {
   return family == AF_INET ? 4 : family == AF_INET6 ? 6 : family == AF_UNIX ? 1 : 0;
 }
 
-struct Span32 {
-  std::int32_t* data;
-  std::size_t length;
-};
-Span32 numbers_of(napi_env env, napi_value array) {
-  void* data = nullptr;
-  std::size_t length = 0;
-  ML_CHECK(napi_get_typedarray_info(env, array, nullptr, &length, &data, nullptr, nullptr) ==
-           napi_ok);
-  return {static_cast<std::int32_t*>(data), length};
-}
-
 // A packed address, or nothing for an empty one.
 bool unpack(napi_env env, napi_value bytes, sys::SockAddr* out) {
   const ByteSpan span = bytes_of(env, bytes);
@@ -158,7 +146,7 @@ napi_value datagram_receive(napi_env env, napi_callback_info info) {
   const ByteSpan memory = bytes_of(env, args[1]);
   const std::size_t size = args.u32(2);
   const ByteSpan names = bytes_of(env, args[3]);
-  const Span32 records = numbers_of(env, args[4]);
+  const auto records = elements_of<std::int32_t>(env, args[4]);
   const std::size_t places = records.length / 3;
   const std::size_t count = args.u32(5);
   ML_CHECK(count > 0 && count <= places && places <= datagram::kBatchMax);
@@ -188,7 +176,7 @@ napi_value datagram_receive(napi_env env, napi_callback_info info) {
 napi_value datagram_send(napi_env env, napi_callback_info info) {
   const Args<5> args(env, info);
   const ByteSpan memory = bytes_of(env, args[1]);
-  const Span32 records = numbers_of(env, args[2]);
+  const auto records = elements_of<std::int32_t>(env, args[2]);
   const std::size_t first = args.u32(3);
   const std::size_t count = args.u32(4);
   ML_CHECK(count > 0 && count <= datagram::kBatchMax);

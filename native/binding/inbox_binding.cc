@@ -171,12 +171,8 @@ napi_value inbox_stats(napi_env env, napi_callback_info info) {
   napi_value found = nullptr;
   napi_get_boolean(env, static_cast<bool>(inbox), &found);
   if (!inbox) return found;
-  void* data = nullptr;
-  std::size_t length = 0;
-  ML_CHECK(napi_get_typedarray_info(env, args[1], nullptr, &length, &data, nullptr, nullptr) ==
-           napi_ok);
+  const auto [out, length] = elements_of<double>(env, args[1]);
   ML_CHECK(length >= 15);
-  auto* out = static_cast<double*>(data);
   const InboxCounters& counters = inbox->counters();
   const auto read = [](const std::atomic<std::uint64_t>& counter) {
     return static_cast<double>(counter.load(std::memory_order_relaxed));

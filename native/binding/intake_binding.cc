@@ -78,12 +78,8 @@ napi_value ledger_refuse(napi_env env, napi_callback_info info) {
 // their ids are in `out`, and the last place is how many more were closed for want of quota.
 napi_value ledger_accept(napi_env env, napi_callback_info info) {
   const Args<4> args(env, info);
-  void* data = nullptr;
-  std::size_t length = 0;
-  ML_CHECK(napi_get_typedarray_info(env, args[3], nullptr, &length, &data, nullptr, nullptr) ==
-           napi_ok);
+  const auto [out, length] = elements_of<double>(env, args[3]);
   ML_CHECK(length > 1);
-  auto* out = static_cast<double*>(data);
   const std::size_t max = length - 1;
   const InboxPin owner(args.u32(1));
   std::uint32_t count = 0;
@@ -127,12 +123,8 @@ napi_value inbox_accepts(napi_env env, napi_callback_info info) {
   napi_value found = nullptr;
   napi_get_boolean(env, static_cast<bool>(inbox), &found);
   if (!inbox) return found;
-  void* data = nullptr;
-  std::size_t length = 0;
-  ML_CHECK(napi_get_typedarray_info(env, args[1], nullptr, &length, &data, nullptr, nullptr) ==
-           napi_ok);
+  const auto [out, length] = elements_of<double>(env, args[1]);
   ML_CHECK(length >= 2);
-  auto* out = static_cast<double*>(data);
   const InboxCounters& counters = inbox->counters();
   out[0] = static_cast<double>(counters.accepted.load(std::memory_order_relaxed));
   out[1] = static_cast<double>(counters.shed.load(std::memory_order_relaxed));

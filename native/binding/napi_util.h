@@ -88,18 +88,25 @@ inline napi_value js_undefined(napi_env env) {
   return out;
 }
 
-// The bytes of a Uint8Array; they stay valid until control returns to JavaScript.
-struct ByteSpan {
-  std::byte* data;
+// The elements of a typed array; they stay valid until control returns to JavaScript.
+template <typename Element>
+struct Span {
+  Element* data;
   std::size_t length;
 };
-inline ByteSpan bytes_of(napi_env env, napi_value array) {
-  ByteSpan span{nullptr, 0};
+template <typename Element>
+Span<Element> elements_of(napi_env env, napi_value array) {
+  std::size_t length = 0;
   void* data = nullptr;
-  ML_CHECK(napi_get_typedarray_info(env, array, nullptr, &span.length, &data, nullptr, nullptr) ==
+  ML_CHECK(napi_get_typedarray_info(env, array, nullptr, &length, &data, nullptr, nullptr) ==
            napi_ok);
-  span.data = static_cast<std::byte*>(data);
-  return span;
+  return {static_cast<Element*>(data), length};
+}
+
+// Those of a Uint8Array.
+using ByteSpan = Span<std::byte>;
+inline ByteSpan bytes_of(napi_env env, napi_value array) {
+  return elements_of<std::byte>(env, array);
 }
 
 // A UTF-8 copy of a short string (a path, a host, a name), cut at the buffer's size.

@@ -14,13 +14,6 @@ namespace multiloop {
 
 namespace {
 
-double* doubles_of(napi_env env, napi_value array, std::size_t* length) {
-  void* data = nullptr;
-  ML_CHECK(napi_get_typedarray_info(env, array, nullptr, length, &data, nullptr, nullptr) ==
-           napi_ok);
-  return static_cast<double*>(data);
-}
-
 // inboxNumbers(handle, boundaries: Uint8Array, bytes: Float64Array): see Inbox::show_numbers. To be
 // called by the creator before the loop knows the handle; the memory is the creator's.
 napi_value inbox_numbers(napi_env env, napi_callback_info info) {
@@ -28,10 +21,10 @@ napi_value inbox_numbers(napi_env env, napi_callback_info info) {
   const InboxPin inbox(args.u32(0));
   ML_CHECK(static_cast<bool>(inbox));
   const ByteSpan boundaries = bytes_of(env, args[1]);
-  std::size_t length = 0;
-  double* traffic = doubles_of(env, args[2], &length);
-  ML_CHECK(length == 2 * boundaries.length);
-  inbox->show_numbers(reinterpret_cast<std::uint8_t*>(boundaries.data), traffic, boundaries.length);
+  const auto traffic = elements_of<double>(env, args[2]);
+  ML_CHECK(traffic.length == 2 * boundaries.length);
+  inbox->show_numbers(reinterpret_cast<std::uint8_t*>(boundaries.data), traffic.data,
+                      boundaries.length);
   return js_undefined(env);
 }
 
@@ -44,8 +37,7 @@ napi_value inbox_times(napi_env env, napi_callback_info info) {
   napi_value found = nullptr;
   napi_get_boolean(env, static_cast<bool>(inbox), &found);
   if (!inbox) return found;
-  std::size_t length = 0;
-  double* out = doubles_of(env, args[1], &length);
+  const auto [out, length] = elements_of<double>(env, args[1]);
   ML_CHECK(length >= 4);
   const Micros attached = inbox->counters().attached.load(std::memory_order_relaxed);
   // In this order: a wait that goes on between the two must not make it more than all.
@@ -62,8 +54,7 @@ napi_value inbox_times(napi_env env, napi_callback_info info) {
 // for busy. What is under way is listed with whom it is under way to.
 napi_value ledger_list(napi_env env, napi_callback_info info) {
   const Args<1> args(env, info);
-  std::size_t count = 0;
-  const double* inboxes = doubles_of(env, args[0], &count);
+  const auto [inboxes, count] = elements_of<const double>(env, args[0]);
   const Micros now = monotonic_now();
   std::vector<double> rows;
   Ledger::Listed one{};
