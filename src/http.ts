@@ -3,6 +3,7 @@
 export { HttpHeaders } from './http/headers.js';
 export type { HttpConnection } from './http/http_connection.js';
 export { RefusedError } from './http/http_errors.js';
+export { HttpListener } from './http/http_listener.js';
 export {
   HTTP_DEFAULTS,
   type HttpHooks,

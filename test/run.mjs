@@ -1,7 +1,7 @@
 // Runs the compiled tests: every dist/test/**/*.test.js is a process of its own, so that a crash,
 // an endless loop or a leaked handle in one of them is a failure of that one and of nothing else.
 //
-//   node test/run.mjs [--verbose] [--arm64] [--without=PART,PART] [part of a file's name ...]
+//   node test/run.mjs [--verbose] [--arm64 | --once] [--without=PART,PART] [part of a file's name ...]
 //
 // ML_TEST_JOBS is how many run at a time (2), ML_TEST_TIMEOUT how many seconds one may take (240).
 // A file named *.serial.test.ts runs alone, after the others. uvu prints a summary but neither ends
@@ -30,6 +30,7 @@ const lingerMs = 5000;
 const names = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
 const verbose = process.argv.includes('--verbose');
 const onArm64 = process.argv.includes('--arm64');
+const once = process.argv.includes('--once');
 const without = process.argv
   .filter((argument) => argument.startsWith('--without='))
   .flatMap((argument) => argument.slice('--without='.length).split(','));
@@ -171,10 +172,7 @@ function apart(files) {
   const ring = { ML_TEST_BACKENDS: 'io_uring' };
   return files.flatMap((one) =>
     goesOverBackends(one)
-      ? [
-          { ...one, env: others },
-          { ...one, env: ring, label: ' [io_uring]' },
-        ]
+      ? [{ ...one, env: others }, ...(once ? [] : [{ ...one, env: ring, label: ' [io_uring]' }])]
       : [one],
   );
 }
@@ -182,7 +180,7 @@ function apart(files) {
 /** Once more, over the backends that have to be emulated here. */
 async function emulatedRuns(files) {
   // They would be the same: no build has both.
-  if (process.env.ML_PORTABLE === '1') return [];
+  if (once || process.env.ML_PORTABLE === '1') return [];
   const again = files.filter(goesOverBackends);
   if (again.length === 0) return [];
   const {

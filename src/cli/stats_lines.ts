@@ -58,7 +58,17 @@ function bytes(number: number): string {
 
 const lag = (ms: number) => (ms < 99.95 ? ms.toFixed(1) : ms.toFixed(0));
 
-/** Prints a line a second until the group is closed; the answer ends that at once. */
+/** Of all handshakes that have failed: `handshakes failed: 3 (not TLS 2, timeout 1)`. */
+function failuresLine({ handshakesFailed, handshakeFailures }: GroupStats): string {
+  const some = Object.entries(handshakeFailures).filter(([, count]) => count > 0);
+  const reasons = some.map(([reason, count]) => `${reason} ${count}`).join(', ');
+  return `handshakes failed: ${handshakesFailed} (${reasons})`;
+}
+
+/**
+ * Prints a line a second, and one more when handshakes of TLS have failed in that time, until the
+ * group is closed; the answer ends that at once.
+ */
 export function printStats(group: LoopGroup, everyMs = EVERY_MS, out = print): () => void {
   const sample = (): Sample => ({
     at: performance.now(),
@@ -71,6 +81,7 @@ export function printStats(group: LoopGroup, everyMs = EVERY_MS, out = print): (
     const now = sample();
     if (lines++ % LINES_A_HEADING === 0) out(statsHeading);
     out(statsLine(now, before));
+    if (now.stats.handshakesFailed > before.stats.handshakesFailed) out(failuresLine(now.stats));
     before = now;
   }, everyMs);
   return () => clearInterval(timer);

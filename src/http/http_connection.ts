@@ -100,7 +100,7 @@ export class HttpConnection extends Timed implements BevHandlers {
   }
 
   event(_stream: BufferEvent, { eof, error, timeout, direction }: BevEvent): void {
-    if (error !== undefined) this._gone(() => aborted('the connection failed', error));
+    if (error !== undefined) this.#broken(error);
     if (timeout && direction === 'write')
       this._cut(aborted('the peer has taken nothing for sendTimeout'));
     if (!eof || this.#state === State.GONE) return;
@@ -111,6 +111,20 @@ export class HttpConnection extends Timed implements BevHandlers {
       // Whole requests that wait for their turn; what follows them is the end.
       this.read();
     } else this.#finish();
+  }
+
+  /** A stream of serve() is closed by then, and any other one is not. */
+  #broken(error: Error): void {
+    const { stream } = this;
+    if ((error as { code?: string }).code === 'ERR_TLS_HANDSHAKE') {
+      // Nobody else is told of it. A reset could overtake what tells the peer why.
+      this.#report(error, undefined);
+      this._gone(() => error);
+      stream.close();
+    } else {
+      this._gone(() => aborted('the connection failed', error));
+      stream.destroy(error);
+    }
   }
 
   /** The output is empty. */

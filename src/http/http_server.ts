@@ -6,13 +6,12 @@ import type { EventBase } from '../event/event_base.js';
 import type { Settings } from '../stream/bev_options.js';
 import { checkBase } from '../stream/bev_options.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
-import { BufferEvent as Streams } from '../stream/kinds.js';
-import { Listener } from '../stream/listener.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { checkFunction, invalidType, invalidValue } from '../validate.js';
 import { beginning } from './date.js';
 import { Deadlines } from './deadlines.js';
 import { HttpConnection } from './http_connection.js';
+import { HttpListener } from './http_listener.js';
 import {
   type HttpOptions,
   type HttpSettings,
@@ -53,7 +52,7 @@ export class HttpServer implements Disposable {
   /** @internal */ readonly _webSockets: WebSocketContexts;
 
   readonly #connections = new Set<HttpConnection>();
-  readonly #listeners: Listener[] = [];
+  readonly #listeners: HttpListener[] = [];
   #closing = false;
   #emptied: (() => void) | undefined = undefined;
   /** What the streams of this server have for settings, made of those that they had before. */
@@ -80,12 +79,15 @@ export class HttpServer implements Disposable {
     this._lingers = new Deadlines(base, LINGER_MS);
   }
 
-  /** Accepts connections; several calls listen in several places. What bind(2) says is thrown. */
-  listen(options: ListenOptions = {}, onError?: (error: Error) => void): Listener {
-    const accept = (fd: number) => {
-      this.attach(Streams.socket(this.base, fd));
+  /**
+   * Accepts connections, with `tls` over TLS; several calls listen in several places. What bind(2)
+   * says is thrown, and ERR_TLS_CONFIG for a certificate, a key or a setting that cannot be used.
+   */
+  listen(options: ListenOptions = {}, onError?: (error: Error) => void): HttpListener {
+    const attach = (stream: BufferEvent) => {
+      this.attach(stream);
     };
-    const listener = new Listener(this.base, options, accept, onError);
+    const listener = HttpListener.open(this.base, options, attach, onError);
     this.#listeners.push(listener);
     return listener;
   }

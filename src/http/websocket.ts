@@ -260,8 +260,10 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
 
   /** @internal */
   event(stream: BufferEvent, { eof, error, timeout, direction }: BevEvent): void {
-    if (error !== undefined) this._lost(error);
-    else if (timeout) this.terminate(late(`the peer takes nothing: ${direction} has timed out`));
+    if (error !== undefined) {
+      this._lost(error);
+      stream.destroy(error);
+    } else if (timeout) this.terminate(late(`the peer takes nothing: ${direction} has timed out`));
     else if (eof) {
       this._lost(undefined);
       stream.close();

@@ -6,6 +6,11 @@ import { MultiloopError } from '../errors.js';
 import { native } from '../native.js';
 import { type Address, toAddress } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
+import {
+  addHandshakeFailures,
+  type HandshakeFailures,
+  noHandshakeFailures,
+} from '../stream/tls_failures.js';
 import type { TlsServerOptions } from '../stream/tls_options.js';
 import { checkInteger, checkObject, checkSignal } from '../validate.js';
 import { Balancer } from './balancer.js';
@@ -40,6 +45,10 @@ export interface GroupStats {
   moves: number;
   /** Of connections whose loop died, adopted by another. */
   rescues: number;
+  /** TLS connections whose handshake has failed, which count as served. */
+  handshakesFailed: number;
+  /** The same by reason. */
+  handshakeFailures: HandshakeFailures;
   loops: LoopStats[];
 }
 
@@ -86,7 +95,11 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   #next: Generation | undefined;
   readonly #retiring = new Set<Generation>();
   /** Of generations that have ended. */
-  readonly #past = { served: 0, lost: 0, movedOut: 0, rescued: 0, acceptedHere: 0, shed: 0 };
+  readonly #past = {
+    ...{ served: 0, lost: 0, movedOut: 0, rescued: 0, acceptedHere: 0, shed: 0 },
+    handshakesFailed: 0,
+  };
+  readonly #pastFailures = noHandshakeFailures();
   readonly #listeners: Listeners;
   #securing: Promise<void> = Promise.resolve();
   #started = false;
@@ -143,9 +156,10 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   stats(): GroupStats {
     const loops = this.#current.slots.map((slot) => slot.stats);
     const retiring = [...this.#retiring].flatMap(({ slots }) => slots.map((slot) => slot.stats));
+    const all = [...loops, ...retiring];
     const past = this.#past;
     const sum = (key: keyof typeof past) =>
-      [...loops, ...retiring].reduce((total, loop) => total + loop[key], past[key]);
+      all.reduce((total, loop) => total + loop[key], past[key]);
     const served = sum('served');
     const shed = sum('shed');
     const accepted = this.#distributor.accepted + sum('acceptedHere') + shed;
@@ -153,7 +167,11 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     const lost = sum('lost') + this.#distributor.lost;
     const open = accepted - served - refused - lost;
     const [moves, rescues] = [sum('movedOut'), sum('rescued')];
-    return { accepted, open, served, refused, lost, moves, rescues, loops };
+    const handshakesFailed = sum('handshakesFailed');
+    const handshakeFailures = { ...this.#pastFailures };
+    for (const loop of all) addHandshakeFailures(loop.handshakeFailures, handshakeFailures);
+    const counts = { accepted, open, served, refused, lost, moves, rescues };
+    return { ...counts, handshakesFailed, handshakeFailures, loops };
   }
 
   /**
@@ -467,8 +485,10 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     this.#welcome();
     const counts = await old.retire(deadlineMs);
     const past = this.#past;
-    for (const { stats } of old.slots)
+    for (const { stats } of old.slots) {
       for (const key of Object.keys(past) as (keyof typeof past)[]) past[key] += stats[key];
+      addHandshakeFailures(stats.handshakeFailures, this.#pastFailures);
+    }
     this.#retiring.delete(old);
     this.#listeners.settle();
     const report = { generation: number, ...counts, ms: performance.now() - began };

@@ -3,7 +3,11 @@
 
 import type { BackendName, WakerName } from '../event/ev.js';
 import { native } from '../native.js';
-import { HANDSHAKE_FAILURES, type HandshakeFailures } from '../stream/tls_failures.js';
+import {
+  addHandshakeFailures,
+  type HandshakeFailures,
+  noHandshakeFailures,
+} from '../stream/tls_failures.js';
 import type { ConnectionNumbers } from './connection_numbers.js';
 import { StatsPage } from './stats_page.js';
 import { Utilization } from './utilization.js';
@@ -128,12 +132,11 @@ type Carried = Pick<LoopStats, (typeof CARRIED)[number] | 'handshakeFailures'>;
 
 function addUp(part: Carried, to: Carried): void {
   for (const key of CARRIED) to[key] += part[key];
-  for (const reason of HANDSHAKE_FAILURES)
-    to.handshakeFailures[reason] += part.handshakeFailures[reason];
+  addHandshakeFailures(part.handshakeFailures, to.handshakeFailures);
 }
 function nothingCarried(): Carried {
   const none = Object.fromEntries(CARRIED.map((key) => [key, 0]));
-  return { ...none, handshakeFailures: new StatsPage().handshakeFailures } as Carried;
+  return { ...none, handshakeFailures: noHandshakeFailures() } as Carried;
 }
 
 export class LoopSlot implements LoopHandle {

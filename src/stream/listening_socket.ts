@@ -39,7 +39,7 @@ export interface ListenOptions {
   ipv6Only?: boolean;
   /** Wake up only when the first bytes are there, where the kernel can (TCP_DEFER_ACCEPT). */
   deferAccept?: boolean;
-  /** Of serve(): its connections are TLS. A Listener gives out descriptors and refuses it. */
+  /** Of serve() and HttpServer.listen(): TLS. A Listener gives out descriptors and refuses it. */
   tls?: TlsServerOptions;
   /** Not part of multiloop yet: true and 'required' are refused. */
   proxyProtocol?: false;

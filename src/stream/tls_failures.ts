@@ -19,6 +19,13 @@ export const HANDSHAKE_FAILURES = [
 export type HandshakeFailure = (typeof HANDSHAKE_FAILURES)[number];
 export type HandshakeFailures = Record<HandshakeFailure, number>;
 
+export function noHandshakeFailures(): HandshakeFailures {
+  return Object.fromEntries(HANDSHAKE_FAILURES.map((reason) => [reason, 0])) as HandshakeFailures;
+}
+export function addHandshakeFailures(part: HandshakeFailures, to: HandshakeFailures): void {
+  for (const reason of HANDSHAKE_FAILURES) to[reason] += part[reason];
+}
+
 /**
  * By the reasons of OpenSSL, as its ssl/ssl_err.c has them; 'sslv3 alert' and 'tlsv1 alert' begin
  * what a peer's alert is called, which names the reason too.

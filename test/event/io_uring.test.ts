@@ -117,12 +117,21 @@ withStrace(
     const traced = await runTraced(lines, `-e trace=io_uring_setup ${inject}`);
     assert.is(traced.code, 0, traced.stderr);
     assert.is(traced.stdout, '3\n');
-    const asked = traced.log.map((line) => /io_uring_setup\(\d+, \{flags=([^,]+)/.exec(line)?.[1]);
-    const kinds = asked.filter((flags) => flags !== undefined);
-    // The probe's thread and this one go the same way.
-    assert.equal(kinds.slice(0, 3), kinds.slice(3));
+    const asked = new Map<string, string[]>();
+    for (const line of traced.log) {
+      const [, thread, flags] = /^(\d+) .*io_uring_setup\(\d+, \{flags=([^,]+)/.exec(line) ?? [];
+      if (flags !== undefined) asked.set(thread, [...(asked.get(thread) ?? []), flags]);
+    }
+    const isOurs = (flags: string) => flags.includes('IORING_SETUP_CQSIZE');
+    const threads = [...asked.values()].filter((all) => all.some(isOurs));
+    assert.is(threads.length, 2);
+    // The probe's thread is ours alone. From Node 22 on libuv asks for a ring on every other one,
+    // before us, and is refused in our place.
+    const [kinds, own] = threads.sort((a, b) => a.findIndex(isOurs) - b.findIndex(isOurs));
     assert.is(new Set(kinds).size, 3);
     assert.is(kinds[2], 'IORING_SETUP_CQSIZE');
+    const before = own.findIndex(isOurs);
+    assert.equal(own.slice(before), kinds.slice(0, Math.max(1, 3 - before)));
   },
   lacking,
 );

@@ -1,6 +1,6 @@
-// Everything at once: connections that talk while they are moved, their loops reloaded, blocked and
-// killed at random moments. The clients, in a process of their own, check every byte; here the
-// accounts are checked, and that nothing is left.
+// Everything at once: connections, plain and TLS, that talk while they are moved, their loops
+// reloaded, blocked and killed at random moments. The clients, in a process of their own, check
+// every byte; here the accounts are checked, and that nothing is left.
 //
 // ML_CHAOS_SEED repeats a run, as far as time allows; ML_CHAOS_RUNS makes many, each with the seed
 // after the last.
@@ -12,6 +12,7 @@ import * as assert from 'uvu/assert';
 import { type LoopGroup, type ReloadReport, serve } from '../../src/index.js';
 import { native } from '../../src/native.js';
 import { within } from '../event/support.js';
+import { pair } from '../tls/pems.js';
 import type { Seen, Told } from './chaos/clients.js';
 import { Random } from './chaos/frames.js';
 import { descriptors, portOf, until, workerFile } from './clients.js';
@@ -23,6 +24,7 @@ const STORM_MS = 1_000;
 /** Whatever is asked for has an answer by then. */
 const BOUND_MS = 15_000;
 
+const hasTls = native.tlsUnavailable() === undefined;
 const runs = Number(process.env.ML_CHAOS_RUNS ?? 1);
 const firstSeed = Number(process.env.ML_CHAOS_SEED ?? Date.now() % 1_000_000);
 
@@ -38,9 +40,9 @@ class Clients {
   readonly #child: ChildProcess;
   readonly #answers: ((seen: Seen) => void)[] = [];
 
-  constructor(port: number, seed: number) {
+  constructor(ports: [plain: number, tls: number], seed: number) {
     const file = fileURLToPath(new URL('./chaos/clients.js', import.meta.url));
-    this.#child = fork(file, [String(port), String(seed), String(CLIENTS)]);
+    this.#child = fork(file, [...ports, seed, CLIENTS].map(String));
     this.#child.on('message', (seen) => this.#answers.shift()?.(seen as Seen));
   }
 
@@ -98,6 +100,7 @@ class Storm {
     const group = await serve({
       worker: workerFile('chaos'),
       workerData: { loops: LOOPS },
+      listen: hasTls ? [{ port: 0 }, { port: 0, tls: pair('localhost') }] : { port: 0 },
       loops: LOOPS,
       policy: random.pick(['round-robin', 'least-connections', 'two-index', 'least-lag']),
       inboxSize: random.pick([8, 64, 1_024]),
@@ -105,7 +108,7 @@ class Storm {
       restart: { max: 1_000_000, backoff: 1 },
       resourceLimits: { maxOldGenerationSizeMb: 64 },
     });
-    const clients = new Clients(portOf(group), seed);
+    const clients = new Clients([portOf(group), hasTls ? portOf(group, 1) : 0], seed);
     await clients.tell('report');
     return new Storm(group, clients, random);
   }

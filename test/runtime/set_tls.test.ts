@@ -160,6 +160,18 @@ test('failed handshakes are counted by reason', () =>
         'peer gone': 1,
         other: 0,
       });
+      // In the group's numbers they outlive their loop's thread and its generation.
+      const [before] = group.stats().loops;
+      const down = once(group, 'loop');
+      await group.loops[0].terminate();
+      await down;
+      await until(() => group.loops[0].state === 'serving', 'replaced');
+      await group.reload();
+      raw('GET / HTTP/1.1\r\n\r\n');
+      await until(() => group.stats().handshakesFailed === 8, 'one more has failed');
+      const { handshakeFailures, loops } = group.stats();
+      assert.equal(handshakeFailures, { ...before.handshakeFailures, 'not TLS': 3 });
+      assert.is(loops[0].handshakesFailed, 1);
       quiet.destroy();
     },
   ));

@@ -258,7 +258,8 @@ onEach(
     for await (const chunk of other) {
       length += chunk.length;
       await turns(2);
-      assert.not(over);
+      // From Node 26 on the end may come with the last piece, without being asked for.
+      if (length < 500 * KIB) assert.not(over);
     }
     assert.is(length, 500 * KIB);
     assert.is(await within(PATIENCE_MS, result), 'empty');

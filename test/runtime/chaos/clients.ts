@@ -1,9 +1,15 @@
 // The clients of the chaos test, in a process of their own: each sends numbered requests, cut at
 // random places, and checks every byte of the answers. One whose connection ends early begins anew.
 //
-//   node clients.js PORT SEED COUNT      and 'finish', 'quiet', 'go on' or 'report' by messages
+// Half of them speak TLS, 1.2 or 1.3, and may do one handshake each.
+//
+//   node clients.js PORT TLSPORT SEED COUNT    and 'finish', 'quiet', 'go on' or 'report' by messages
+//
+// TLSPORT is 0 where there is no TLS.
 
 import net from 'node:net';
+import tls from 'node:tls';
+import { ca } from '../../tls/pems.js';
 import { type Frame, frame, HEADER, Kind, parse, Random } from './frames.js';
 
 /** What the clients have seen; sent to the parent when it asks. */
@@ -16,6 +22,8 @@ export interface Seen {
   broken: number;
   /** Answered completely, to the end. */
   finished: number;
+  /** Handshakes that were done. */
+  secured: number;
   open: number;
   answers: number;
   bytes: number;
@@ -28,7 +36,7 @@ export interface Seen {
 
 export type Told = 'finish' | 'quiet' | 'go on' | 'report' | 'closing';
 
-const [port, seed, count] = process.argv.slice(2).map(Number);
+const [port, tlsPort, seed, count] = process.argv.slice(2).map(Number);
 /** A client that waits longer than this hangs. */
 const HANG_MS = 10_000;
 const WRONG_MAX = 20;
@@ -38,6 +46,7 @@ const seen: Seen = {
   early: 0,
   broken: 0,
   finished: 0,
+  secured: 0,
   open: 0,
   answers: 0,
   bytes: 0,
@@ -51,10 +60,18 @@ function wrong(what: string): void {
   if (seen.wrong.length < WRONG_MAX) seen.wrong.push(what);
 }
 
+const VERSIONS = [undefined, undefined, 'TLSv1.2', 'TLSv1.3'] as const;
+
+function secure(socket: net.Socket, maxVersion: tls.SecureVersion): net.Socket {
+  return tls.connect({ socket, ca, servername: 'localhost', maxVersion });
+}
+
 class Client {
   readonly #random: Random;
   readonly #id: number;
   #socket!: net.Socket;
+  /** What the socket of a TLS client is over, else the same. */
+  #raw!: net.Socket;
   #key = 0;
   /** Requests that were sent and not answered. */
   readonly waiting: Frame[] = [];
@@ -65,6 +82,7 @@ class Client {
   #rescues = 0;
   #ending: 'no' | 'ended' | 'broken' = 'no';
   #over = true;
+  #made = false;
   #connected = false;
   #duplex = false;
   progress = performance.now();
@@ -87,12 +105,12 @@ class Client {
     return (
       `client ${this.#id} on port ${this.#socket.localPort} (sent ${this.#number}, awaits ` +
       `${awaits}, ${this.#ending}, rescues ${this.#rescues}, rest ${this.#rest.length}` +
-      `${this.#duplex ? ', duplex' : ''})`
+      `${this.#duplex ? ', duplex' : ''}${this.#socket === this.#raw ? '' : ', TLS'})`
     );
   }
 
   begin(): void {
-    this.#over = this.#connected = false;
+    this.#over = this.#made = this.#connected = false;
     this.#ending = 'no';
     this.#number = this.#rescues = 0;
     this.#key = this.#random.below(2 ** 32);
@@ -100,23 +118,34 @@ class Client {
     this.waiting.length = this.#pieces.length = 0;
     this.#rest = Buffer.alloc(0);
     this.progress = performance.now();
-    const socket = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true, noDelay: true });
+    const maxVersion = tlsPort === 0 ? undefined : this.#random.pick(VERSIONS);
+    const to = maxVersion === undefined ? port : tlsPort;
+    const raw = net.connect({ port: to, host: '127.0.0.1', allowHalfOpen: true, noDelay: true });
+    const socket = maxVersion === undefined ? raw : secure(raw, maxVersion);
+    this.#raw = raw;
     this.#socket = socket;
     let failure: NodeJS.ErrnoException | undefined;
-    socket.on('error', (error: NodeJS.ErrnoException) => {
+    const failed = (error: NodeJS.ErrnoException) => {
       failure = error;
       if (!/ECONNRESET|EPIPE/.test(error.code ?? '') && phase !== 'closing')
         wrong(`${this}: ${error.message}`);
-    });
-    socket.on('connect', () => {
-      this.#connected = true;
+    };
+    for (const one of new Set([raw, socket])) one.on('error', failed);
+    raw.on('connect', () => {
+      this.#made = true;
       seen.made++;
+    });
+    socket.on(socket === raw ? 'connect' : 'secureConnect', () => {
+      if (this.#connected) wrong(`${this}: a second handshake`);
+      this.#connected = true;
+      if (socket !== raw) seen.secured++;
+      this.progress = performance.now();
       this.go();
     });
     socket.on('data', (data) => this.#came(data));
     socket.on('end', () => socket.destroy());
     socket.on('close', () => {
-      if (!this.#connected && failure?.code === 'ECONNRESET') seen.made++;
+      if (!this.#made && failure?.code === 'ECONNRESET') seen.made++;
       this.#closed();
     });
   }
@@ -181,7 +210,8 @@ class Client {
     // Some go away in the middle, some end and wait for the answers that are still to come.
     if (random.once(150)) {
       this.#ending = 'broken';
-      this.#socket.resetAndDestroy();
+      this.#raw.resetAndDestroy();
+      this.#socket.destroy();
       return;
     }
     this.#request();
