@@ -185,7 +185,10 @@ long TlsSession::outcome(int result) {
     tls.ERR_clear_error();
     return kTlsTruncated;
   }
-  error_ = take_tls_error("OpenSSL gives no reason");
+  // A call after a failure has none of its own: why it failed stands.
+  const char* reason = take_tls_error(error_.empty() ? "OpenSSL gives no reason" : nullptr);
+  if (reason == nullptr) return kTlsFailed;
+  error_ = reason;
   const long verified = tls.SSL_get_verify_result(ssl_);
   if (verified != X509_V_OK && error_ == "certificate verify failed") {
     error_ += ": ";

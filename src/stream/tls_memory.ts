@@ -60,13 +60,13 @@ export class TlsMemory extends TlsTransport {
   }
 
   /**
-   * Bytes that are in `opened` now, 0 at the end, or a negative code. `room`: for what has to be
-   * answered, which is little and seldom; without it, TlsCode.WANTS_OTHER then.
+   * Bytes that are in `opened` now, 0 at the end, or a negative code. `room`: bytes for what has to
+   * be answered, which is little and seldom; without it, TlsCode.WANTS_OTHER then.
    */
-  pull(most: number, room: boolean): number {
+  pull(most: number, room: number): number {
     let got = 0;
     while (got < most) {
-      const count = this.#feed(Step.READ, most - got, room ? RECORD_BYTES : 0);
+      const count = this.#feed(Step.READ, most - got, this.sealed.length < room ? RECORD_BYTES : 0);
       this.more = count >= TLS_MORE;
       if (count > 0) got += this.more ? count - TLS_MORE : count;
       else if (count !== -EAGAIN) {

@@ -163,8 +163,9 @@ export class TlsStream extends StackedStream {
     if (event.connected) {
       if (this.#connecting) this.#begin();
     } else if (!this.#shaking) {
-      // What becomes of it after the peer's close_notify is of no interest.
-      if (event.direction !== 'read' || !this._peerEnded) super._underTells(event);
+      // What becomes of it after a failed handshake, or the peer's close_notify, is of no interest.
+      const told = !this.#secured || (event.direction === 'read' && this._peerEnded);
+      if (!told) super._underTells(event);
     } else if (this.#connecting) {
       this.#over();
       this._neverOpened(event);
@@ -175,7 +176,7 @@ export class TlsStream extends StackedStream {
   }
   protected override _underGone(): void {
     if (this.#shaking) this.#failed({ error: underGone() });
-    else super._underGone();
+    else if (this.#secured) super._underGone();
   }
 
   // ── reading ──
@@ -227,7 +228,7 @@ export class TlsStream extends StackedStream {
     const tls = this.#tls;
     tls.ends = this._end?.eof === true;
     try {
-      const count = tls.pull(most, under.outputLength <= under.getWatermark('write').high);
+      const count = tls.pull(most, under.getWatermark('write').high + 1 - under.outputLength);
       this.#handDown();
       return count;
     } catch (error) {

@@ -88,6 +88,10 @@ export class TlsTransport {
 
   /** Tells the peer that no more follows: false when it has to be tried again. */
   finish(): boolean {
+    if (this.rekeying !== undefined && !this.#rekeyed()) {
+      this.finishing = true;
+      return false;
+    }
     this.finishing = native.tlsShutdown(this.#base, this.#session) === -EAGAIN;
     return !this.finishing;
   }
@@ -103,6 +107,15 @@ export class TlsTransport {
   /** @internal */
   protected _updateKeys(asked: boolean): number {
     return native.tlsUpdateKeys(this.#base, this.#session, asked);
+  }
+
+  #rekeyed(): boolean {
+    try {
+      return this.updateKeys();
+    } catch {
+      // Then there is no clean end either.
+      return true;
+    }
   }
 
   info(): TlsInfo | undefined {
