@@ -55,12 +55,15 @@ export { RateLimit, type RateLimits } from './stream/rate_limit.js';
 export { RateLimitGroup } from './stream/rate_limit_group.js';
 export type { DatagramMessage } from './stream/receive_room.js';
 export type { SocketStream } from './stream/socket_stream.js';
+export type { StackedStream } from './stream/stacked_stream.js';
 export type {
   TlsClientOptions,
   TlsInfo,
   TlsServerOptions,
   TlsVersion,
 } from './stream/tls_options.js';
+export type { TlsStream } from './stream/tls_stream.js';
+export type { KeyUpdateOptions } from './stream/tls_transport.js';
 export {
   type TransformFilterOptions,
   transformFilter,

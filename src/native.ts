@@ -235,6 +235,22 @@ export interface Native {
       ]
     | undefined;
   tlsSession(base: number, session: number): Buffer | undefined;
+  tlsUpdateKeys(base: number, session: number, request: boolean): number;
+  /** One call of a session over memory; native/binding/tls_binding.cc says what is where. */
+  tlsStep(
+    base: number,
+    session: number,
+    moved: Uint32Array,
+    step: number,
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+    flag: boolean,
+    at: number,
+    room: number,
+    reply: number,
+  ): number;
+  tlsSessionCount(): number;
 }
 
 // From dist/src/native.js; the package's root holds package.json, build/ and prebuilds/.

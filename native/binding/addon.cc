@@ -156,6 +156,9 @@ constexpr Export kExports[] = {
     {"tlsError", tls_error},
     {"tlsFacts", tls_facts},
     {"tlsSession", tls_session},
+    {"tlsUpdateKeys", tls_update_keys},
+    {"tlsStep", tls_step},
+    {"tlsSessionCount", tls_session_count},
 #endif
 };
 

@@ -238,6 +238,81 @@ napi_value tls_shutdown(napi_env env, napi_callback_info info) {
   return js(env, session == nullptr ? kTlsNotOwned : session->shutdown());
 }
 
+// tlsUpdateKeys(base, session, request) -> 0, -EAGAIN, or a negative code.
+napi_value tls_update_keys(napi_env env, napi_callback_info info) {
+  const Args<3> args(env, info);
+  TlsSession* session = session_of(args);
+  return js(env, session == nullptr ? kTlsNotOwned : session->update_keys(args.boolean(2)));
+}
+
+// What tlsStep does: one of the calls above.
+enum class Step : std::uint32_t { kHandshake, kRead, kWrite, kShutdown, kUpdateKeys };
+
+// Of a session over memory, tlsStep(base, session, moved, step, bytes, offset, length, flag, at,
+// room, reply) -> what the call answers. In the slab, plain text that is read goes to the `room`
+// bytes from `at` on, and records to the `reply` bytes behind them. `bytes` are the records that
+// came, or what is to be written. `flag`: nothing follows those records, or the peer is asked for
+// new keys too. `moved` is given the count of the bytes that were taken and that of the records'.
+napi_value tls_step(napi_env env, napi_callback_info info) {
+  const Args<11> args(env, info);
+  TlsSession* session = session_of(args);
+  const ByteSpan moved = bytes_of(env, args[2]);
+  ML_CHECK(moved.length == 2);  // elements
+  auto* counts = reinterpret_cast<std::uint32_t*>(moved.data);
+  counts[0] = counts[1] = 0;
+  if (session == nullptr) return js(env, kTlsNotOwned);
+  const auto step = static_cast<Step>(args.u32(3));
+  const ByteSpan bytes = bytes_of(env, args[4]);
+  const std::size_t offset = args.u32(5);
+  const std::size_t length = args.u32(6);
+  ML_CHECK(offset + length <= bytes.length);
+  const bool flag = args.boolean(7);
+  const ByteSpan& slab = args.state().slab;
+  const std::size_t at = args.u32(8);
+  const std::size_t room = args.u32(9);
+  const std::size_t reply = args.u32(10);
+  ML_CHECK(at + room + reply <= slab.length && room < static_cast<std::size_t>(kMore));
+  TlsMemory memory;
+  const bool reads = step == Step::kHandshake || step == Step::kRead;
+  if (reads) {
+    memory.from = reinterpret_cast<const unsigned char*>(bytes.data) + offset;
+    memory.from_length = length;
+    memory.ends = flag;
+  }
+  memory.into = reinterpret_cast<unsigned char*>(slab.data) + at + room;
+  memory.into_length = reply;
+  session->lend(&memory);
+  long result = kTlsFailed;
+  bool more = false;
+  switch (step) {
+    case Step::kHandshake:
+      result = session->handshake();
+      break;
+    case Step::kRead:
+      result = session->read(slab.data + at, room, &more);
+      break;
+    case Step::kWrite:
+      result = session->write(bytes.data + offset, length);
+      break;
+    case Step::kShutdown:
+      result = session->shutdown();
+      break;
+    case Step::kUpdateKeys:
+      result = session->update_keys(flag);
+      break;
+  }
+  session->lend(nullptr);
+  counts[0] = static_cast<std::uint32_t>(memory.taken);
+  counts[1] = static_cast<std::uint32_t>(memory.given);
+  return js(env, more ? result + kMore : result);
+}
+
+// tlsSessionCount() -> this thread's own ones.
+napi_value tls_session_count(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  return js(env, args.state().tls_sessions.count());
+}
+
 // tlsError(base, session) -> why a call has answered kTlsFailed.
 napi_value tls_error(napi_env env, napi_callback_info info) {
   const Args<2> args(env, info);

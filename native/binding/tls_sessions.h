@@ -29,6 +29,7 @@ class TlsSessions {
     const std::uint32_t at = free_.back();
     free_.pop_back();
     slots_[at].session = session;
+    ++count_;
     return static_cast<std::uint64_t>(++slots_[at].use) << kSlotBits | at;
   }
   TlsSession* find(std::uint64_t id) const {
@@ -39,11 +40,14 @@ class TlsSessions {
     TlsSession* session = find(id);
     if (session == nullptr) return;
     const auto at = static_cast<std::uint32_t>(id & ((1U << kSlotBits) - 1));
+    --count_;
     slots_[at].session = nullptr;
     // So a number is an exact integer for ever; a slot whose uses have run out rests.
     if (slots_[at].use < (1U << 30)) free_.push_back(at);
     free_tls_session(session);
   }
+  // For tests and diagnosis.
+  std::uint32_t count() const { return count_; }
 
  private:
   // As many as there are descriptors in the ledger.
@@ -54,6 +58,7 @@ class TlsSessions {
   };
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_;
+  std::uint32_t count_ = 0;
 };
 
 }  // namespace multiloop

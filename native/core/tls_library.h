@@ -90,6 +90,7 @@ namespace multiloop {
   F(SSL_read)                        \
   F(SSL_write)                       \
   F(SSL_shutdown)                    \
+  F(SSL_key_update)                  \
   F(SSL_get_error)                   \
   F(SSL_has_pending)                 \
   F(SSL_get_version)                 \

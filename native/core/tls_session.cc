@@ -101,7 +101,7 @@ struct TlsSocket {
 TlsSession::TlsSession(TlsContextRef context, ssl_st* ssl, int fd)
     : context_(std::move(context)), ssl_(ssl), fd_(fd) {
   const TlsLibrary& tls = tls_library();
-  BIO* bio = tls.BIO_new(TlsSocket::method());
+  BIO* bio = tls.BIO_new(fd == kTlsMemory ? tls_memory_method() : TlsSocket::method());
   ML_CHECK(bio != nullptr);
   tls.BIO_set_data(bio, this);
   tls.BIO_set_init(bio, 1);
@@ -122,7 +122,7 @@ void free_tls_session(TlsSession* session) { delete session; }
 
 TlsSession* TlsSession::make(TlsContextRef context, int fd, const TlsPeer& peer,
                              std::string* error) {
-  ML_CHECK(context != nullptr && fd >= 0);
+  ML_CHECK(context != nullptr && fd >= kTlsMemory);
   const TlsLibrary& tls = tls_library();
   tls.ERR_clear_error();
   ssl_st* ssl = tls.SSL_new(context->get());
@@ -185,7 +185,10 @@ long TlsSession::outcome(int result) {
     tls.ERR_clear_error();
     return kTlsTruncated;
   }
-  error_ = take_tls_error("OpenSSL gives no reason");
+  // A call after a failure has none of its own: why it failed stands.
+  const char* reason = take_tls_error(error_.empty() ? "OpenSSL gives no reason" : nullptr);
+  if (reason == nullptr) return kTlsFailed;
+  error_ = reason;
   const long verified = tls.SSL_get_verify_result(ssl_);
   if (verified != X509_V_OK && error_ == "certificate verify failed") {
     error_ += ": ";
@@ -198,7 +201,10 @@ long TlsSession::handshake() {
   const Use use(&used_);
   begin();
   const int result = tls_library().SSL_do_handshake(ssl_);
-  if (result == 1) return kDone;
+  if (result == 1) {
+    shaken_ = true;
+    return kDone;
+  }
   const long why = outcome(result);
   if (why == -EAGAIN) return waits_for_;
   // A close_notify is no end of a handshake.
@@ -265,11 +271,50 @@ long TlsSession::shutdown() {
   begin();
   // In the middle of a record or of the handshake, or after a failure, there is no clean end
   // (SSL_shutdown(3)).
-  if (!established() || unfinished_ > 0 || write_over_ < 0 || read_over_ < 0) return kTlsFailed;
+  if (!shaken_ || unfinished_ > 0 || write_over_ < 0 || read_over_ < 0) return kTlsFailed;
+  if (const long why = settle(); why < 0) return why;
   const int result = tls_library().SSL_shutdown(ssl_);
   if (result >= 0) return 0;
   const long why = outcome(result);
   return why == 0 ? kTlsFailed : why;
+}
+
+// A key update whose message has not left, ours or the answer to the peer's, is like a handshake.
+long TlsSession::settle() {
+  if (established()) return 0;
+  const int result = tls_library().SSL_do_handshake(ssl_);
+  if (result == 1) return 0;
+  const long why = outcome(result);
+  return why == 0 ? kTlsFailed : why;
+}
+
+long TlsSession::update_keys(bool request) {
+  const Use use(&used_);
+  begin();
+  if (!shaken_ || write_over_ < 0 || read_over_ < 0) return kTlsFailed;
+  // OpenSSL refuses it between two parts of a record (SSL_key_update(3)).
+  if (unfinished_ > 0) return -EAGAIN;
+  if (const long why = settle(); why < 0) return why;
+  if (updating_) {
+    updating_ = false;
+    return 0;
+  }
+  const int kind = request ? SSL_KEY_UPDATE_REQUESTED : SSL_KEY_UPDATE_NOT_REQUESTED;
+  if (tls_library().SSL_key_update(ssl_, kind) != 1) {
+    error_ = take_tls_error("OpenSSL updates no keys");
+    return kTlsFailed;
+  }
+  const int result = tls_library().SSL_do_handshake(ssl_);
+  if (result == 1) return 0;
+  const long why = outcome(result);
+  updating_ = why == -EAGAIN;
+  return why == 0 ? kTlsFailed : why;
+}
+
+void TlsSession::lend(TlsMemory* memory) {
+  const Use use(&used_);
+  ML_CHECK(fd_ == kTlsMemory);
+  memory_ = memory;
 }
 
 TlsFacts TlsSession::facts() const {

@@ -1,10 +1,11 @@
-// One TLS connection: OpenSSL's state for a socket, outside any isolate. Its owner is the ledger
-// entry of its descriptor (which moves it between threads by moving itself, and frees it where it
-// closes the descriptor), or the environment that made it. Whoever asks the owner for it has shown
-// that it is theirs; that two threads are never inside is checked besides.
+// One TLS connection: OpenSSL's state for a socket, or for memory, outside any isolate. Its owner
+// is the ledger entry of its descriptor (which moves it between threads by moving itself, and frees
+// it where it closes the descriptor), or the environment that made it. Whoever asks the owner for
+// it has shown that it is theirs; that two threads are never inside is checked besides.
 //
 // The socket is read and written here, record by record, without blocking. Every result is a count,
-// -errno of the socket, or one of the codes below.
+// -errno of the socket, or one of the codes below. A session over memory (tls_memory.h) does the
+// same with the bytes that it is lent for a call.
 #pragma once
 
 #include <atomic>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "tls_context.h"
+#include "tls_memory.h"
 
 namespace multiloop {
 
@@ -61,7 +63,7 @@ struct TlsFacts {
 
 class TlsSession {
  public:
-  // Null, and why in `error`. The descriptor stays the caller's.
+  // Null, and why in `error`. The descriptor stays the caller's; kTlsMemory for none.
   static TlsSession* make(TlsContextRef context, int fd, const TlsPeer& peer, std::string* error);
 
   enum Handshake : long { kDone = 0, kReads = 1, kWrites = 2 };
@@ -76,6 +78,12 @@ class TlsSession {
   std::size_t unfinished() const { return unfinished_; }
   // Sends the close_notify: 0, -EAGAIN, or why not.
   long shutdown();
+  // TLS 1.3: new keys for what is written from now on (RFC 8446 section 4.6.3); with `request` the
+  // peer is asked for the same. 0, -EAGAIN for trying again when writing goes on, or why not.
+  long update_keys(bool request);
+
+  // Of a session over memory: what the calls use until it is lent something else, or null.
+  void lend(TlsMemory* memory);
 
   TlsFacts facts() const;
   // Of a client, to resume with; empty when the server has given none yet.
@@ -87,12 +95,14 @@ class TlsSession {
  private:
   friend void free_tls_session(TlsSession* session);
   friend struct TlsSocket;
+  friend struct TlsMemoryBio;
 
   TlsSession(TlsContextRef context, ssl_st* ssl, int fd);
   ~TlsSession();
   bool address(const TlsPeer& peer, std::string* error);
   long outcome(int result);
   void begin();
+  long settle();
 
   const TlsContextRef context_;
   ssl_st* const ssl_;
@@ -102,11 +112,14 @@ class TlsSession {
   bool drained_ = false;  // the socket has given less than was asked for
   int waits_for_ = 0;     // Handshake
   long io_error_ = 0;
+  TlsMemory* memory_ = nullptr;
   // For the rest of its life.
   bool ended_ = false;   // recv has answered 0
   long read_over_ = 1;   // not positive: what every further read answers
   long write_over_ = 0;  // negative: what every further write answers
   std::size_t unfinished_ = 0;
+  bool shaken_ = false;    // the handshake was done once
+  bool updating_ = false;  // update_keys() has answered -EAGAIN with its message begun
   std::string error_;
 };
 

@@ -6,6 +6,7 @@ import type { EvMask } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
 import type { Address } from './address.js';
 import type { BevHandlers } from './bev_options.js';
+import type { TlsInfo } from './tls_options.js';
 
 export interface DuplexOptions {
   /**
@@ -41,6 +42,7 @@ export interface AdaptedStream {
   readonly bytesWritten: number;
   readonly localAddress: Address | undefined;
   readonly remoteAddress: Address | undefined;
+  readonly tls: TlsInfo | undefined;
   readonly _endTold: boolean;
   readonly _peerEnded: boolean;
   readonly _readHeld: number;

@@ -49,7 +49,7 @@ export interface BevOptions {
   /** Of its events; 0 is the most urgent, the middle one is the default. */
   priority?: number;
   rateLimit?: RateLimit;
-  /** For socket() and connect(): TLS, and `connected` is told when its handshake is done. */
+  /** For socket(), connect() and tls(): TLS, and `connected` is told when its handshake is done. */
   tls?: TlsClientOptions | TlsServerOptions;
 }
 
@@ -100,7 +100,7 @@ export function checkOptions(base: EventBase, options: BevOptions): void {
   if (options.tls !== undefined)
     throw new MultiloopError(
       'ERR_TLS_UNAVAILABLE',
-      'This kind of stream has no TLS; BufferEvent.socket() and BufferEvent.connect() have',
+      'This kind of stream has no TLS; socket() and connect() have, and tls() is over any stream',
     );
   if (priority !== undefined) checkInteger('options.priority', priority, 0, base.priorities - 1);
   if (typeof closeFd !== 'boolean')

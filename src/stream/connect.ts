@@ -32,9 +32,15 @@ const { EAFNOSUPPORT, ETIMEDOUT } = constants.errno;
 export interface ConnectOptions extends BevOptions {
   /** The address to connect from; only addresses of its family are tried. */
   localAddress?: string;
-  /** Milliseconds until it must be connected, looking up the name included; else ETIMEDOUT. */
+  /**
+   * Milliseconds until it must be connected, looking up the name and TLS's handshake included; else
+   * ETIMEDOUT.
+   */
   timeout?: number;
-  /** Aborting destroys the stream, with the signal's reason as its error, until it is connected. */
+  /**
+   * Aborting destroys the stream, with the signal's reason as its error, until it is connected,
+   * which is after the handshake of TLS.
+   */
   signal?: AbortSignal;
 }
 
@@ -169,7 +175,9 @@ class Race {
       if (status === 0) {
         this.#attempts.delete(fd);
         event.free();
-        this.#stop();
+        // The handshake of TLS has the same deadline and signal.
+        if (this.#stream._plan === undefined) this.#stop();
+        else this.#endAttempts();
         this.#stream._connected(fd);
         return;
       }
@@ -215,10 +223,13 @@ class Race {
   };
 
   #stop(): void {
-    this.#over = true;
+    this.#endAttempts();
     this.#signal?.removeEventListener('abort', this.#aborted);
-    for (const fd of [...this.#attempts.keys()]) this.#give(fd);
     this.#deadline.free();
+  }
+  #endAttempts(): void {
+    this.#over = true;
+    for (const fd of [...this.#attempts.keys()]) this.#give(fd);
     this.#next.free();
   }
 

@@ -22,6 +22,7 @@ import type { Address } from './address.js';
 import type { BevEvent } from './bev_options.js';
 import { Hold } from './hold.js';
 import { keepRunning } from './keep_running.js';
+import type { TlsInfo } from './tls_options.js';
 
 export type { DuplexOptions } from './adapted_stream.js';
 
@@ -387,6 +388,10 @@ export class DuplexAdapter extends Duplex implements DuplexSide {
     return bytesWritten + outputLength + queued;
   }
 
+  /** Of TLS under it, when its handshake is done. */
+  get tls(): TlsInfo | undefined {
+    return this.#stream.tls;
+  }
   get remoteAddress(): string | undefined {
     return hostOf(this.#peer);
   }

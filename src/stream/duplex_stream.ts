@@ -23,6 +23,7 @@ import { type BevOptions, checkBase, TRANSFER_BYTES } from './bev_options.js';
 import { BufferEvent } from './buffer_event.js';
 import { Hold } from './hold.js';
 import { keepRunning } from './keep_running.js';
+import type { TlsInfo } from './tls_options.js';
 
 /** Milliseconds that a closed stream's Duplex may take to write what it has accepted. */
 const LINGER_MS = 30_000;
@@ -30,6 +31,7 @@ const METHODS = ['read', 'write', 'end', 'destroy', 'on', 'cork'] as const;
 
 type SocketLike = Duplex & {
   connecting?: boolean;
+  tls?: TlsInfo;
   localAddress?: string;
   localPort?: number;
   remoteAddress?: string;
@@ -87,6 +89,11 @@ export class DuplexStream extends BufferEvent {
   override get remoteAddress(): Address | undefined {
     const { remoteAddress, remotePort } = this.#duplex;
     return addressOf(remoteAddress, remotePort);
+  }
+
+  /** Of a Duplex over a stream with TLS. */
+  override get tls(): TlsInfo | undefined {
+    return this.closed ? undefined : this.#duplex.tls;
   }
 
   /** @internal */

@@ -11,19 +11,15 @@ import type { EvBuffer } from '../buffer/ev_buffer.js';
 import { MultiloopError } from '../errors.js';
 import { Ev, type EvMask } from '../event/ev.js';
 import type { EventHandle } from '../event/event_handle.js';
-import { invalidType, invalidValue, MILLIS_MAX } from '../validate.js';
-import type { Address } from './address.js';
+import { MILLIS_MAX } from '../validate.js';
 import {
   type BevEvent,
-  type BevHandlers,
   type BevOptions,
-  CLOSED,
   checkDirections,
   checkFlushMode,
   type FlushMode,
-  type HandlersAbove,
 } from './bev_options.js';
-import { BufferEvent } from './buffer_event.js';
+import type { BufferEvent } from './buffer_event.js';
 import {
   type BevFilter,
   checkFilter,
@@ -33,8 +29,8 @@ import {
   laneOf,
 } from './filter.js';
 import { Hold } from './hold.js';
-import type { RateLimit } from './rate_limit.js';
-import { TimedStream } from './timed_stream.js';
+import { StackedStream, underGone } from './stacked_stream.js';
+import type { TlsInfo } from './tls_options.js';
 
 /** Calls of one filter in one go that take nothing: what only ever adds is not called for ever. */
 const IDLE_CALLS_MAX = 1024;
@@ -49,78 +45,33 @@ interface Ran {
   failed?: Error;
 }
 
-export class FilterStream extends TimedStream {
-  /** The stream below. */
-  readonly under: BufferEvent;
+export class FilterStream extends StackedStream {
   readonly #filter: BevFilter;
   readonly #lanes: Readonly<Record<Direction, Lane | undefined>>;
-  readonly #own: HandlersAbove;
-  readonly #former: { handlers: BevHandlers; enabled: EvMask };
   /** Directions whose filter runs: it is not called again from inside. */
   #running: EvMask = 0;
   /** The input filter waits for more than there is. */
   #starved = false;
   /** The input filter has more to give than there was room for. */
   #unread = false;
-  /** How the stream below has ended; told when the rest is filtered. */
-  #end: BevEvent | undefined = undefined;
   /** Directions whose filter was told that it is finished. */
   #finished: EvMask = 0;
   #alive: EventHandle | undefined = undefined;
 
   /** @internal */
   constructor(under: BufferEvent, filter: BevFilter, options: BevOptions = {}) {
-    if (!(under instanceof BufferEvent))
-      throw invalidType('under', 'an instance of BufferEvent', under);
     checkFilter(filter);
-    super(under.base, options);
-    if (under.closed) throw invalidValue('under', 'is closed', under);
-    if (FilterStream.#filtered.has(under)) throw invalidValue('under', 'has a filter', under);
+    super(under, options);
     this.#lanes = { read: laneOf(filter.input), write: laneOf(filter.output) };
-    this.#lanes.read?.attach(() => this.#wakeInput());
+    this.#lanes.read?.attach(() => this._wakeInput());
     this.#lanes.write?.attach(() => this.#outputAgain());
-    this.under = under;
     this.#filter = filter;
-    this.#former = { handlers: under.handlers, enabled: under.enabled };
-    this.#own = {
-      read: () => {
-        this.#starved = false;
-        this.#pump('normal', true);
-      },
-      write: () => this.#drained(),
-      event: (_, event) => this.#told(event),
-      [CLOSED]: () => this.#underClosed(),
-    };
-    FilterStream.#filtered.add(under);
-    if (options.rateLimit !== undefined) under.setRateLimit(options.rateLimit);
-    under.handlers = this.#own;
-    under._holdReading(Hold.FILTER);
-    under.enable(Ev.READ | Ev.WRITE);
-    if (under._peerEnded) this.#end = { eof: true };
+    this._takeUnder(options.rateLimit);
   }
-  static readonly #filtered = new WeakSet<BufferEvent>();
 
-  // ── what belongs to the stream below ──
-
-  /** What was disabled below, by a timeout for example, goes on as well. */
-  override enable(mask: EvMask): this {
-    super.enable(mask);
-    if (!this.closed) this.under.enable(mask);
-    return this;
-  }
-  override setRateLimit(limit: RateLimit | undefined): this {
-    if (this.closed) return this;
-    this.under.setRateLimit(limit);
-    return this;
-  }
-  override get rateLimit(): RateLimit | undefined {
-    return this.under.rateLimit;
-  }
-  override get localAddress(): Address | undefined {
-    return this.under.localAddress;
-  }
-  override get remoteAddress(): Address | undefined {
-    return this.under.remoteAddress;
+  /** That of the stream below. */
+  override get tls(): TlsInfo | undefined {
+    return this.closed ? undefined : this.under.tls;
   }
   /** @internal */
   override get _name(): string {
@@ -155,18 +106,16 @@ export class FilterStream extends TimedStream {
     under._releaseReading(Hold.FILTER);
     const has = under.inputLength > 0 && !this.#starved;
     const more = this.#unread || this.#lanes.read !== undefined;
-    if (has || more || this.#end !== undefined) this.#wakeInput();
+    if (has || more || this._end !== undefined) this._wakeInput();
   }
   protected override _stopReading(): void {
     this._timeReading(undefined);
     this.under._holdReading(Hold.FILTER);
     this.#keepAlive();
   }
-  /** In a pass, since the filter is the user's. */
-  #wakeInput(): void {
-    if (this.closed || this.base._closed) return;
-    // The stream below tells nothing any more when it is closed, and has nothing either.
-    if (!this.under.closed) this.under._tellLater(Ev.READ);
+  protected override _underReads(): void {
+    this.#starved = false;
+    this.#pump('normal', true);
   }
 
   #pump(mode: 'normal' | 'flush', direct: boolean): void {
@@ -184,10 +133,10 @@ export class FilterStream extends TimedStream {
         return;
       }
       this.#rest(result === 'later' && under.inputLength > 0);
-      if (this.#end === undefined || this.#unread) return;
+      if (this._end === undefined || this.#unread) return;
       if (result !== 'need-more' && under.inputLength > 0) return;
     }
-    if (this.#end !== undefined && this._mayRead()) this.#finishInput(this.#end, direct);
+    if (this._end !== undefined && this._mayRead()) this.#finishInput(this._end, direct);
   }
 
   #full(): boolean {
@@ -257,7 +206,7 @@ export class FilterStream extends TimedStream {
       if (this.closed || ran.failed !== undefined) return;
       if (this.#unread || ran.result === 'later') return;
     }
-    this.#end = undefined;
+    this._end = undefined;
     const left = this.under.inputLength;
     if (end.error !== undefined) this._failed('read', { ...end }, direct);
     else if (left > 0) this._failed('read', { error: leftOver('input', left) }, direct);
@@ -333,8 +282,7 @@ export class FilterStream extends TimedStream {
     return total;
   }
 
-  /** The stream below has written what it had. */
-  #drained(): void {
+  protected override _underDrained(): void {
     if (this.#finished & Ev.WRITE) this.#finishOutput();
     else if (this.outputLength > 0 || this.#lanes.write !== undefined) this.#push('normal', true);
   }
@@ -410,26 +358,6 @@ export class FilterStream extends TimedStream {
     return Math.min(had, Math.max(0, high - held));
   }
 
-  // ── what the stream below tells ──
-
-  #told(event: BevEvent): void {
-    const { direction } = event;
-    if (direction === 'read' && event.timeout === undefined) {
-      this.#end ??= event;
-      const wanted = (this.enabled & Ev.READ) !== 0;
-      if (this._mayRead()) this.#pump('normal', true);
-      // Who does not read at all learns of a failure now, and of the end when it reads.
-      else if (event.error !== undefined && !wanted) this._failed('read', event, true);
-    } else if (direction !== undefined) this._failed(direction, event, true);
-    else this._tellEvent(event);
-  }
-
-  #underClosed(): void {
-    if (this.closed || this.base._closed) return;
-    this._failed('read', { error: underGone() }, false);
-    if (this.outputLength > 0) this._failed('write', { error: underGone() }, false);
-  }
-
   /** Nothing but a lane's work may be going on; the loop is not empty then. */
   #keepAlive(): void {
     const { read, write } = this.#lanes;
@@ -446,8 +374,6 @@ export class FilterStream extends TimedStream {
   protected override _refChanged(): void {
     super._refChanged();
     this.#keepAlive();
-    if (this._refed) this.under.ref();
-    else this.under.unref();
   }
 
   // ── the end ──
@@ -457,24 +383,7 @@ export class FilterStream extends TimedStream {
     this.#alive?.free();
     this.#lanes.read?.close();
     this.#lanes.write?.close();
-    const { under } = this;
-    FilterStream.#filtered.delete(under);
-    if (under.closed) return;
-    const mine = under.handlers === this.#own;
-    if (this._closesUnder) {
-      if (mine) under.handlers = {};
-      if (reset) under.destroy(new Error('The filter on this stream was destroyed'));
-      else under.close();
-      return;
-    }
-    if (!mine) return;
-    const { handlers, enabled } = this.#former;
-    under.handlers = handlers;
-    if (this.base._closed) return;
-    if (!(enabled & Ev.READ)) under.disable(Ev.READ);
-    under._releaseReading(Hold.FILTER);
-    if (under.inputLength > 0) under.trigger(Ev.READ);
-    if (this.#end !== undefined) under.triggerEvent(this.#end);
+    this._releaseUnder(reset);
   }
 }
 
@@ -495,7 +404,4 @@ function leftOver(name: string, bytes: number): Error {
     'ERR_FILTER_TRUNCATED',
     `The stream has ended, and the ${name} filter has left ${bytes} bytes that need more to follow`,
   );
-}
-function underGone(): Error {
-  return new MultiloopError('ERR_UNDERLYING_CLOSED', 'The stream below the filter was closed');
 }

@@ -2,6 +2,7 @@
 
 import type { Duplex } from 'node:stream';
 import type { EventBase } from '../event/event_base.js';
+import { checkObject } from '../validate.js';
 import { type BevOptions, checkBase } from './bev_options.js';
 import { BufferEvent as Stream } from './buffer_event.js';
 import { connect } from './connect.js';
@@ -10,7 +11,8 @@ import type { BevFilter } from './filter.js';
 import { FilterStream } from './filter_stream.js';
 import { PairStream } from './pair_stream.js';
 import { checkSocket, SocketStream } from './socket_stream.js';
-import { planSocket } from './tls_options.js';
+import { planSocket, type TlsClientOptions, type TlsServerOptions } from './tls_options.js';
+import { TlsStream } from './tls_stream.js';
 
 /**
  * A stream over a connected stream socket, which becomes its own unless `closeFd` is false. With
@@ -41,6 +43,21 @@ function filter(under: Stream, filter: BevFilter, options?: BevOptions): FilterS
 }
 
 /**
+ * TLS over any stream that is no socket, or has TLS itself: `options.tls` as for socket(). It takes
+ * that one's handlers and closes it as a filter does, and its rate limits are those of the stream
+ * below; all else is as for TLS over a socket. It begins when the stream below is connected. Throws
+ * ERR_TLS_CONFIG for TLS that cannot be; the stream below is as it was then.
+ */
+function tls(
+  under: Stream,
+  options: BevOptions & { tls: TlsServerOptions | TlsClientOptions },
+): TlsStream {
+  checkObject('options', options);
+  const { tls: asked, ...plain } = options;
+  return new TlsStream(under, planSocket(asked), plain);
+}
+
+/**
  * A stream over any Duplex of Node's, which becomes its own unless `closeFd` is false: close() ends
  * and destroys it. One in object mode or with an encoding is refused (ERR_INVALID_ARG_VALUE).
  */
@@ -54,5 +71,6 @@ export const BufferEvent = Object.assign(Stream, {
   connect,
   pair,
   filter,
+  tls,
   fromDuplex,
 });

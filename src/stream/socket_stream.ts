@@ -17,7 +17,7 @@ import { HandshakeTurns } from './handshake_turns.js';
 import { Hold } from './hold.js';
 import type { HandshakeFailure } from './tls_failures.js';
 import type { TlsInfo, TlsPlan } from './tls_options.js';
-import { TlsTransport } from './tls_transport.js';
+import { type KeyUpdateOptions, TlsTransport, updateKeys } from './tls_transport.js';
 
 /** System calls of one flush: more wait for the next turn, since others want to write too. */
 const FLUSH_CALLS_MAX = 16;
@@ -35,7 +35,7 @@ export class SocketStream extends BufferEvent {
   _plan: TlsPlan | undefined = undefined;
   /** Its events are the handshake's. */
   #shaking = false;
-  /** @internal Called by close() while it is connecting. */
+  /** @internal Called by close() while it is connecting or in the handshake after that. */
   _cancel: (() => void) | undefined = undefined;
 
   /** @internal `fd` -1: it is still to be connected. */
@@ -97,8 +97,8 @@ export class SocketStream extends BufferEvent {
 
   /** @internal A new connection: what was enabled and written before holds for it. */
   _connected(fd: number): void {
-    this._cancel = undefined;
     if (this._plan === undefined) {
+      this._cancel = undefined;
       this.#connected(fd);
       this._eventLater({ connected: true });
       return;
@@ -108,13 +108,21 @@ export class SocketStream extends BufferEvent {
       this._secure(this._plan, 0);
     } catch (error) {
       // OpenSSL refuses the name or the session to resume.
+      this.#settled();
       this._neverOpened({ error: error as Error });
     }
   }
   /** @internal Every address has failed, or it took too long. */
   _notConnected(event: BevEvent): void {
     this._cancel = undefined;
+    if (this.#shaking) this.#endShaking();
+    if (this._tls !== undefined) native.sockShutdown(this.#fd);
     this._neverOpened(event);
+  }
+  /** It is connected, with TLS if it has that, or never will be. */
+  #settled(): void {
+    this._cancel?.();
+    this._cancel = undefined;
   }
   #connected(fd: number): void {
     this.#fd = fd;
@@ -131,6 +139,16 @@ export class SocketStream extends BufferEvent {
   /** Of a client: what a later stream resumes with; of TLS 1.3 there is none before data came. */
   get tlsSession(): Uint8Array | undefined {
     return this.#shaking || this.closed ? undefined : this._tls?.session();
+  }
+
+  /**
+   * New keys for what is sent from here on, and the peer is asked for the same with `peer`: for a
+   * connection that lives long (RFC 8446 section 4.6.3). OpenSSL does it by itself when it must.
+   * ERR_TLS_CONFIG without TLS 1.3, and before the handshake is done.
+   */
+  updateKeys(options: KeyUpdateOptions = {}): void {
+    if (this.closed) return;
+    if (!updateKeys(this.#shaking ? undefined : this._tls, options)) this.#writer.add();
   }
 
   /** @internal Begins TLS; what is written meanwhile waits. `connection`: of the ledger, or 0. */
@@ -178,12 +196,8 @@ export class SocketStream extends BufferEvent {
   /** `code`: of the handshake, or the milliseconds in which it was to be done. */
   #shaken(code: number, late: boolean): void {
     const tls = this._tls as TlsTransport;
-    this.#shaking = false;
-    HandshakeTurns.of(this.base).forget(this);
-    tls.deadline?.free();
-    tls.deadline = undefined;
-    this.#readEvent?.del();
-    this.#writeEvent?.del();
+    this.#endShaking();
+    this.#settled();
     if (code === 0) {
       this.#connected(this.#fd);
       this._secured();
@@ -195,6 +209,15 @@ export class SocketStream extends BufferEvent {
     native.sockShutdown(this.#fd);
     const reason = late ? 'timeout' : tls.handshakeFailure(code);
     this._notSecured(late ? { timeout: true, error } : { error }, reason);
+  }
+  #endShaking(): void {
+    const tls = this._tls as TlsTransport;
+    this.#shaking = false;
+    HandshakeTurns.of(this.base).forget(this);
+    tls.deadline?.free();
+    tls.deadline = undefined;
+    this.#readEvent?.del();
+    this.#writeEvent?.del();
   }
   /** @internal */
   protected _secured(): void {
@@ -366,6 +389,14 @@ export class SocketStream extends BufferEvent {
     if (!(what & Ev.WRITE)) this._failed('write', { timeout: true }, true);
     else if (this._mayWrite()) this.#write(true);
     else if (tls?.finishing) this._finish();
+    if (tls?.rekeying !== undefined && !this.closed) this.#rekey(tls);
+  }
+  #rekey(tls: TlsTransport): void {
+    try {
+      if (!tls.updateKeys()) this.#armWrite();
+    } catch (error) {
+      this._failed('write', { error: error as Error }, true);
+    }
   }
 
   // ── ending ──
@@ -383,7 +414,8 @@ export class SocketStream extends BufferEvent {
     this._cancel?.();
     this._cancel = undefined;
     this.#freeEvents();
-    if (!reset) this._tls?.finish();
+    // Not before the output was written: the peer would take what it has for all of it.
+    if (!reset && this.outputLength === 0) this._tls?.finish();
     this._tls?.free();
     if (this.#fd >= 0 && this._closesUnder) this._closeFd(this.#fd, reset);
   }

@@ -9,14 +9,17 @@ import type { EvBuffer } from '../buffer/ev_buffer.js';
 import { MultiloopError, systemError } from '../errors.js';
 import type { EventHandle } from '../event/event_handle.js';
 import { native, TLS_MORE, TlsCode } from '../native.js';
+import { checkBoolean, checkObject } from '../validate.js';
 import { type HandshakeFailure, whyHandshakeFailed } from './tls_failures.js';
 import type { TlsInfo, TlsPlan } from './tls_options.js';
 
 export type { HandshakeFailure };
 
 const { EAGAIN } = constants.errno;
+/** In the place of a descriptor (native/core/tls_memory.h). */
+export const MEMORY = -1;
 /** Plain text of one record (native/core/tls_session.h, kTlsRecordMax). */
-const RECORD_BYTES = 16 * 1024;
+export const RECORD_BYTES = 16 * 1024;
 
 /** What OpenSSL's reason means to whoever reads it. */
 const MEANINGS: Record<string, string> = {
@@ -33,23 +36,22 @@ export class TlsTransport {
   finishing = false;
   /** Runs while the handshake does. */
   deadline: EventHandle | undefined = undefined;
+  /** New keys are to be sent when writing goes on; true: the peer is asked for some too. */
+  rekeying: boolean | undefined = undefined;
   readonly #base: number;
   readonly #session: number;
   #unfinished = 0;
   #offered = 0;
   #info: TlsInfo | undefined = undefined;
 
-  private constructor(base: number, session: number) {
+  protected constructor(base: number, session: number) {
     this.#base = base;
     this.#session = session;
   }
 
   /** A session to begin; `connection` is 0 for a descriptor that the ledger does not have. */
   static open(base: number, plan: TlsPlan, connection: number, fd: number): TlsTransport {
-    const { context, serverName, identity, session } = plan;
-    const id = native.tlsOpen(base, connection, context, fd, serverName, identity, session);
-    if (typeof id === 'number') return new TlsTransport(base, id);
-    throw new MultiloopError('ERR_TLS_CONFIG', `There is no TLS on descriptor ${fd}: ${id}`);
+    return new TlsTransport(base, openSession(base, plan, connection, fd));
   }
   /** That of a connection whose handshake another loop has done. */
   static adopt(base: number, connection: number): TlsTransport {
@@ -86,8 +88,34 @@ export class TlsTransport {
 
   /** Tells the peer that no more follows: false when it has to be tried again. */
   finish(): boolean {
+    if (this.rekeying !== undefined && !this.#rekeyed()) {
+      this.finishing = true;
+      return false;
+    }
     this.finishing = native.tlsShutdown(this.#base, this.#session) === -EAGAIN;
     return !this.finishing;
+  }
+
+  /** False when it has to be tried again: see `rekeying`. */
+  updateKeys(asked = this.rekeying === true): boolean {
+    const status = this._updateKeys(asked);
+    // A later call that asks the peer is not forgotten for an earlier one that does not.
+    this.rekeying = status === -EAGAIN ? asked || this.rekeying === true : undefined;
+    if (status < 0 && status !== -EAGAIN) throw this.error(status, 'send');
+    return status === 0;
+  }
+  /** @internal */
+  protected _updateKeys(asked: boolean): number {
+    return native.tlsUpdateKeys(this.#base, this.#session, asked);
+  }
+
+  #rekeyed(): boolean {
+    try {
+      return this.updateKeys();
+    } catch {
+      // Then there is no clean end either.
+      return true;
+    }
   }
 
   info(): TlsInfo | undefined {
@@ -149,4 +177,31 @@ export class TlsTransport {
     this.deadline = undefined;
     if (this.#session < 0) native.tlsFree(this.#session);
   }
+}
+
+/** Over a descriptor or MEMORY; answers the session's number. */
+export function openSession(base: number, plan: TlsPlan, connection: number, fd: number): number {
+  const { context, serverName, identity, session } = plan;
+  const id = native.tlsOpen(base, connection, context, fd, serverName, identity, session);
+  if (typeof id === 'number') return id;
+  const where = fd === MEMORY ? 'the stream' : `descriptor ${fd}`;
+  throw new MultiloopError('ERR_TLS_CONFIG', `There is no TLS on ${where}: ${id}`);
+}
+
+export interface KeyUpdateOptions {
+  /** The peer is asked for new keys too. */
+  peer?: boolean;
+}
+
+/** Of a stream that has `tls`, or undefined before its handshake is done and where there is none. */
+export function updateKeys(tls: TlsTransport | undefined, options: KeyUpdateOptions): boolean {
+  checkObject('options', options);
+  const { peer = false } = options;
+  checkBoolean('options.peer', peer);
+  const protocol = tls?.info()?.protocol;
+  if (tls !== undefined && protocol === 'TLSv1.3') return tls.updateKeys(peer);
+  throw new MultiloopError(
+    'ERR_TLS_CONFIG',
+    `Only a stream whose handshake came to TLSv1.3 has a key update; this one has ${protocol ?? 'none yet'}`,
+  );
 }
