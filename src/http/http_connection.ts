@@ -100,7 +100,7 @@ export class HttpConnection extends Timed implements BevHandlers {
   }
 
   event(_stream: BufferEvent, { eof, error, timeout, direction }: BevEvent): void {
-    if (error !== undefined) this._gone(() => aborted('the connection failed', error));
+    if (error !== undefined) this._cut(aborted('the connection failed', error));
     if (timeout && direction === 'write')
       this._cut(aborted('the peer has taken nothing for sendTimeout'));
     if (!eof || this.#state === State.GONE) return;

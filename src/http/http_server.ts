@@ -52,6 +52,9 @@ export class HttpServer implements Disposable {
 
   /** @internal */ readonly _webSockets: WebSocketContexts;
 
+  /** @internal What handlers keep for this server, until close(). */
+  readonly _kept = new Map<object, { clear(): void }>();
+
   readonly #connections = new Set<HttpConnection>();
   readonly #listeners: Listener[] = [];
   #closing = false;
@@ -142,6 +145,8 @@ export class HttpServer implements Disposable {
     for (const ws of this._webSockets) ws.terminate();
     for (const queue of [this._heads, this._requests, this._answers, this._idles, this._lingers])
       queue.close();
+    for (const kept of this._kept.values()) kept.clear();
+    this._kept.clear();
   }
   [Symbol.dispose](): void {
     this.close();
