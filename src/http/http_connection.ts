@@ -459,10 +459,12 @@ export class HttpConnection extends Timed implements BevHandlers {
     const error = why();
     if (drains !== undefined) for (const { reject } of drains) reject(error);
     if (request === undefined) return;
+    const response = this.#response as HttpResponse;
+    // First: what somebody who hears of it still sends has no effect.
+    response._gone(error);
     request._abort(error);
     request._failBody(error);
-    this.#response?._gone(error);
-    const response = this.#endRequest(request) as HttpResponse;
+    this.#endRequest(request);
     this.#report(error, request);
     this.server._completed(request, response);
   }

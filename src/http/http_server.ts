@@ -55,6 +55,11 @@ export class HttpServer implements Disposable {
   /** @internal What handlers keep for this server, until close(). */
   readonly _kept = new Map<object, { clear(): void }>();
 
+  /** @internal Answers that have no end of their own. */
+  readonly _streams = new Set<{ leave(atOnce: boolean): void }>();
+  /** @internal Set when they are to end: whether there is somebody else to go to. */
+  _leaving: boolean | undefined = undefined;
+
   readonly #connections = new Set<HttpConnection>();
   readonly #listeners: Listener[] = [];
   #closing = false;
@@ -126,6 +131,7 @@ export class HttpServer implements Disposable {
     this.#closing = true;
     for (const listener of this.#listeners.splice(0)) listener.close();
     for (const connection of [...this.#connections]) connection.end();
+    this._endStreams(false);
     for (const ws of this._webSockets) ws.close(GOING_AWAY);
     if (this.connections === 0) return;
     await new Promise<void>((resolve) => {
@@ -157,7 +163,14 @@ export class HttpServer implements Disposable {
   /** @internal Its loop stops: what is being answered is told so, and so are WebSockets. */
   _goAway(): void {
     for (const connection of this.#connections) connection.closing = true;
+    this._endStreams(false);
     for (const ws of this._webSockets) ws.close(GOING_AWAY);
+  }
+
+  /** @internal Event streams end; `atOnce`: their clients find another server if they ask now. */
+  _endStreams(atOnce: boolean): void {
+    this._leaving ??= atOnce;
+    for (const stream of [...this._streams]) stream.leave(atOnce);
   }
 
   /** @internal */
