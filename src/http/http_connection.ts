@@ -272,7 +272,9 @@ export class HttpConnection extends Timed implements BevHandlers {
     const body = request._body;
     const response = this.#endRequest(request) as HttpResponse;
     if (this.#state === State.GONE) return;
-    if (close || this.#peerEnded) {
+    // Told to end after the head was sent: what is pipelined still gets an answer, which says so.
+    const ends = this.closing && this.stream.inputLength === 0;
+    if (close || this.#peerEnded || ends) {
       this.#linger();
     } else if (body === undefined) {
       this.#state = State.IDLE;
