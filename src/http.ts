@@ -1,5 +1,14 @@
 // The public surface of `multiloop/http`.
 
+export type { Encoding } from './http/encodings.js';
+export {
+  EVENT_STREAM_DEFAULTS,
+  EventStream,
+  type EventStreamOptions,
+  eventStream,
+  type ServerSentEvent,
+} from './http/event_stream.js';
+export { type FileOptions, type FilesOptions, files, sendFile } from './http/files.js';
 export { HttpHeaders } from './http/headers.js';
 export type { HttpConnection } from './http/http_connection.js';
 export { RefusedError } from './http/http_errors.js';

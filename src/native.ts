@@ -145,6 +145,10 @@ export interface Native {
   sysWritev(fd: number, pieces: Uint8Array[]): number;
   sysPread(fd: number, into: Uint8Array, offset: number, length: number, position: number): number;
   sendFile(to: number, file: number, position: number, length: number): number;
+  fileFolder(path: string): number;
+  fileOpen(folder: number, path: string, links: boolean): number;
+  fileClose(fd: number): number;
+  fileFollows(): boolean;
   sockConnect(
     kind: number,
     name: string,

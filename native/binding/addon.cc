@@ -12,6 +12,7 @@
 #include "base_binding.cc"
 #include "sys_binding.cc"
 #include "net_binding.cc"
+#include "files_binding.cc"
 #include "listener_binding.cc"
 #include "datagram_binding.cc"
 #include "inbox_binding.cc"
@@ -103,6 +104,10 @@ constexpr Export kExports[] = {
     {"sysWritev", sys_vector<sys::writev>},
     {"sysPread", sys_pread},
     {"sendFile", send_file},
+    {"fileFolder", file_folder},
+    {"fileOpen", file_open},
+    {"fileClose", file_close},
+    {"fileFollows", file_follows},
     {"sockConnect", sock_connect},
     {"sockType", sock_type},
     {"sockResetOnClose", sock_reset_on_close},

@@ -73,6 +73,8 @@ class EnvState {
   TlsSessions tls_sessions;
   // And quotas.
   std::vector<QuotaHandle> created_quotas;
+  // Descriptors of files that it serves.
+  std::vector<int> files;
   // Closes or passes on what this thread's loops own. Idempotent; see handoff.h.
   void release();
   void release_inbox(BaseHost* host);

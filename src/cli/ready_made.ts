@@ -1,10 +1,11 @@
 // The workers that come with multiloop, and which one a name on the command line stands for.
 
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { nearest, UsageError } from './args.js';
 
 /** What a worker takes after its name; one that is not here takes nothing. */
 const TAKES: Record<string, { usage: string; min: number; max: number }> = {
+  http: { usage: 'FOLDER', min: 0, max: 1 },
   tail: { usage: 'FILE', min: 1, max: 1 },
 };
 
@@ -21,9 +22,11 @@ export function readyMadeWorkers(): string[] {
 /** The same with what each of them takes, for the help. */
 export function readyMadeUsages(): string {
   return readyMadeWorkers()
-    .map((name) => (name in TAKES ? `${name} ${TAKES[name].usage}` : name))
+    .map((name) => (name in TAKES ? `${name} ${usageOf(TAKES[name])}` : name))
     .join(', ');
 }
+const usageOf = ({ usage, min }: { usage: string; min: number }) =>
+  min === 0 ? `[${usage}]` : usage;
 
 /**
  * What to give to serve(): the URL of a ready-made worker, or the path as it was written. The
@@ -38,6 +41,10 @@ export function findWorker(
     checkArguments(name, given);
     return { worker: new URL(`${name}.js`, folder), isReadyMade: true };
   }
+  if (isFolder(name))
+    throw new UsageError(
+      `'${name}' is a folder and no module; to serve its files: multiloop serve http ${name}`,
+    );
   if (/[/.]/.test(name) || existsSync(name)) return { worker: name, isReadyMade: false };
   const near = nearest(name, names);
   const list = `${names.slice(0, -1).join(', ')} and ${names.at(-1)}`;
@@ -45,6 +52,10 @@ export function findWorker(
     `'${name}' is neither a file nor one of the ready-made workers, which are ` +
       `${list}${near === undefined ? '' : `; did you mean ${near}?`}`,
   );
+}
+
+function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
 function checkArguments(name: string, given: string[]): void {
@@ -57,4 +68,6 @@ function checkArguments(name: string, given: string[]): void {
   }
   // An unset variable of the shell, in quotes.
   if (given.includes('')) throw new UsageError(`${name}: ${usage} must not be empty`);
+  if (name === 'http' && given.length > 0 && !isFolder(given[0]))
+    throw new UsageError(`http: '${given[0]}' is no folder`);
 }

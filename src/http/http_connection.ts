@@ -286,7 +286,9 @@ export class HttpConnection extends Timed implements BevHandlers {
     const body = request._body;
     const response = this.#endRequest(request) as HttpResponse;
     if (this.#state === State.GONE) return;
-    if (close || this.#peerEnded) {
+    // Told to end after the head was sent: what is pipelined still gets an answer, which says so.
+    const ends = this.closing && this.stream.inputLength === 0;
+    if (close || this.#peerEnded || ends) {
       this.#linger();
     } else if (body === undefined) {
       this.#state = State.IDLE;
@@ -473,10 +475,12 @@ export class HttpConnection extends Timed implements BevHandlers {
     const error = why();
     if (drains !== undefined) for (const { reject } of drains) reject(error);
     if (request === undefined) return;
+    const response = this.#response as HttpResponse;
+    // First: what somebody who hears of it still sends has no effect.
+    response._gone(error);
     request._abort(error);
     request._failBody(error);
-    this.#response?._gone(error);
-    const response = this.#endRequest(request) as HttpResponse;
+    this.#endRequest(request);
     this.#report(error, request);
     this.server._completed(request, response);
   }

@@ -2,9 +2,10 @@
 // requests of one pass are answered leaves in one system call.
 
 import type { Bytes } from '../buffer/ev_buffer.js';
+import { FileSegment } from '../buffer/file_segment.js';
 import { MultiloopError } from '../errors.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
-import { checkBytes, invalidType, invalidValue, outOfRange } from '../validate.js';
+import { checkBytes, checkInteger, invalidType, invalidValue, outOfRange } from '../validate.js';
 import { isFieldValue, isToken } from './characters.js';
 import { beginning, isStatus } from './date.js';
 import type { HttpConnection } from './http_connection.js';
@@ -17,11 +18,19 @@ const JOINED_MAX = 16 * 1024;
 /** Headers of an answer at most: more are a mistake in a loop. */
 const HEADERS_MAX = 1_000;
 
-const Stage = { NEW: 0, BEGUN: 1, ENDED: 2, GONE: 3 } as const;
+/** SENDING: a file, which is on its way. */
+const Stage = { NEW: 0, BEGUN: 1, ENDED: 2, GONE: 3, SENDING: 4 } as const;
 type Stage = (typeof Stage)[keyof typeof Stage];
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: ASCII is what is meant
 const NOT_ASCII = /[^\x00-\x7f]/;
+
+/** Bytes of a file. */
+export interface FilePart {
+  readonly file: FileSegment;
+  readonly start: number;
+  readonly length: number;
+}
 
 /** What may be sent as a body of unknown length. */
 export type BodySource = AsyncIterable<Bytes> | Iterable<Bytes> | ReadableStream<Bytes>;
@@ -180,6 +189,51 @@ export class HttpResponse {
   }
 
   /**
+   * The whole answer: `length` bytes of a file from `offset` on, -1 meaning up to its end, which the
+   * kernel sends (sendfile(2)). A descriptor is closed then, also if this throws; a FileSegment stays
+   * the caller's to close. Until all of it has left the request is under way: its connection stays
+   * where it is, and a file that has become shorter cuts it off (ERR_FILE_TRUNCATED, as the cause
+   * of what the error hook is told). For ranges and conditions there is sendFile() of its own.
+   */
+  sendFile(file: number | FileSegment, offset = 0, length = -1): void {
+    if (file instanceof FileSegment) {
+      const most = file.length - checkInteger('offset', offset, 0, file.length);
+      const count = checkInteger('length', length, -1, most) === -1 ? most : length;
+      this._sendParts([{ file, start: offset, length: count }], count);
+      return;
+    }
+    checkInteger('file', file, 0, 2 ** 31 - 1);
+    const own = FileSegment._own(file, offset, length);
+    try {
+      this._sendParts([{ file: own, start: 0, length: own.length }], own.length);
+    } finally {
+      own.close();
+    }
+  }
+  /** @internal `length`: of all parts together. */
+  _sendParts(parts: readonly (string | FilePart)[], length: number): void {
+    if (this.#stage === Stage.GONE) return;
+    if (this.#stage !== Stage.NEW) throw answered('it was answered already');
+    const { stream } = this.#connection;
+    this.#writeHead(stream, this.#head(length));
+    if (!this.#mayHaveBody() || length === 0) {
+      this.#finish();
+      return;
+    }
+    for (const part of parts) {
+      if (typeof part === 'string') stream.write(part);
+      else if (!stream.closed) stream.output.addFile(part.file, part.start, part.length);
+    }
+    this.#stage = Stage.SENDING;
+    this.#connection._begun();
+    const sent = () => {
+      if (this.#stage === Stage.SENDING) this.#finish();
+    };
+    // Whoever has to know of a failure is told by the connection.
+    this.drained().then(sent, () => undefined);
+  }
+
+  /**
    * A part of the answer: the first one sends the head. Chunked, unless a Content-Length is set, or
    * the peer speaks HTTP/1.0: then the end of the connection is that of the body. False: more than
    * 64 KiB wait, so wait for `drained()`; past `outputMax` it throws ERR_HTTP_OUTPUT_FULL.
@@ -187,7 +241,7 @@ export class HttpResponse {
    */
   write(chunk: Bytes): boolean {
     if (this.#stage === Stage.GONE) return false;
-    if (this.#stage === Stage.ENDED) throw answered('it was answered already');
+    if (this.#stage >= Stage.ENDED) throw answered('it was answered already');
     const { length } = checkChunk(chunk);
     if (this.#stage === Stage.NEW) this.begin();
     if (length === 0 || !this.#mayHaveBody()) return true;
@@ -228,7 +282,7 @@ export class HttpResponse {
       this.send(chunk);
       return;
     }
-    if (this.#stage === Stage.ENDED) throw answered('it was answered already');
+    if (this.#stage >= Stage.ENDED) throw answered('it was answered already');
     const lines = trailerLines(trailers);
     if (chunk !== undefined) this.write(chunk);
     else if (this.#stage === Stage.NEW) this.begin();

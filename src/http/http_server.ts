@@ -51,6 +51,14 @@ export class HttpServer implements Disposable {
 
   /** @internal */ readonly _webSockets: WebSocketContexts;
 
+  /** @internal What handlers keep for this server, until close(). */
+  readonly _kept = new Map<object, { clear(): void }>();
+
+  /** @internal Answers that have no end of their own. */
+  readonly _streams = new Set<{ leave(atOnce: boolean): void }>();
+  /** @internal Set when they are to end: whether there is somebody else to go to. */
+  _leaving: boolean | undefined = undefined;
+
   readonly #connections = new Set<HttpConnection>();
   readonly #listeners: HttpListener[] = [];
   #closing = false;
@@ -125,6 +133,7 @@ export class HttpServer implements Disposable {
     this.#closing = true;
     for (const listener of this.#listeners.splice(0)) listener.close();
     for (const connection of [...this.#connections]) connection.end();
+    this._endStreams(false);
     for (const ws of this._webSockets) ws.close(GOING_AWAY);
     if (this.connections === 0) return;
     await new Promise<void>((resolve) => {
@@ -144,6 +153,8 @@ export class HttpServer implements Disposable {
     for (const ws of this._webSockets) ws.terminate();
     for (const queue of [this._heads, this._requests, this._answers, this._idles, this._lingers])
       queue.close();
+    for (const kept of this._kept.values()) kept.clear();
+    this._kept.clear();
   }
   [Symbol.dispose](): void {
     this.close();
@@ -154,7 +165,14 @@ export class HttpServer implements Disposable {
   /** @internal Its loop stops: what is being answered is told so, and so are WebSockets. */
   _goAway(): void {
     for (const connection of this.#connections) connection.closing = true;
+    this._endStreams(false);
     for (const ws of this._webSockets) ws.close(GOING_AWAY);
+  }
+
+  /** @internal Event streams end; `atOnce`: their clients find another server if they ask now. */
+  _endStreams(atOnce: boolean): void {
+    this._leaving ??= atOnce;
+    for (const stream of [...this._streams]) stream.leave(atOnce);
   }
 
   /** @internal */

@@ -11,6 +11,8 @@ interface Route {
   readonly handler: RequestHandler;
   /** Of its parameters, in their order. */
   readonly names: readonly string[];
+  /** Of a pattern that ends with `*`: the segments before that. */
+  readonly before: number | undefined;
 }
 /** By method. */
 type Routes = Map<string, Route>;
@@ -57,9 +59,10 @@ export class Router {
     if (!isToken(method)) throw invalidValue('method', 'is no method', method);
     checkFunction('handler', handler);
     const { end, isRest, names } = this.#add(pattern);
+    const before = isRest ? pattern.split('/').length - 2 : undefined;
     if (isRest) end.rest ??= new Map();
     else end.routes ??= new Map();
-    (isRest ? end.rest : end.routes)?.set(method, { handler, names });
+    (isRest ? end.rest : end.routes)?.set(method, { handler, names, before });
     return this;
   }
   get(pattern: string, handler: RequestHandler): this {
@@ -143,6 +146,7 @@ export class Router {
     if (route !== undefined) {
       const params: Record<string, string> = Object.create(null);
       for (const [i, name] of route.names.entries()) params[name] = values[i];
+      if (route.before !== undefined) rests.set(params, route.before);
       request.params = params;
       return route.handler(request, response);
     }
@@ -150,6 +154,15 @@ export class Router {
     if (method !== 'OPTIONS') return refuse(response, 405, `${method} is not allowed here.\n`);
     return noContent(response);
   }
+}
+
+/** By parameters that have a `*`: how many segments of the path are before it. */
+const rests = new WeakMap<object, number>();
+
+/** What `*` stands for, as it was sent, behind a `/`; undefined without one. */
+export function restOf({ params, path }: HttpRequest): string | undefined {
+  const before = rests.get(params);
+  return before === undefined ? undefined : `/${path.slice(1).split('/').slice(before).join('/')}`;
 }
 
 /** Segments, decoded after they were divided: an escaped slash divides nothing. */

@@ -12,12 +12,13 @@ import { isBodiless } from './status.js';
 export interface FetchInfo {
   /** For the stream, its addresses and TLS, and the native view of all else. */
   readonly request: HttpRequest;
-  /** For `inform()` and `upgrade()`; the answer itself is what the handler returns. */
+  /** For `inform()`, `upgrade()`, and answers in the other form; otherwise what is returned is it. */
   readonly response: HttpResponse;
 }
 
 /**
- * Answers a Request with a Response; undefined only after `info.response.upgrade()`. The request is
+ * Answers a Request with a Response; undefined only where `info.response` has answered, as upgrade()
+ * does, and what files() made. The request is
  * an instance of Request that makes most of itself when it is asked for it; where Node's Request
  * keeps its state in private fields, as newer ones do, `new Request(request)` and `fetch(request)`
  * need a real one, which `request.clone()` is.
@@ -229,8 +230,8 @@ function reply(
   response: HttpResponse,
   answer: Response | undefined,
 ): void | Promise<void> {
-  if (response.ended || response.aborted) {
-    // It was upgraded, or nobody is there any more.
+  if (response.begun) {
+    // It was upgraded, answered in the other form, or nobody is there any more.
     answer?.body?.cancel().catch(() => undefined);
     return undefined;
   }

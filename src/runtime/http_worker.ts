@@ -16,6 +16,7 @@ import type { LoopContext, LoopWorker } from './worker.js';
 export interface HttpWorkerOptions extends HttpOptions {
   start?(loop: LoopContext): void | Promise<void>;
   message?(value: unknown, loop: LoopContext): void;
+  retire?(loop: LoopContext): void;
   stop?(loop: LoopContext): void | Promise<void>;
 }
 
@@ -91,7 +92,14 @@ export function httpWorker(options: HttpWorkerOptions): LoopWorker<Served, HttpP
     },
     close: (conn, error) => conn.state?._lost(error),
     message: options.message?.bind(options),
-    stop: options.stop?.bind(options),
+    retire(loop) {
+      server?._endStreams(true);
+      options.retire?.(loop);
+    },
+    async stop(loop) {
+      await options.stop?.(loop);
+      server?.close();
+    },
   };
 }
 

@@ -85,6 +85,7 @@ class Loop implements ConnectionHost {
     });
     this.context = {
       id: task.loop,
+      loops: this.#directory.size,
       generation: task.generation,
       threadId,
       base: this.base,
@@ -274,6 +275,11 @@ class Loop implements ConnectionHost {
     this.#retired = counts;
     this.#listening.giveBack();
     for (const conn of [...this.#connections.values()]) this.#evict(conn, counts);
+    try {
+      this.worker.retire?.(this.context);
+    } catch (error) {
+      this.#report(0, error);
+    }
     const late = this.base.timer(() => this.#emptied());
     late.add(deadlineMs);
     await this.#whenEmpty();

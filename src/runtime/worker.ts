@@ -39,12 +39,19 @@ export interface LoopWorker<State = unknown, Packed = State> {
   rescue?(conn: Connection<State>, checkpoint: Uint8Array | undefined): void | Promise<void>;
   /** What `post` and `broadcast` sent to this loop. */
   message?(value: unknown, loop: LoopContext): void;
+  /**
+   * A reload has put a new loop in this one's place: every connection goes there at its next
+   * boundary. What would reach none by itself, such as an answer without an end, is to end now.
+   */
+  retire?(loop: LoopContext): void;
   /** After the last connection; the loop ends when it is done, or when drainMs is over. */
   stop?(loop: LoopContext): void | Promise<void>;
 }
 
 export interface LoopContext {
   readonly id: number;
+  /** How many loops the group has; their ids are 0 to one less. */
+  readonly loops: number;
   /** How often this loop's thread was replaced. */
   readonly generation: number;
   readonly threadId: number;
@@ -74,6 +81,7 @@ const HOOKS = [
   'unpack',
   'rescue',
   'message',
+  'retire',
   'stop',
 ] as const;
 

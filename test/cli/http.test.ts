@@ -1,13 +1,13 @@
-// The ready-made http worker, as fetch, node:http and raw sockets see it, and, without sockets,
-// with its input cut at every place.
+// The ready-made http worker, as fetch, node:http, ws and raw sockets see it, without a
+// folder.
 
 import { once } from 'node:events';
 import { Agent, type IncomingHttpHeaders, type IncomingMessage, request } from 'node:http';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type Connection, EventBase, type LoopContext } from '../../src/index.js';
-import worker from '../../workers/http.js';
+import { WebSocket } from 'ws';
 import { Cli, cleanUp, exchange, open, readAll } from './cli.js';
+import { events, get, statuses } from './http_clients.js';
 
 const LOOPS = 3;
 let cli: Cli;
@@ -36,15 +36,7 @@ interface Facts {
   requests: number;
 }
 
-function get(path: string, headers = ''): string {
-  return `GET ${path} HTTP/1.1\r\nHost: x\r\n${headers}\r\n`;
-}
 const last = (path = '/loop.json') => get(path, 'Connection: close\r\n');
-
-/** The status lines' numbers, in order. */
-function statuses(answers: string): number[] {
-  return [...answers.matchAll(/^HTTP\/1\.1 (\d{3}) /gm)].map(([, status]) => Number(status));
-}
 
 // ── what it says ──
 
@@ -60,7 +52,7 @@ test('the page names loop, thread, generation, backend and process', async () =>
   assert.is(Number(shown('thread')) > 0, true);
   assert.is(Number(shown('connections')) > 0, true);
   assert.match(shown('backend') ?? '', /^[a-z_]+$/);
-  assert.not.match(page, /\b(src|href)="(?!data:)/, 'no external resource');
+  assert.not.match(page, /(\bsrc=|<link [^>]*href=|url\()"?(?!"?data:)/, 'no external resource');
 });
 
 test('connections go to the loops in turn, each of which counts for itself', async () => {
@@ -120,7 +112,7 @@ test('HEAD has the headers of GET and no body', async () => {
     `HEAD / HTTP/1.1\r\nHost: x\r\n\r\nHEAD /nope HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`,
   );
   assert.equal(statuses(answer), [200, 404]);
-  assert.match(answer, /Content-Length: \d{4}\r\n\r\nHTTP\/1\.1 404/);
+  assert.match(answer, /Content-Length: \d{4,5}\r\n\r\nHTTP\/1\.1 404/);
   assert.match(answer, /\r\n\r\n$/);
 });
 
@@ -128,19 +120,19 @@ test('404 for other paths, 405 with Allow for other methods', async () => {
   const { response, body } = await ask('/nope', {});
   assert.is(response.statusCode, 404);
   assert.match(body, 'Not found');
-  for (const method of ['POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH']) {
+  for (const method of ['POST', 'PUT', 'DELETE', 'PATCH']) {
     const refused = await ask('/', { method });
     assert.is(refused.response.statusCode, 405);
-    assert.is(refused.headers.allow, 'GET, HEAD');
+    assert.is(refused.headers.allow, 'GET, HEAD, OPTIONS');
   }
 });
 
-// ── bodies ──
+// ── bodies and requests that are none ──
 
-test('a body up to 1 MiB is skipped, and the next request is found behind it', async () => {
+test('a body that nobody reads is skipped, and the next request is found behind it', async () => {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   const ports = new Set<unknown>();
-  for (const size of [1, 5_000, 1024 * 1024]) {
+  for (const size of [1, 5_000, 200_000]) {
     const body = Buffer.alloc(size, 'GET / HTTP/1.1\r\n\r\n');
     const headers = { 'Content-Length': size };
     const { response, localPort } = await ask('/', { agent, method: 'POST', headers }, body);
@@ -155,38 +147,28 @@ test('a body up to 1 MiB is skipped, and the next request is found behind it', a
 });
 
 const closing: [what: string, head: string, status: number][] = [
-  ['a longer body', 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048577\r\n\r\n', 413],
-  ['a chunked body', 'POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n', 411],
-  ['another coding', 'POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n', 501],
+  [
+    'a body that is too long',
+    'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 16777217\r\n\r\n',
+    413,
+  ],
+  ['another coding', 'POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n', 400],
   [
     'a length and a coding',
     'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n',
     400,
   ],
   [
-    'two lengths',
-    'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n',
-    400,
-  ],
-  ['a negative length', 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n', 400],
-  ['a signed length', 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +5\r\n\r\n', 400],
-  [
     'a body that waits for leave',
     'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n',
     405,
   ],
   ['no host', 'GET / HTTP/1.1\r\n\r\n', 400],
-  ['two hosts', 'GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n', 400],
   ['HTTP/2', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 505],
-  ['no version', 'GET /\r\n\r\n', 400],
-  ['two spaces', 'GET  / HTTP/1.1\r\nHost: x\r\n\r\n', 400],
   ['no HTTP at all', '\x16\x03\x01\x02\x00\x01', 400],
-  ['lines without CR', 'GET / HTTP/1.1\n\n', 400],
-  ['a header without colon', 'GET / HTTP/1.1\r\nHost: x\r\nnonsense\r\n\r\n', 400],
-  ['a space before the colon', 'GET / HTTP/1.1\r\nHost : x\r\n\r\n', 400],
   ['a folded header', 'GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n', 400],
-  ['a control character', 'GET / HTTP/1.1\r\nHost: x\r\nA: b\x00c\r\n\r\n', 400],
-  ['a bare CR', 'GET / HTTP/1.1\r\nHost: x\r\nA: b\rc\r\n\r\n', 400],
+  ['headers over 16 KiB', `GET / HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(17_000)}\r\n\r\n`, 431],
+  ['a target over 8 KiB', `GET /${'x'.repeat(9_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, 414],
 ];
 for (const [what, head, status] of closing)
   test(`${what}: ${status}, and the connection is closed`, async () => {
@@ -195,16 +177,6 @@ for (const [what, head, status] of closing)
     assert.equal(statuses(answer), [200, status]);
     assert.match(answer, /\r\nConnection: close\r\n/);
   });
-
-test('a head over 16 KiB: 431, whether it ends or not', async () => {
-  const without = get('/loop.json', 'Connection: close\r\nX: \r\n').length;
-  const filler = 'x'.repeat(16_384 - without);
-  const head = get('/loop.json', `Connection: close\r\nX: ${filler}\r\n`);
-  assert.is(head.length, 16_384);
-  assert.equal(statuses(await exchange(port, head)), [200]);
-  assert.equal(statuses(await exchange(port, head.replace('X: ', 'X: x'))), [431]);
-  assert.equal(statuses(await exchange(port, `GET /${'x'.repeat(100_000)}`)), [431]);
-});
 
 // ── versions ──
 
@@ -233,8 +205,8 @@ test('absolute targets, queries, empty lines between requests', async () => {
 // ── pipelining ──
 
 test('pipelined requests are answered in order, more than fit into any buffer', async () => {
-  // 20,000 pages are 70 MB: the worker has to stop reading until they are read.
-  const paths = Array.from({ length: 20_000 }, (_, at) => (at % 3 === 1 ? '/nope' : '/'));
+  // 2,000 requests for 15 MB: the worker has to stop reading until they are read.
+  const paths = Array.from({ length: 2_000 }, (_, at) => (at % 3 === 1 ? '/nope' : '/'));
   const socket = await open(port);
   socket.write(paths.map((path) => get(path)).join('') + last('/nope'));
   const answers = statuses(await readAll(socket));
@@ -251,50 +223,75 @@ test('a peer that ends its side still gets its answers', async () => {
   assert.equal(statuses(await readAll(socket)), [200, 404]);
 });
 
-// ── input in pieces, without sockets ──
+// ── what all loops do ──
 
-const base = new EventBase();
-test.after(() => base.close());
-
-/** What the worker answers to input that comes in these pieces. */
-function answersTo(pieces: string[]): string {
-  const answers: string[] = [];
-  const { signal } = new AbortController();
-  const conn = {
-    loop: { id: 7, generation: 0, threadId: 1, base, signal } as unknown as LoopContext,
-    hold: () => ({ [Symbol.dispose]: () => undefined }),
-    state: undefined,
-    write: (text: string) => answers.push(text) > 0,
-    end: (text: string) => answers.push(text),
-    close: () => undefined,
-  } as unknown as Connection<never>;
-  worker.open?.(conn);
-  for (const piece of pieces) worker.data?.(conn, Buffer.from(piece, 'latin1'));
-  worker.close?.(conn);
-  // Without what depends on the time and on the requests before.
-  return answers.join('').replace(/^(Date|Content-Length): .*$|"requests":\d+/gm, '');
+interface Status {
+  loop: number;
+  loopCount: number;
+  requests: number;
+  eventStreams: number;
+  loops: (Facts & { requestsPerSecond: number; utilization: number; uptimeMs: number })[];
 }
 
-const conversation = [
-  'GET /loop.json HTTP/1.1\r\nHost: x\r\n\r\n',
-  'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\nGET / H',
-  '\r\nHEAD /loop.json HTTP/1.1\r\nhost:x\r\n\r\n',
-  'GET /nope HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\nGET / HTTP/1.1\r\n',
-].join('');
-
-test('input that is cut anywhere gets the same answers', () => {
-  const whole = answersTo([conversation]);
-  assert.equal(statuses(whole), [200, 405, 200, 404]);
-  for (let cut = 1; cut < conversation.length; cut++) {
-    const pieces = [conversation.slice(0, cut), conversation.slice(cut)];
-    assert.is(answersTo(pieces), whole, `cut at ${cut}`);
+test('/status.json tells of every loop, whichever answers', async () => {
+  const answered = new Set<number>();
+  for (let i = 0; i < 2 * LOOPS; i++) {
+    const response = await fetch(`${url}/status.json`, { headers: { Connection: 'close' } });
+    assert.is(response.headers.get('cache-control'), 'no-store');
+    const status = (await response.json()) as Status;
+    answered.add(status.loop);
+    assert.is(status.loopCount, LOOPS);
+    assert.equal(
+      status.loops.map(({ loop }) => loop),
+      [0, 1, 2],
+    );
+    let requests = 0;
+    for (const one of status.loops) {
+      requests += one.requests;
+      assert.ok(one.utilization >= 0 && one.utilization <= 1);
+      assert.ok(one.uptimeMs > 0 && one.requestsPerSecond >= 0 && one.threadId > 0);
+    }
+    assert.is(status.requests, requests);
   }
-  assert.is(answersTo([...conversation]), whole, 'byte by byte');
+  assert.ok(answered.size > 1);
 });
 
-for (const [what, head, status] of closing)
-  test(`${what}, byte by byte: ${status}`, () => {
-    assert.equal(statuses(answersTo([...`${get('/')}${head}${last()}`])), [200, status]);
-  });
+test('/events says who tells, and every second what the loops do', async () => {
+  const stream = await events(port, 'Last-Event-ID: 42\r\n');
+  await stream.until(/Content-Type: text\/event-stream\r\n/);
+  await stream.until(/retry: 2000\n\n/);
+  const [, hello] = await stream.until(/event: hello\ndata: (.*)\n\n/);
+  assert.is((JSON.parse(hello) as { after: string }).after, '42');
+  const [, firstId, secondId, data] = await stream.until(
+    /event: loops\nid: (\d+)\n[\s\S]*event: loops\nid: (\d+)\ndata: (.*)\n\n/,
+  );
+  assert.ok(Number(secondId) > Number(firstId));
+  const status = JSON.parse(data) as Status;
+  assert.is(status.loops.length, LOOPS);
+  assert.ok(status.eventStreams >= 1);
+  stream.socket.destroy();
+  const head = await exchange(port, `HEAD /events HTTP/1.1\r\nHost: x\r\n\r\n${last()}`);
+  assert.equal(statuses(head), [200, 200]);
+});
+
+test('/echo is a WebSocket that says back what it is told', async () => {
+  const ws = new WebSocket(`ws://127.0.0.1:${port}/echo`);
+  const heard: [string, boolean][] = [];
+  ws.on('message', (data: Buffer, binary: boolean) => heard.push([data.toString(), binary]));
+  await once(ws, 'open');
+  ws.send('hello');
+  ws.send(Buffer.from('bytes'));
+  ws.send('x'.repeat(300_000));
+  while (heard.length < 3) await once(ws, 'message');
+  assert.equal(heard.slice(0, 2), [
+    ['hello', false],
+    ['bytes', true],
+  ]);
+  assert.is(heard[2][0].length, 300_000);
+  ws.close();
+  await once(ws, 'close');
+  const { response, headers } = await ask('/echo', {});
+  assert.equal([response.statusCode, headers.upgrade], [426, 'websocket']);
+});
 
 test.run();

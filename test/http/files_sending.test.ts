@@ -1,0 +1,370 @@
+// Files on their way: large ones to slow clients, ones that change meanwhile, and descriptors,
+// of which none is left.
+
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import {
+  appendFileSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { type FilesOptions, files } from '../../src/http.js';
+import { FileSegment, type LoopGroup, serve as serveGroup } from '../../src/index.js';
+import { PATIENCE_MS, within } from '../event/support.js';
+import { portOf, until } from '../runtime/clients.js';
+import { type Client, HOST, headersOf, Rig } from './rig.js';
+
+const rig = new Rig();
+const folder = mkdtempSync(join(tmpdir(), 'multiloop-sending-'));
+const at = (name: string) => join(folder, name);
+const MIB = 1024 * 1024;
+const big = randomBytes(MIB);
+const BIG_MIB = 48;
+const hasProc = existsSync('/proc/self/fd');
+
+test.before(() => {
+  writeFileSync(at('big'), '');
+  for (let i = 0; i < BIG_MIB; i++) appendFileSync(at('big'), big);
+  settle('big');
+});
+test.after(() => {
+  rig.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+function settle(name: string): void {
+  const then = Date.now() / 1_000 - 60;
+  utimesSync(at(name), then, then);
+}
+const serve = (options: FilesOptions = {}) => rig.serve({ request: files(folder, options) });
+const get = (path: string, headers = '') => `GET ${path} HTTP/1.1\r\n${HOST}${headers}\r\n`;
+
+/** Descriptors of this process that are open in the folder. */
+function openThere(): number {
+  let count = 0;
+  for (const fd of readdirSync('/proc/self/fd')) {
+    try {
+      if (readlinkSync(`/proc/self/fd/${fd}`).startsWith(folder)) count++;
+    } catch {
+      // That of this look itself.
+    }
+  }
+  return count;
+}
+async function allClosed(): Promise<void> {
+  if (hasProc) await until(() => openThere() === 0, 'every descriptor is closed');
+}
+
+/** Takes the answers' bytes as they come, so that nothing is kept. */
+class Sink {
+  readonly #hash = createHash('sha256');
+  readonly client: Client;
+  head = '';
+  bytes = 0;
+  #changed: () => void = () => undefined;
+  closed = false;
+  constructor(client: Client) {
+    this.client = client;
+    const { socket } = client;
+    socket.removeAllListeners('data');
+    socket.on('data', (text: string) => this.#take(Buffer.from(text, 'latin1')));
+    socket.on('close', () => {
+      this.closed = true;
+      this.#changed();
+    });
+  }
+  #take(chunk: Buffer): void {
+    let body = chunk;
+    if (!this.head.endsWith('\r\n\r\n')) {
+      const end = (this.head + chunk.toString('latin1')).indexOf('\r\n\r\n');
+      assert.ok(end >= 0, 'the head comes in one piece');
+      const rest = end + 4 - this.head.length;
+      this.head += chunk.toString('latin1', 0, rest);
+      body = chunk.subarray(rest);
+    }
+    this.bytes += body.length;
+    this.#hash.update(body);
+    this.#changed();
+  }
+  get length(): number {
+    return Number(headersOf(this.head)['content-length']);
+  }
+  async until(condition: () => boolean, what: string): Promise<void> {
+    while (!condition()) {
+      const changed = new Promise<void>((resolve) => {
+        this.#changed = resolve;
+      });
+      await within(PATIENCE_MS, changed, what);
+    }
+  }
+  async whole(): Promise<string> {
+    await this.until(() => this.head !== '' && this.bytes === this.length, 'the whole body');
+    return this.#hash.digest('hex');
+  }
+}
+async function sink(port: number, path: string, headers = ''): Promise<Sink> {
+  const made = new Sink(await rig.connect(port));
+  made.client.send(get(path, headers));
+  return made;
+}
+const hashOf = (...pieces: Buffer[]) => {
+  const hash = createHash('sha256');
+  for (const piece of pieces) hash.update(piece);
+  return hash.digest('hex');
+};
+const bigHash = () => hashOf(...Array.from({ length: BIG_MIB }, () => big));
+
+test('a large file arrives whole, and the next request is answered behind it', async () => {
+  const { port, completed } = serve();
+  const one = await sink(port, '/big');
+  assert.is(await one.whole(), bigHash());
+  await until(() => completed.length === 1, 'it has ended');
+  one.client.socket.destroy();
+  const two = await rig.connect(port);
+  writeFileSync(at('small'), 'small');
+  two.send(
+    get('/big', 'Range: bytes=0-99999\r\n') +
+      get('/small') +
+      get('/big', 'Range: bytes=-70000\r\n'),
+  );
+  const first = await two.answer();
+  assert.is(first.body, big.toString('latin1', 0, 100_000));
+  assert.is((await two.answer()).body, 'small');
+  assert.is((await two.answer()).body, big.toString('latin1', MIB - 70_000));
+  two.socket.destroy();
+  await allClosed();
+});
+
+test('clients that do not read cost no memory, and get their file when they do', async () => {
+  const { port, completed } = serve();
+  const clients = await Promise.all(Array.from({ length: 20 }, () => rig.connect(port)));
+  const before = process.memoryUsage();
+  const sinks = clients.map((client) => new Sink(client));
+  for (const { client } of sinks) {
+    client.socket.pause();
+    client.send(get('/big'));
+  }
+  // The kernel takes what it has room for.
+  const probe = await rig.connect(port);
+  for (let i = 0; i < 20; i++) {
+    probe.send(get('/big', 'Range: bytes=0-1\r\n'));
+    assert.is((await probe.answer()).status, 206);
+  }
+  const { arrayBuffers, heapUsed } = process.memoryUsage();
+  const grown = arrayBuffers - before.arrayBuffers + (heapUsed - before.heapUsed);
+  assert.ok(grown < 16 * MIB, `${grown} bytes for 20 answers of ${BIG_MIB} MiB`);
+  assert.is(completed.length, 20, 'those are under way');
+  const expected = bigHash();
+  for (const one of sinks.slice(0, 3)) {
+    one.client.socket.resume();
+    assert.is(await one.whole(), expected);
+  }
+  for (const { client } of sinks) client.socket.destroy();
+  probe.socket.destroy();
+  await until(() => completed.length === 40, 'all have ended');
+  await allClosed();
+});
+
+test('a file that becomes shorter cuts its connection off, and the hook is told why', async () => {
+  const causes: unknown[] = [];
+  let ended = 0;
+  const { port } = rig.serve({
+    request: files(folder),
+    error: (error) => causes.push((error.cause as { code?: string } | undefined)?.code),
+    complete: () => ended++,
+  });
+  writeFileSync(at('shrinks'), Buffer.alloc(24 * MIB));
+  const one = await sink(port, '/shrinks');
+  await one.until(() => one.bytes > 0, 'the first bytes');
+  one.client.socket.pause();
+  truncateSync(at('shrinks'), 1_000);
+  one.client.socket.resume();
+  await one.until(() => one.closed, 'the end');
+  assert.ok(one.bytes < 24 * MIB);
+  assert.equal([causes, ended], [['ERR_FILE_TRUNCATED'], 1]);
+  // Small ones are read before their head is sent.
+  writeFileSync(at('shrinks'), Buffer.alloc(5_000));
+  const cached = serve({ cacheMs: 60_000 });
+  const two = await rig.connect(cached.port);
+  two.send(get('/shrinks'));
+  assert.is((await two.answer()).body.length, 5_000);
+  truncateSync(at('shrinks'), 10);
+  two.send(get('/shrinks'));
+  assert.is((await two.answer()).status, 500);
+  assert.equal(cached.errors, ['ERR_FILE_TRUNCATED']);
+  cached.server.close();
+  await allClosed();
+});
+
+test('a file that grows is sent as it was when it was asked for', async () => {
+  const { port } = serve();
+  const body = randomBytes(8 * MIB);
+  writeFileSync(at('grows'), body);
+  const one = await sink(port, '/grows');
+  await one.until(() => one.bytes > 0, 'the first bytes');
+  one.client.socket.pause();
+  appendFileSync(at('grows'), 'more');
+  one.client.socket.resume();
+  assert.is(await one.whole(), hashOf(body));
+  one.client.socket.destroy();
+  await allClosed();
+});
+
+test('a file that is replaced or deleted is sent to its end; the next one gets the new', async () => {
+  const { port } = serve({ cacheMs: 0 });
+  const body = randomBytes(16 * MIB);
+  writeFileSync(at('replaced'), body);
+  const one = await sink(port, '/replaced');
+  await one.until(() => one.bytes > 0, 'the first bytes');
+  one.client.socket.pause();
+  writeFileSync(at('new'), 'new');
+  renameSync(at('new'), at('replaced'));
+  const two = await rig.connect(port);
+  two.send(get('/replaced'));
+  assert.is((await two.answer()).body, 'new');
+  rmSync(at('replaced'));
+  one.client.socket.resume();
+  assert.is(await one.whole(), hashOf(body));
+  two.send(get('/replaced'));
+  assert.is((await two.answer()).status, 404);
+  one.client.socket.destroy();
+  two.socket.destroy();
+  await allClosed();
+});
+
+test('a client that leaves in the middle leaves no descriptor behind', async () => {
+  const { port, errors, completed } = serve();
+  for (let i = 0; i < 10; i++) {
+    const one = await sink(port, '/big', i % 2 === 0 ? '' : 'Range: bytes=0-9999999,20000000-\r\n');
+    await one.until(() => one.bytes > 0, 'the first bytes');
+    one.client.socket.resetAndDestroy();
+  }
+  await until(() => completed.length === 10, 'all have ended');
+  assert.equal(
+    errors,
+    Array.from({ length: 10 }, () => 'ERR_HTTP_ABORTED'),
+  );
+  await allClosed();
+});
+
+test('what is open stays open for a moment, and is never more than was asked for', async () => {
+  if (!hasProc) return;
+  for (let i = 0; i < 60; i++) writeFileSync(at(`many-${i}`), `${i}`);
+  const { port, server } = serve({ cacheMs: 60_000, cacheFiles: 32, compressed: [] });
+  const client = await rig.connect(port);
+  for (let round = 0; round < 2; round++)
+    for (let i = 0; i < 60; i++) {
+      client.send(get(`/many-${i}`));
+      assert.is((await client.answer()).body, `${i}`);
+      // And the folder's own.
+      assert.ok(openThere() <= 33, `${openThere()} are open`);
+    }
+  assert.is(openThere(), 33);
+  // As long as it is believed, nothing is looked for.
+  rmSync(at('many-59'));
+  writeFileSync(at('many-new'), 'new');
+  client.send(get('/many-59') + get('/many-new'));
+  assert.is((await client.answer()).body, '59');
+  assert.is((await client.answer()).body, 'new');
+  server.close();
+  await allClosed();
+});
+
+test('a response sends what it is given of a file, or of a descriptor', async () => {
+  const { port, errors } = rig.serve({
+    request(request, response) {
+      if (request.path === '/fd') response.sendFile(openSync(at('big'), 'r'), 10, 50_000);
+      else if (request.path === '/twice') {
+        response.sendFile(openSync(at('big'), 'r'), 0, 100_000);
+        response.end('more');
+      } else {
+        using segment = new FileSegment(openSync(at('big'), 'r'), 5, 40_000, { closeFd: true });
+        response.sendFile(segment, request.path === '/behind' ? 50_000 : 1);
+      }
+    },
+  });
+  const client = await rig.connect(port);
+  client.send(get('/fd'));
+  assert.is((await client.answer()).body, big.toString('latin1', 10, 50_010));
+  client.send(get('/segment'));
+  assert.is((await client.answer()).body, big.toString('latin1', 6, 40_005));
+  client.send(get('/behind'));
+  assert.is((await client.answer()).status, 500);
+  const cut = await sink(port, '/twice');
+  await cut.until(() => cut.closed, 'the end');
+  assert.equal(errors, ['ERR_OUT_OF_RANGE', 'ERR_HTTP_ANSWERED']);
+  client.socket.destroy();
+  await allClosed();
+});
+
+test('a reload in the middle lets the file end, and its connection goes on with the new code', async () => {
+  const worker = new URL('./workers/folder.js', import.meta.url);
+  const group: LoopGroup = await serveGroup({ worker, loops: 2, workerData: { folder } });
+  try {
+    const sinks = await Promise.all([1, 2, 3, 4].map(() => sink(portOf(group), '/files/big')));
+    for (const one of sinks) {
+      await one.until(() => one.bytes > 0, 'the first bytes');
+      one.client.socket.pause();
+    }
+    const reloading = group.reload();
+    const fresh = await rig.connect(portOf(group));
+    await until(() => group.loops.every(({ generation }) => generation === 1), 'the new code');
+    fresh.send(get('/generation'));
+    assert.is((await fresh.answer()).body, '1');
+    const expected = bigHash();
+    for (const one of sinks) {
+      one.client.socket.resume();
+      assert.is(await one.whole(), expected);
+    }
+    const report = await within(PATIENCE_MS, reloading, 'the reload');
+    assert.equal([report.drained, report.closed], [0, 0]);
+    for (const { client } of sinks) {
+      client.socket.removeAllListeners('data');
+      client.send(get('/generation'));
+      const [text] = await once(client.socket, 'data');
+      assert.match(String(text), /\r\n\r\n1$/);
+      client.socket.destroy();
+    }
+    fresh.socket.destroy();
+  } finally {
+    await group.close();
+  }
+  await allClosed();
+});
+
+test('a thread that dies takes its descriptors along', async () => {
+  const worker = new URL('./workers/folder.js', import.meta.url);
+  const group: LoopGroup = await serveGroup({
+    worker,
+    loops: 1,
+    workerData: { folder, cacheMs: 60_000 },
+  });
+  try {
+    const one = await sink(portOf(group), '/files/big');
+    await one.until(() => one.bytes > 0, 'the first bytes');
+    one.client.socket.pause();
+    if (hasProc) assert.ok(openThere() >= 2);
+    const killer = await rig.connect(portOf(group));
+    killer.send(get('/die'));
+    await until(() => group.loops[0].generation > 0 || one.closed, 'it has died');
+    await allClosed();
+    one.client.socket.destroy();
+    killer.socket.destroy();
+  } finally {
+    await group.close();
+  }
+});
+
+test.run();
