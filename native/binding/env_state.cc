@@ -100,6 +100,8 @@ void EnvState::on_cleanup(napi_async_cleanup_hook_handle handle, void* data) {
   state->created_tls_contexts.clear();
   for (const QuotaHandle quota : state->created_quotas) Quota::release(quota);
   state->created_quotas.clear();
+  for (const TopicLogHandle log : state->created_topic_logs) TopicLog::release(log);
+  state->created_topic_logs.clear();
   // Held while the handles are closed one by one.
   state->closing_ += 1;
   for (std::size_t slot = 0; slot < state->hosts_.size(); ++slot) {

@@ -42,6 +42,10 @@ export interface LoopStats {
   handshakesFailed: number;
   /** The same by reason. */
   handshakeFailures: HandshakeFailures;
+  /** Messages published on this loop, written to its subscribers, and missed by slow ones of them. */
+  published: number;
+  delivered: number;
+  missed: number;
   /** Wake-ups written to the waker, and those that were not needed because it was awake. */
   wakesSent: number;
   wakesSaved: number;
@@ -120,6 +124,9 @@ const CARRIED = [
   'bytesWritten',
   'hookErrors',
   'handshakesFailed',
+  'published',
+  'delivered',
+  'missed',
   'wakesSent',
   'wakesSaved',
   'turns',
@@ -303,6 +310,7 @@ export class LoopSlot implements LoopHandle {
     for (const inbox of this.inboxes) addAccepts(here, inbox);
     const total = (index: number) => totals[index];
     const { bytesRead, bytesWritten, hookErrors, handshakesFailed, handshakeFailures } = this.page;
+    const { published, delivered, missed } = this.page;
     const own = {
       accepted: total(OPENED) - total(MOVED_IN),
       acceptedHere: here[0],
@@ -320,6 +328,9 @@ export class LoopSlot implements LoopHandle {
       hookErrors,
       handshakesFailed,
       handshakeFailures,
+      published,
+      delivered,
+      missed,
       wakesSent: total(WAKES_SENT),
       wakesSaved: total(WAKES_SAVED),
       turns: total(TURNS),
