@@ -28,13 +28,18 @@ function command(conn: Connection<State>, line: string, loop: LoopContext): void
     case 'pub':
       tried(() => loop.publish(topic, `${rest.join(' ')}\n`));
       break;
-    case 'many':
-      // many TOPIC NAME FROM TO: numbered messages, one by one over several turns.
-      many(loop, topic, rest[0], Number(rest[1]), Number(rest[2])).then(
-        () => answer('many done'),
-        (error) => answer(`many failed ${error.code}`),
-      );
+    case 'many': {
+      // many TOPIC NAME FROM TO: numbered messages, one by one over several turns. Its loop is not
+      // to retire meanwhile.
+      const hold = conn.hold();
+      many(loop, topic, rest[0], Number(rest[1]), Number(rest[2]))
+        .then(
+          () => answer('many done'),
+          (error) => answer(`many failed ${error.code}`),
+        )
+        .finally(() => hold[Symbol.dispose]());
       break;
+    }
     case 'flood':
       tried(() => {
         for (let i = 0; i < Number(rest[0]); i++) loop.publish(topic, `${i}\n`);
