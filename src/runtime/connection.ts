@@ -21,6 +21,7 @@ import { type HandshakeFailure, TlsTransport } from '../stream/tls_transport.js'
 import { checkBytes, checkInteger } from '../validate.js';
 import { type Departure, decodeBaggage, encodeBaggage } from './baggage.js';
 import type { ConnectionHost } from './connection_host.js';
+import type { LoopTopics } from './topics.js';
 import type { LoopContext } from './worker.js';
 
 const FD_BITS = 20;
@@ -64,6 +65,10 @@ export class Connection<State = unknown> extends SocketStream {
 
   get loop(): LoopContext {
     return this.#host.context;
+  }
+  /** @internal */
+  get _topics(): LoopTopics {
+    return this.#host.topics;
   }
   override get remoteAddress(): Address | undefined {
     return toAddress(native.ledgerPeer(this.id));
