@@ -34,6 +34,7 @@ export type {
 export type { Distribute, Incoming, PolicyName } from './runtime/policy.js';
 export { serve } from './runtime/serve.js';
 export type { ServeOptions } from './runtime/settings.js';
+export type { TopicOptions } from './runtime/topics.js';
 export { defineWorker, type LoopContext, type LoopWorker } from './runtime/worker.js';
 export { type Address, formatAddress, parseAddress } from './stream/address.js';
 export type { BevEvent, BevHandlers, BevOptions, FlushMode } from './stream/bev_options.js';
@@ -71,4 +72,5 @@ export {
   type ZlibFormat,
   zlibFilter,
 } from './stream/transform_filter.js';
+export type { TopicLimits } from './stream/topic_table.js';
 export { version, versionNumber } from './version.js';

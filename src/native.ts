@@ -172,6 +172,25 @@ export interface Native {
   inboxShed(inbox: number, count: number): void;
   quotaNew(max: number): number;
   quotaFree(quota: number): void;
+  topicsNew(bytes: number, messages: number, keptBytes: number, keptMessages: number): number;
+  topicsFree(log: number): void;
+  topicsAppend(
+    log: number,
+    from: number,
+    bucket: number,
+    flags: number,
+    except: number,
+    topic: string,
+    payload: Uint8Array,
+  ): boolean | number[];
+  topicsJoin(log: number, inbox: number, join: boolean): void;
+  topicsInterest(log: number, inbox: number, bucket: number, on: boolean): void;
+  topicsRead(log: number, inbox: number, done: number): Buffer | number;
+  topicsReplay(log: number, from: number, to: number): Buffer;
+  topicsNote(log: number, inbox: number, connection: number, topic: string, on: boolean): void;
+  topicsForget(log: number, connection: number): void;
+  topicsAdopt(log: number, inbox: number, connection: number): [position: number, topics: string[]];
+  topicsSizes(log: number): [entries: number, readers: number, connections: number];
   ledgerListen(fd: number, owner: number, listener: number, quota: number): number;
   ledgerPass(socket: number, from: number, to: number): number;
   ledgerUnlisten(socket: number, owner: number): boolean;

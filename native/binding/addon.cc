@@ -19,6 +19,7 @@
 #include "numbers_binding.cc"
 #include "tls_binding.cc"
 #include "intake_binding.cc"
+#include "topic_binding.cc"
 // clang-format on
 
 namespace multiloop {
@@ -126,6 +127,17 @@ constexpr Export kExports[] = {
     {"inboxShed", inbox_shed},
     {"quotaNew", quota_new},
     {"quotaFree", quota_free},
+    {"topicsNew", topics_new},
+    {"topicsFree", topics_free},
+    {"topicsAppend", topics_append},
+    {"topicsJoin", topics_join},
+    {"topicsInterest", topics_interest},
+    {"topicsRead", topics_read},
+    {"topicsReplay", topics_replay},
+    {"topicsNote", topics_note},
+    {"topicsForget", topics_forget},
+    {"topicsAdopt", topics_adopt},
+    {"topicsSizes", topics_sizes},
     {"ledgerListen", ledger_listen},
     {"ledgerPass", ledger_pass},
     {"ledgerUnlisten", ledger_unlisten},

@@ -102,6 +102,8 @@ void EnvState::on_cleanup(napi_async_cleanup_hook_handle handle, void* data) {
   state->created_quotas.clear();
   for (const int fd : state->files) sys::close(fd);
   state->files.clear();
+  for (const TopicLogHandle log : state->created_topic_logs) TopicLog::release(log);
+  state->created_topic_logs.clear();
   // Held while the handles are closed one by one.
   state->closing_ += 1;
   for (std::size_t slot = 0; slot < state->hosts_.size(); ++slot) {

@@ -11,6 +11,7 @@
 #include "../core/base.h"
 #include "../core/inbox.h"
 #include "../core/quota.h"
+#include "../core/topic_log.h"
 #include "../core/sys.h"
 #include "napi_util.h"
 #include "tls_sessions.h"
@@ -75,6 +76,8 @@ class EnvState {
   std::vector<QuotaHandle> created_quotas;
   // Descriptors of files that it serves.
   std::vector<int> files;
+  // And what is published in groups of this thread.
+  std::vector<TopicLogHandle> created_topic_logs;
   // Closes or passes on what this thread's loops own. Idempotent; see handoff.h.
   void release();
   void release_inbox(BaseHost* host);

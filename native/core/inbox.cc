@@ -41,8 +41,7 @@ void relaxed_add(std::atomic<std::uint64_t>& counter) {
 // Ends a message that nobody will receive. Nobody else is left to close a descriptor in it, unless
 // it was looked at and taken away.
 void discard(const Message& message, InboxHandle receiver) {
-  const bool has_descriptor =
-      message.kind != MessageKind::kPost && message.kind != MessageKind::kReleased;
+  const bool has_descriptor = message.id != kNoConnection;
   if (has_descriptor && !Ledger::close_undelivered(message.id, receiver)) return;
   free_message(message);
 }
@@ -70,6 +69,7 @@ int Inbox::create(std::uint32_t capacity, Waker::Kind waker, InboxHandle parent,
     inbox.head_seen_.store(0, std::memory_order_relaxed);
     inbox.tail_.store(0, std::memory_order_relaxed);
     inbox.sleeping_.store(false, std::memory_order_relaxed);
+    inbox.news_.store(false, std::memory_order_relaxed);
     inbox.attached_.store(false, std::memory_order_relaxed);
     inbox.released_.store(false, std::memory_order_relaxed);
     inbox.abandoned_.store(false, std::memory_order_relaxed);
@@ -166,7 +166,16 @@ void Inbox::wake_sleeper() {
   }
 }
 
+void Inbox::announce() {
+  // Whoever has set it has woken the loop, or is about to.
+  if (!news_.exchange(true)) wake_sleeper();
+}
+
 bool Inbox::pop(Message* out) {
+  if (news_.load(std::memory_order_relaxed) && news_.exchange(false)) {
+    *out = {MessageKind::kNews, handle_, kNoConnection, nullptr, 0};
+    return true;
+  }
   Slot& slot = slots_[head_ & mask_];
   if (slot.sequence.load(std::memory_order_acquire) != head_ + 1) return false;
   *out = slot.message;
@@ -178,7 +187,8 @@ bool Inbox::pop(Message* out) {
 }
 
 bool Inbox::empty() const {
-  return slots_[head_ & mask_].sequence.load(std::memory_order_acquire) != head_ + 1;
+  return !news_.load(std::memory_order_relaxed) &&
+         slots_[head_ & mask_].sequence.load(std::memory_order_acquire) != head_ + 1;
 }
 
 bool Inbox::prepare_to_sleep() {

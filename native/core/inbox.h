@@ -35,6 +35,7 @@ enum class MessageKind : std::uint32_t {
   kMove = 5,      // id, as kHandoff, with bytes: what the connection brings along
   kRescued = 6,   // id, and its checkpoint: its loop's thread died while it was at a boundary. To
                   // the coordinator, and from there to the loop that adopts it
+  kNews = 7,      // there is something to read in the group's TopicLog
 };
 
 struct Message {
@@ -102,6 +103,9 @@ class Inbox {
   // Any thread that holds a pin.
   [[nodiscard]] Push push(const Message& message);
   void wake_sleeper();
+  // Has the loop find one message of kNews, however often this is called before it does. Needs no
+  // place in the queue.
+  void announce();
 
   // The loop's thread.
   bool pop(Message* out);
@@ -161,6 +165,7 @@ class Inbox {
   std::uint64_t head_ = 0;
   std::atomic<std::uint64_t> head_seen_{0};  // head_ for others, for depth()
   std::atomic<bool> sleeping_{false};
+  std::atomic<bool> news_{false};
   std::unique_ptr<Slot[]> slots_;
   std::uint32_t mask_ = 0;
   InboxHandle handle_ = kNoInbox;

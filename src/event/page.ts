@@ -63,4 +63,5 @@ export const MessageKind = {
   RELEASED: 4,
   MOVE: 5,
   RESCUED: 6,
+  NEWS: 7,
 } as const;

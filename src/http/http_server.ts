@@ -126,6 +126,14 @@ export class HttpServer implements Disposable {
   }
 
   /**
+   * Sends a message to every WebSocket of this server that has subscribed to the topic, a string as
+   * text, bytes as binary; under serve(), to every subscriber of the group, as loop.publish() does.
+   */
+  publish(topic: string, data: string | Uint8Array): void {
+    this._webSockets.topics.publish(topic, data, undefined);
+  }
+
+  /**
    * Closes what listens and what is idle, WebSockets with 1001; resolves when the others have their
    * answers and all are closed.
    */

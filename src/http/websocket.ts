@@ -10,6 +10,7 @@ import { type BevEvent, CLOSED, type HandlersAbove } from '../stream/bev_options
 import type { BufferEvent } from '../stream/buffer_event.js';
 import { Hold } from '../stream/hold.js';
 import { checkBytes, invalidValue, outOfRange } from '../validate.js';
+import { PUBLISHED, type Published } from '../stream/topic_table.js';
 import { type Deadlines, Timed } from './deadlines.js';
 import { asError } from './http_errors.js';
 import type { HttpRequest } from './http_request.js';
@@ -19,6 +20,7 @@ import type { WebSocketContext } from './ws_options.js';
 import { CloseCode, Flaw, readClose } from './ws_payload.js';
 import { Found, Receiver } from './ws_receiver.js';
 import { packCheckpoint, type WebSocketPacked } from './ws_state.js';
+import { framed, framedDeflated, type TopicHub } from './ws_topics.js';
 
 /** With more output than this a ping is answered later, and only the last one. */
 const PONG_OUTPUT_MAX = 64 * 1024;
@@ -161,6 +163,40 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
     if (!this.#rescuable) return;
     const packed = packCheckpoint(this.#subprotocol, this.#receiver.deflate, bytes);
     this._context.keeper?.checkpoint(this.stream, packed);
+  }
+
+  // ── topics: of its server; under serve(), of the group ──
+
+  /**
+   * Has it sent what is published to the topic from now on, until it is closed; it stays subscribed
+   * when it moves or is rescued. False: it was already, or it is not open. ERR_OUT_OF_RANGE past
+   * topicsMax, ERR_INVALID_ARG_VALUE for a client, which has no topics.
+   */
+  subscribe(topic: string): boolean {
+    return this.open && this.#hub().subscribe(this as WebSocket, topic);
+  }
+  /** Whether it had subscribed. */
+  unsubscribe(topic: string): boolean {
+    return this.#hub().unsubscribe(this as WebSocket, topic);
+  }
+  get topics(): string[] {
+    return this.#hub().topicsOf(this as WebSocket);
+  }
+  /** To every other subscriber of the topic, as loop.publish(), which see. */
+  publish(topic: string, data: string | Uint8Array): void {
+    this.#hub().publish(topic, data, this as WebSocket);
+  }
+  #hub(): TopicHub {
+    const { topics } = this._context;
+    if (topics === undefined) throw invalidValue('this', 'is a client, which has no topics', this);
+    return topics;
+  }
+  /** @internal */
+  [PUBLISHED](published: Published): void {
+    if (this.#state !== State.OPEN) return;
+    const { deflateMin } = this._context.settings;
+    const packed = this.#receiver.deflate && published.bytes.length >= deflateMin;
+    this.stream.write(packed ? framedDeflated(published) : framed(published));
   }
 
   // ── for the handshakes and the worker ──

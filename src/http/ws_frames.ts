@@ -154,6 +154,15 @@ export function writeFrame(
   return stream.write(frame);
 }
 
+/** A whole frame without a mask, as a server sends it. */
+export function frameOf(first: number, payload: Uint8Array): Buffer {
+  const start = writeHead(first, payload.length, undefined);
+  const frame = Buffer.allocUnsafe(FRAME_HEAD_MAX - start + payload.length);
+  frame.set(scratch.subarray(start, FRAME_HEAD_MAX));
+  frame.set(payload, FRAME_HEAD_MAX - start);
+  return frame;
+}
+
 function writeSmall(stream: BufferEvent, first: number, length: number, masked: boolean): boolean {
   const mask = masked ? newMask() : undefined;
   const end = FRAME_HEAD_MAX + length;

@@ -12,6 +12,7 @@ import { WebSocket } from './websocket.js';
 import { acceptsDeflate, DEFLATE } from './ws_deflate.js';
 import { type StreamKeeper, WebSocketContext, type WebSocketOptions } from './ws_options.js';
 import { SUBPROTOCOL_MAX } from './ws_state.js';
+import { OwnTopics, type TopicHub } from './ws_topics.js';
 
 const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
 const KEY = /^[A-Za-z0-9+/]{21}[AQgw]==$/;
@@ -60,6 +61,8 @@ export class WebSocketContexts {
   readonly #emptied: () => void;
   readonly #failed: (error: Error) => void;
   #keeper: StreamKeeper | undefined = undefined;
+  /** Of all WebSockets here, whatever their handlers. */
+  #topics: TopicHub = new OwnTopics();
 
   constructor(
     base: EventBase,
@@ -73,10 +76,15 @@ export class WebSocketContexts {
     if (options !== undefined) this.#own = this.#make('options.websocket', options);
   }
 
-  setKeeper(keeper: StreamKeeper): void {
+  get topics(): TopicHub {
+    return this.#topics;
+  }
+  setKeeper(keeper: StreamKeeper, topics: TopicHub): void {
     this.#keeper = keeper;
+    this.#topics = topics;
     if (this.#own === undefined) return;
     this.#own.keeper = keeper;
+    this.#own.topics = topics;
     this.#own.movable = true;
   }
   get own(): WebSocketContext | undefined {
@@ -98,6 +106,7 @@ export class WebSocketContexts {
     checkWebSocketOptions(name, options);
     made.failed = this.#failed;
     made.keeper = this.#keeper;
+    made.topics = this.#topics;
     made.changed = () => {
       if (made.sockets.size > 0) this.#used.add(made);
       else {

@@ -12,6 +12,7 @@ import {
 import { Deadlines } from './deadlines.js';
 import type { HttpRequest } from './http_request.js';
 import type { WebSocket } from './websocket.js';
+import type { TopicHub } from './ws_topics.js';
 
 /**
  * Called with the WebSocket, in its loop's thread and never inside a call of its methods, but that
@@ -142,6 +143,8 @@ export class WebSocketContext {
   keeper: StreamKeeper | undefined = undefined;
   /** Another loop has these handlers too. */
   movable = false;
+  /** Of a server; a client has none. */
+  topics: TopicHub | undefined = undefined;
   /** The first one has come, the last one has gone. */
   changed: (() => void) | undefined = undefined;
   /** Told errors for which there is no handler. */
@@ -164,6 +167,7 @@ export class WebSocketContext {
   }
   remove(ws: WebSocket): void {
     Deadlines.clear(ws);
+    this.topics?.gone?.(ws);
     if (!this.sockets.delete(ws) || this.sockets.size > 0) return;
     // They are made anew when they are needed.
     for (const queue of [this.quiet, this.unanswered, this.closings]) queue.close();

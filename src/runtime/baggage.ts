@@ -20,6 +20,8 @@ export interface Baggage {
   written: number;
   paused: boolean;
   needDrain: boolean;
+  /** Up to where it has got what it has subscribed to; undefined: to nothing. */
+  published: number | undefined;
 }
 
 /** A move that was asked for and waits until the connection may go. */

@@ -20,8 +20,9 @@ import type { TlsPlan } from '../stream/tls_options.js';
 import { type HandshakeFailure, TlsTransport } from '../stream/tls_transport.js';
 import { checkBytes, checkInteger } from '../validate.js';
 import { type Departure, decodeBaggage, encodeBaggage } from './baggage.js';
-import type { ConnectionNumbers } from './connection_numbers.js';
-import type { LoopContext, LoopWorker } from './worker.js';
+import type { ConnectionHost } from './connection_host.js';
+import type { LoopTopics } from './topics.js';
+import type { LoopContext } from './worker.js';
 
 const FD_BITS = 20;
 /** The descriptor in a connection's id (native/core/ledger.h). */
@@ -32,30 +33,6 @@ const MOVE_OUTPUT_MAX = 256 * 1024;
 
 /** A chunk of more bytes gets memory of its own instead of a part of Node's pool. */
 const POOLED_CHUNK_MAX = 2_048;
-
-/** What the connection needs of the loop that holds it. */
-export interface ConnectionHost {
-  readonly context: LoopContext;
-  readonly worker: LoopWorker;
-  readonly listeners: ReadonlyMap<number, ListenOptions>;
-  readonly tls: ReadonlyMap<number, TlsPlan>;
-  readonly counters: LoopCounters;
-  readonly numbers: ConnectionNumbers;
-  readonly checkpointMax: number;
-  closed(conn: Connection): void;
-  /** Gives the connection to another loop: 0, or why not. */
-  send(conn: Connection, loop: number, bytes: Uint8Array): Delivered;
-  hookFailed(conn: Connection, error: unknown): void;
-}
-
-export type Delivered = 'ok' | 'full' | 'gone' | 'no such loop';
-
-/** Counted by the loop, read by any thread. */
-export interface LoopCounters {
-  addRead(bytes: number): void;
-  addWritten(bytes: number): void;
-  addHandshakeFailed(reason: HandshakeFailure): void;
-}
 
 export class Connection<State = unknown> extends SocketStream {
   /** Unique in the process while the connection lives. */
@@ -88,6 +65,10 @@ export class Connection<State = unknown> extends SocketStream {
 
   get loop(): LoopContext {
     return this.#host.context;
+  }
+  /** @internal */
+  get _topics(): LoopTopics {
+    return this.#host.topics;
   }
   override get remoteAddress(): Address | undefined {
     return toAddress(native.ledgerPeer(this.id));
@@ -372,6 +353,7 @@ export class Connection<State = unknown> extends SocketStream {
         written: this.bytesWritten,
         paused: (this._readHeld & Hold.PAUSED) !== 0,
         needDrain: this.#needDrain,
+        published: this.#host.topics.pack(this),
       });
     } catch (cause) {
       const said = cause instanceof Error ? cause.message : String(cause);
@@ -398,11 +380,13 @@ export class Connection<State = unknown> extends SocketStream {
     if (baggage.input !== undefined) this.input._add(baggage.input);
     this.disable(Ev.WRITE);
     if (baggage.output !== undefined) this.output._add(baggage.output);
+    const { topics, worker } = this.#host;
+    topics.arrive(this, baggage.published, false);
     this.base._runIn(this._reader, () => {
-      const { worker } = this.#host;
       if (worker.unpack === undefined) this.state = baggage.packed as State;
       else this.#call((conn) => worker.unpack?.(conn, baggage.packed), undefined);
       if (this.closed) return;
+      topics.settle(this);
       if (baggage.input !== undefined) this.trigger(Ev.READ);
       this.enable(baggage.enabled);
       if (this.#needDrain && this.outputLength === 0) this._tellLater(Ev.WRITE);
@@ -416,11 +400,13 @@ export class Connection<State = unknown> extends SocketStream {
     this.bytesRead = traffic[2 * this.fd];
     this.bytesWritten = traffic[2 * this.fd + 1];
     this.#adoptTls();
+    this.#host.topics.arrive(this, undefined, true);
     this.base._runIn(this._reader, () => {
       const { rescue } = this.#host.worker;
       // The worker here is another generation's, which has no such hook.
       if (rescue === undefined) this.destroy(new Error('its loop died'));
       else this.#call((conn) => rescue.call(this.#host.worker, conn as Connection, checkpoint), 0);
+      this.#host.topics.settle(this);
       this.enable(Ev.READ);
       this.#boundary();
     });

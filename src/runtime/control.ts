@@ -9,6 +9,7 @@ import type { ListenOptions } from '../stream/listening_socket.js';
 import type { TlsPlan } from '../stream/tls_options.js';
 import type { NumbersMemory } from './connection_numbers.js';
 import type { Drained } from './drainer.js';
+import type { TopicTask } from './topics.js';
 
 /** The task that a loop's thread runs for its whole life. */
 export interface LoopTask {
@@ -30,6 +31,7 @@ export interface LoopTask {
   /** The processor that its thread is bound to. */
   processor: number | undefined;
   checkpointMax: number;
+  topics: TopicTask;
 }
 
 /** What became of the connections of a loop that was retired. */

@@ -4,7 +4,7 @@
 
 import { MultiloopError } from '../errors.js';
 import { Delivery, native } from '../native.js';
-import type { Delivered } from './connection.js';
+import type { Delivered } from './connection_host.js';
 import { encode, type ToLoop } from './control.js';
 
 export class Directory {
@@ -22,6 +22,10 @@ export class Directory {
   /** 0: it has no thread, or there is no such loop. */
   inbox(loop: number): number {
     return loop < this.size ? Atomics.load(this.#inboxes, loop) : 0;
+  }
+  /** -1: no loop has it now. */
+  loopOf(inbox: number): number {
+    return this.#inboxes.indexOf(inbox);
   }
   set(loop: number, inbox: number): void {
     Atomics.store(this.#inboxes, loop, inbox);

@@ -22,6 +22,7 @@ import type { Moves } from './moves.js';
 import type { Settings } from './settings.js';
 import { settlesWithin } from './settles_within.js';
 import { LoopThread } from './thread_pool.js';
+import type { TopicTask } from './topics.js';
 import { Watchdog } from './watchdog.js';
 
 /** A loop that does not stop by itself is terminated this long after drainMs. */
@@ -39,6 +40,7 @@ export interface GenerationHost {
   readonly sink: Sink;
   readonly directory: Directory;
   readonly moves: Moves;
+  readonly topics: TopicTask;
   readonly closing: boolean;
   listeners(): [number: number, options: ListenOptions][];
   tls(): (readonly [number: number, plan: TlsPlan])[];
@@ -168,6 +170,7 @@ export class Generation {
       numbers: numbers.memory,
       processor: settings.loops[slot.id].processor,
       checkpointMax: settings.checkpointMax,
+      topics: this.#host.topics,
     };
     const started = new Promise<void>((ready, failed) => {
       this.#starting.set(slot, { ready, failed });

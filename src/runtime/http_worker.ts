@@ -9,6 +9,7 @@ import { checkHttpOptions, HttpServer } from '../http/http_server.js';
 import { WebSocket } from '../http/websocket.js';
 import type { StreamKeeper, WebSocketContext } from '../http/ws_options.js';
 import { unpackCheckpoint, type WebSocketPacked } from '../http/ws_state.js';
+import type { TopicHub } from '../http/ws_topics.js';
 import type { Connection } from './connection.js';
 import type { LoopContext, LoopWorker } from './worker.js';
 
@@ -115,10 +116,24 @@ const keeper: StreamKeeper = {
   },
 };
 
+/** Its WebSockets subscribe as what they are on: connections. */
+function hubOf(loop: LoopContext): TopicHub {
+  const topicsOf = (ws: WebSocket) => (ws.stream as Conn)._topics;
+  return {
+    subscribe: (ws, topic) => topicsOf(ws).subscribe(ws.stream as Conn, topic),
+    unsubscribe: (ws, topic) => topicsOf(ws).unsubscribe(ws.stream as Conn, topic),
+    topicsOf: (ws) => topicsOf(ws).topicsOf(ws.stream as Conn),
+    publish(topic, data, except) {
+      if (except === undefined) loop.publish(topic, data);
+      else topicsOf(except).publish(topic, data, (except.stream as Conn).id);
+    },
+  };
+}
+
 function serverOn(loop: LoopContext, options: HttpWorkerOptions): HttpServer {
   const server = new HttpServer(loop.base, options);
   server._hold = keeper.hold;
-  server._webSockets.setKeeper(keeper);
+  server._webSockets.setKeeper(keeper, hubOf(loop));
   loop.signal.addEventListener('abort', () => server._goAway());
   return server;
 }

@@ -29,6 +29,7 @@ import { Moves } from './moves.js';
 import { makePolicy } from './policy.js';
 import { evenOut, type Transfer } from './rebalance.js';
 import type { Settings } from './settings.js';
+import { append, openLog, type TopicTask } from './topics.js';
 
 export interface GroupStats {
   accepted: number;
@@ -88,6 +89,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   readonly #distributor: Distributor;
   readonly #directory: Directory;
   readonly #moves: Moves;
+  readonly #topics: TopicTask;
   readonly #sink: Sink;
   readonly #host: GenerationHost;
   #current: Generation;
@@ -139,6 +141,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     this.#listeners = this.#makeListeners(settings);
     this.#directory = new Directory(settings.loops.length);
     this.#moves = new Moves(this.#directory, this.#coordinator.inbox);
+    this.#topics = openLog(settings.topics);
     this.#host = this.#makeHost();
     this.#current = new Generation(this.#host, settings, 0);
     this.#distributor = this.#makeDistributor(settings);
@@ -258,6 +261,10 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   /** To every loop that is alive; ERR_INBOX_FULL names those that did not get it. */
   broadcast(value: unknown): void {
     this.#directory.broadcast(this.#coordinator.inbox, value);
+  }
+  /** As LoopContext.publish(). */
+  publish(topic: string, bytes: string | Uint8Array): void {
+    append(this.#topics, this.#directory, this.#coordinator.inbox, topic, bytes);
   }
 
   /**
@@ -384,6 +391,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       sink: this.#sink,
       directory: this.#directory,
       moves: this.#moves,
+      topics: this.#topics,
       get closing() {
         return group.#closing !== undefined;
       },
@@ -515,6 +523,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     this.#distributor.refuseWaiting();
     await Promise.all(this.#generations.map(end));
     this.#listeners.finish();
+    native.topicsFree(this.#topics.log);
     this.unref();
     this.#coordinator.release();
     told?.();

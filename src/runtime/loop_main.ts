@@ -9,10 +9,11 @@ import { MessageKind } from '../event/page.js';
 import { Delivery, native } from '../native.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import type { TlsPlan } from '../stream/tls_options.js';
-import { checkInteger } from '../validate.js';
+import { checkInteger, invalidType } from '../validate.js';
 import { REST_MS } from './balancer.js';
 import { channels, publish } from './channels.js';
-import { Connection, type ConnectionHost, type Delivered, fdOf } from './connection.js';
+import { Connection, fdOf } from './connection.js';
+import type { ConnectionHost, Delivered } from './connection_host.js';
 import { ConnectionNumbers } from './connection_numbers.js';
 import {
   decode,
@@ -32,6 +33,7 @@ import { loadWorker } from './load_worker.js';
 import { LoopListeners } from './loop_listeners.js';
 import { markLoopThread } from './loop_thread.js';
 import { StatsPage } from './stats_page.js';
+import { LoopTopics } from './topics.js';
 import type { LoopContext, LoopWorker } from './worker.js';
 
 /** How often what an inbox had no room for is tried again. */
@@ -46,6 +48,7 @@ class Loop implements ConnectionHost {
   readonly tls: Map<number, TlsPlan>;
   readonly counters: StatsPage;
   readonly checkpointMax: number;
+  readonly topics: LoopTopics;
   worker: LoopWorker = {};
   readonly numbers: ConnectionNumbers;
   /** Kept, since it tells what it sees for as long as it is there. */
@@ -74,6 +77,12 @@ class Loop implements ConnectionHost {
     this.numbers = new ConnectionNumbers(task.numbers);
     this.#directory = new Directory(task.directory);
     this.checkpointMax = task.checkpointMax;
+    this.topics = new LoopTopics(task.topics, {
+      inbox: task.inbox,
+      directory: this.#directory,
+      connection: (id) => this.#connection(id),
+      addPublished: (...counts) => this.counters.addPublished(...counts),
+    });
     this.base = new EventBase({ backend: task.backend, waker: task.waker, drive: 'base' });
     this.base._dispatcher.onMessage = (index, numbers, at) => this.#message(index, numbers, at);
     this.#listening = new LoopListeners({
@@ -94,6 +103,8 @@ class Loop implements ConnectionHost {
       connections: () => this.#connections.values(),
       post: (loop, value) => this.#directory.post(task.inbox, checkLoop(loop), value),
       broadcast: (value) => this.#directory.broadcast(task.inbox, value, task.loop),
+      publish: (topic, bytes) => this.topics.publish(topic, bytes),
+      subscribe: (conn, topic) => this.#subscribe(conn, topic),
     };
   }
 
@@ -130,6 +141,7 @@ class Loop implements ConnectionHost {
 
   closed(conn: Connection): void {
     this.#drainer?.count(conn);
+    this.topics.gone(conn, true);
     this.#removed(conn);
   }
 
@@ -148,6 +160,7 @@ class Loop implements ConnectionHost {
   #message(index: number, numbers: Float64Array, at: number): void {
     const kind = numbers[at];
     if (kind === MessageKind.POST) this.#control(index);
+    else if (kind === MessageKind.NEWS) this.topics.read();
     else if (kind !== MessageKind.RELEASED)
       this.#take(kind, index, numbers[at + 2], numbers[at + 3]);
   }
@@ -177,6 +190,18 @@ class Loop implements ConnectionHost {
     return conn;
   }
 
+  #connection(id: number): Connection | undefined {
+    const conn = this.#connections.get(fdOf(id));
+    return conn?.id === id ? conn : undefined;
+  }
+
+  #subscribe(conn: Connection, topic: string): Disposable {
+    if (!(conn instanceof Connection) || conn.loop !== this.context)
+      throw invalidType('conn', 'a Connection of this loop', conn);
+    this.topics.subscribe(conn, topic);
+    return { [Symbol.dispose]: () => void this.topics.unsubscribe(conn, topic) };
+  }
+
   #say(message: ToCoordinator): void {
     native.inboxPost(this.#task.inbox, this.#task.coordinator, encode(message));
   }
@@ -186,6 +211,7 @@ class Loop implements ConnectionHost {
     if (inbox === 0) return loop < this.#directory.size ? 'gone' : 'no such loop';
     const result = delivered(native.ledgerMove(this.base._id, conn.id, inbox, bytes, false));
     if (result !== 'ok') return result;
+    this.topics.gone(conn, false);
     this.#removed(conn);
     if (channels.move.hasSubscribers)
       channels.move.publish({ connection: conn.id, from: this.#task.loop, to: loop });
@@ -233,9 +259,9 @@ class Loop implements ConnectionHost {
 
   /** The coordinator asks. */
   #moveFor({ request, connection, loop }: ToLoop & { type: 'move' }): void {
-    const conn = this.#connections.get(fdOf(connection));
+    const conn = this.#connection(connection);
     const moved =
-      conn?.id === connection
+      conn !== undefined
         ? conn.move(loop)
         : Promise.reject(
             new MultiloopError('ERR_NOT_MOVABLE', `Connection ${connection} is not here any more`),

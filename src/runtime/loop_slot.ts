@@ -46,6 +46,10 @@ export interface LoopStats {
   handshakesFailed: number;
   /** The same by reason. */
   handshakeFailures: HandshakeFailures;
+  /** Messages published on this loop, written to its subscribers, and missed by slow ones of them. */
+  published: number;
+  delivered: number;
+  missed: number;
   /** Wake-ups written to the waker, and those that were not needed because it was awake. */
   wakesSent: number;
   wakesSaved: number;
@@ -124,6 +128,9 @@ const CARRIED = [
   'bytesWritten',
   'hookErrors',
   'handshakesFailed',
+  'published',
+  'delivered',
+  'missed',
   'wakesSent',
   'wakesSaved',
   'turns',
@@ -306,6 +313,7 @@ export class LoopSlot implements LoopHandle {
     for (const inbox of this.inboxes) addAccepts(here, inbox);
     const total = (index: number) => totals[index];
     const { bytesRead, bytesWritten, hookErrors, handshakesFailed, handshakeFailures } = this.page;
+    const { published, delivered, missed } = this.page;
     const own = {
       accepted: total(OPENED) - total(MOVED_IN),
       acceptedHere: here[0],
@@ -323,6 +331,9 @@ export class LoopSlot implements LoopHandle {
       hookErrors,
       handshakesFailed,
       handshakeFailures,
+      published,
+      delivered,
+      missed,
       wakesSent: total(WAKES_SENT),
       wakesSaved: total(WAKES_SAVED),
       turns: total(TURNS),

@@ -21,6 +21,7 @@ import { workerUrl } from './load_worker.js';
 import { checkPeek, type PeekOptions, type PeekReader, type PeekSettings } from './peek.js';
 import { checkPin } from './pin.js';
 import { checkPolicy, type Distribute, type PolicyName } from './policy.js';
+import { checkTopicOptions, type GroupTopicSettings, type TopicOptions } from './topics.js';
 
 export interface ServeOptions {
   /** Module with a worker as default export; a string is a file: URL or a path from cwd. */
@@ -85,6 +86,8 @@ export interface ServeOptions {
    * bound like it. false.
    */
   pin?: boolean | number[];
+  /** Limits of what is published: see TopicOptions. */
+  topics?: TopicOptions;
   resourceLimits?: ResourceLimits;
   execArgv?: string[];
   env?: NodeJS.ProcessEnv;
@@ -115,6 +118,7 @@ export interface Settings {
   restart: { max: number; within: number; backoff: number };
   /** Undefined: not by itself. */
   rebalance: BalancerOptions | undefined;
+  topics: GroupTopicSettings;
   resourceLimits: ResourceLimits | undefined;
   execArgv: string[] | undefined;
   env: NodeJS.ProcessEnv | undefined;
@@ -168,6 +172,7 @@ export async function settle(options: ServeOptions): Promise<Settings> {
       backoff: checkInteger('options.restart.backoff', restart.backoff ?? 100, 0, 60_000),
     },
     rebalance: checkRebalance(options.rebalance),
+    topics: checkTopicOptions(options.topics),
     resourceLimits: options.resourceLimits,
     execArgv: options.execArgv,
     env: options.env,

@@ -6,14 +6,17 @@ import {
   type HandshakeFailure,
   type HandshakeFailures,
 } from '../stream/tls_failures.js';
-import type { LoopCounters } from './connection.js';
+import type { LoopCounters } from './connection_host.js';
 
 const BYTES_READ = 0;
 const BYTES_WRITTEN = 1;
 const HOOK_ERRORS = 2;
 const HANDSHAKES_FAILED = 3;
+const PUBLISHED = 4;
+const DELIVERED = 5;
+const MISSED = 6;
 /** From here on, in the order of HANDSHAKE_FAILURES. */
-const HANDSHAKE_REASONS = 4;
+const HANDSHAKE_REASONS = 7;
 const FIELDS = HANDSHAKE_REASONS + HANDSHAKE_FAILURES.length;
 
 export class StatsPage implements LoopCounters {
@@ -38,7 +41,21 @@ export class StatsPage implements LoopCounters {
     this.#fields[HANDSHAKES_FAILED]++;
     this.#fields[HANDSHAKE_REASONS + HANDSHAKE_FAILURES.indexOf(reason)]++;
   }
+  addPublished(published: number, delivered: number, missed: number): void {
+    this.#fields[PUBLISHED] += published;
+    this.#fields[DELIVERED] += delivered;
+    this.#fields[MISSED] += missed;
+  }
 
+  get published(): number {
+    return this.#fields[PUBLISHED];
+  }
+  get delivered(): number {
+    return this.#fields[DELIVERED];
+  }
+  get missed(): number {
+    return this.#fields[MISSED];
+  }
   get bytesRead(): number {
     return this.#fields[BYTES_READ];
   }

@@ -67,6 +67,19 @@ export interface LoopContext {
   post(loop: number, value: unknown): void;
   /** To every other loop that is alive; ERR_INBOX_FULL names those that did not get it. */
   broadcast(value: unknown): void;
+  /**
+   * Writes bytes to every connection of the group that has subscribed to the topic, on every loop,
+   * this one's included; a string is UTF-8. To a WebSocket it is a message: a string a text, bytes
+   * binary. All subscribers get all messages of the group in the same order, but those who are slow
+   * (ServeOptions.topics). Throws ERR_INBOX_FULL, and nobody gets it then, when loops are behind.
+   */
+  publish(topic: string, bytes: string | Uint8Array): void;
+  /**
+   * Has a connection of this loop written what is published from now on, until the answer is
+   * disposed of or the connection is closed; it stays subscribed when it moves or is rescued. Once
+   * for a topic, however often this is called: each answer ends it. ERR_OUT_OF_RANGE past topicsMax.
+   */
+  subscribe(conn: Connection, topic: string): Disposable;
 }
 
 const HOOKS = [
