@@ -1,5 +1,6 @@
 // A server that a bench loads: a process of its own that prints its port and ends with SIGTERM,
-// pinned to one core as its peers are, so that only what it does itself is measured.
+// pinned to one core as its peers are, so that only what it does itself is measured; but for those
+// that are many threads or processes.
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -8,7 +9,8 @@ import { fileURLToPath } from 'node:url';
 import type { BenchOptions } from '../report.js';
 import { compiled, libeventPeer } from './compile.js';
 import { cpuOf } from './cpu.js';
-import { pinned } from './program.js';
+import { pinnedTo } from './program.js';
+import type { Side } from './remote.js';
 
 const file = (name: string) => fileURLToPath(new URL(`./${name}.js`, import.meta.url));
 
@@ -26,8 +28,8 @@ export class Server {
     this.port = port;
   }
 
-  static async start(command: Command): Promise<Server> {
-    const [program, ...args] = [...pinned(), ...command];
+  static async start(command: Command, side: Side = 'server'): Promise<Server> {
+    const [program, ...args] = [...pinnedTo(side), ...command];
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
     const [line] = (await once(child.stdout as NodeJS.ReadableStream, 'data')) as [Buffer];
     return new Server(child, Number(line.toString()));
@@ -67,7 +69,7 @@ export function echoServers(options: BenchOptions): Record<string, Command> {
   return servers;
 }
 
-function hasBun(): boolean {
+export function hasBun(): boolean {
   try {
     execFileSync('bun', ['--version'], { stdio: 'ignore' });
     return true;

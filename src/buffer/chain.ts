@@ -16,6 +16,8 @@ const ROOM_BYTES_MAX = 4096;
 
 /** Where the room of the segment that #tail answered last may begin to go back to the slab. */
 let keep = 0;
+/** What room() answered last is of #tail. */
+let tailed = false;
 
 export class Chain {
   first: Segment | undefined = undefined;
@@ -54,13 +56,30 @@ export class Chain {
       this.append(new Segment(bytes, 0, bytes.length));
       return bytes.length;
     }
-    const roomy = this.#target(most);
-    const target = roomy ?? this.#tail(most);
-    const count = target.bytes.write(text, target.end, most);
-    this.#filled(target, count);
     // Most text takes a third of the most that it could.
-    if (roomy === undefined) this.#giveBack(target);
+    const target = this.room(most);
+    const count = target.bytes.write(text, target.end, most);
+    this.fill(target, count);
     return count;
+  }
+
+  /**
+   * Memory for `most` bytes at the end, to be written from the `end` of what this answers on; fill()
+   * says how many there are, before anything else is done here.
+   */
+  room(most: number): Segment {
+    const target = this.#target(most);
+    tailed = target === undefined && most < OWN_MEMORY_BYTES;
+    if (target !== undefined) return target;
+    if (tailed) return this.#tail(most);
+    const own = new Segment(Buffer.allocUnsafeSlow(most), 0, 0);
+    own.room = most;
+    return own;
+  }
+  fill(segment: Segment, count: number): void {
+    const giveBack = tailed && count > 0;
+    this.#filled(segment, count);
+    if (giveBack) this.#giveBack(segment);
   }
 
   addCopy(data: Uint8Array): void {

@@ -19,6 +19,7 @@ import { type Bytes, checkBytes, UTF8_MAX } from './bytes.js';
 import { Chain } from './chain.js';
 import { type ChangeCallback, Changes } from './changes.js';
 import { offerFrom, READ_BYTES, readTo, writeFrom } from './descriptor.js';
+import { BACK, endBit, FRONT, frozen } from './ends.js';
 import { FileSegment } from './file_segment.js';
 import { EOLS, type Eol, type Found, find, findEol } from './search.js';
 import { Loan, Segment, tellLenders } from './segment.js';
@@ -32,9 +33,6 @@ const FD_MAX = 2 ** 31 - 1;
 /** At most so many bytes are taken out of their slab when they stay longer than a pass. */
 const SETTLE_BYTES_MAX = 16 * 1024;
 const NO_BYTES = Buffer.alloc(0);
-
-const FRONT = 1;
-const BACK = 2;
 
 /** Who a stream's buffer belongs to, and what its owner has to know of every change. */
 export interface BufferOwner {
@@ -533,6 +531,17 @@ export class EvBuffer implements Disposable {
   }
 
   // ── for streams ──
+
+  /** @internal As Chain's room() and fill(), for the one who froze the end. */
+  _room(most: number): Segment {
+    this.#roomFor(most);
+    return this.#chain.room(most);
+  }
+  _fill(segment: Segment, count: number): void {
+    const before = this.length;
+    this.#chain.fill(segment, count);
+    this.#changed(before, count, 0);
+  }
   /** @internal The memory that the front is in, to be looked at and not kept. */
   get _front(): Segment | undefined {
     return this.#chain.first;
@@ -560,12 +569,7 @@ export class EvBuffer implements Disposable {
   // ── inside ──
 
   #writable(end: number): void {
-    if (this.#frozen & end)
-      throw new MultiloopError(
-        'ERR_BUFFER_FROZEN',
-        `The ${end === FRONT ? 'front' : 'back'} of this buffer is frozen; that of a stream's ` +
-          `${end === FRONT ? 'output is taken' : 'input is filled'} by the stream alone`,
-      );
+    if (this.#frozen & end) throw frozen(end);
   }
 
   #roomFor(bytes: number): void {
@@ -589,10 +593,6 @@ export class EvBuffer implements Disposable {
     if (this._owner !== undefined) this._owner.bufferChanged(this, added, removed);
     if (this.#changes !== undefined) this.#changes.tell(before, added, removed);
   }
-}
-
-function endBit(end: 'front' | 'back'): number {
-  return checkOneOf('end', end, ['front', 'back']) === 'front' ? FRONT : BACK;
 }
 
 function checkBuffer(name: string, value: unknown): void {

@@ -11,6 +11,7 @@ const STATUS_MAX = 999;
 let second = -1;
 /** By status; emptied when the second is over. */
 let beginnings: string[] = [];
+let encoded: Buffer[] = [];
 let date = '';
 
 /** The status line and the Date header of an answer that is sent now. */
@@ -20,11 +21,22 @@ export function beginning(status: number, base: EventBase): string {
     second = now;
     date = new Date(now * SECOND_MS).toUTCString();
     beginnings = [];
+    encoded = [];
   }
   const known = beginnings[status - STATUS_MIN];
   if (known !== undefined) return known;
   const made = `HTTP/1.1 ${status} ${reasonOf(status)}\r\nDate: ${date}\r\n`;
   beginnings[status - STATUS_MIN] = made;
+  return made;
+}
+
+/** The same as bytes, to be copied. */
+export function beginningBytes(status: number, base: EventBase): Buffer {
+  const text = beginning(status, base);
+  const known = encoded[status - STATUS_MIN];
+  if (known !== undefined) return known;
+  const made = Buffer.from(text, 'latin1');
+  encoded[status - STATUS_MIN] = made;
   return made;
 }
 

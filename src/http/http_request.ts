@@ -2,7 +2,7 @@
 
 import { MultiloopError } from '../errors.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
-import { BodyDecoder } from './body_decoder.js';
+import { BodyDecoder, PIECE_BYTES } from './body_decoder.js';
 import { HttpHeaders, NO_HEADERS } from './headers.js';
 import type { HttpConnection } from './http_connection.js';
 import { aborted } from './http_errors.js';
@@ -35,7 +35,9 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
   readonly #connection: HttpConnection;
   readonly #head: string;
   readonly #headersAt: number;
-  readonly #host: string;
+  /** Where the value of Host is in the head. */
+  readonly #hostAt: number;
+  readonly #hostEnd: number;
   #headers: HttpHeaders | undefined = undefined;
   #trailers: HttpHeaders = NO_HEADERS;
   #used = false;
@@ -54,7 +56,9 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
     this.method = methodOf(bytes, text, head);
     this.target = text.slice(targetStart - start, targetEnd - start);
     this.version = old ? '1.0' : '1.1';
-    this.#host = head.hosts === 0 ? '' : text.slice(head.hostStart - start, head.hostEnd - start);
+    const hosts = head.hosts === 1;
+    this.#hostAt = hosts ? head.hostStart - start : 0;
+    this.#hostEnd = hosts ? head.hostEnd - start : 0;
     this._wantsClose = head.close || (old && !head.keepAlive);
     this._upgrades = head.upgrade;
     const { contentLength, chunked } = head;
@@ -88,10 +92,10 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
   /** Host and port, in lower case, of the target if it is a whole URL, else of Host; perhaps ''. */
   get host(): string {
     const { target } = this;
-    if (target.charCodeAt(0) === SLASH) return this.#host.toLowerCase();
     // RFC 9112 section 3.2.2.
-    const url = /^https?:\/\/([^/?]*)/i.exec(target);
-    return (url === null ? this.#host : url[1]).toLowerCase();
+    const url = target.charCodeAt(0) === SLASH ? null : /^https?:\/\/([^/?]*)/i.exec(target);
+    const host = url === null ? this.#head.slice(this.#hostAt, this.#hostEnd) : url[1];
+    return host.toLowerCase();
   }
 
   get headers(): HttpHeaders {
@@ -169,7 +173,20 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
   }
 
   /** All of the body; of a request without one, no bytes. Once. */
-  async bytes(): Promise<Buffer> {
+  bytes(): Promise<Buffer> {
+    const { _body: body } = this;
+    // That of most requests has come with the head, and is taken at once.
+    const free = !this.#used && this.#waiter === undefined && this.#failure === undefined;
+    if (body !== undefined && free) {
+      const count = body.remaining ?? Number.POSITIVE_INFINITY;
+      if (count <= PIECE_BYTES && count <= this.#connection.stream.inputLength) {
+        this.#used = true;
+        return Promise.resolve(asBuffer(this.#take(body) as Uint8Array));
+      }
+    }
+    return this.#gather();
+  }
+  async #gather(): Promise<Buffer> {
     this.#use();
     const first = await this.read();
     const pieces: Uint8Array[] = [];

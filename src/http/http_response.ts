@@ -1,19 +1,27 @@
-// An answer, as its handler gives it. A small one is one string and one write; what several
-// requests of one pass are answered leaves in one system call.
+// An answer, as its handler gives it. Head and small body are written straight into the stream's
+// output; what several requests of one pass are answered leaves in one system call.
 
 import type { Bytes } from '../buffer/ev_buffer.js';
 import { FileSegment } from '../buffer/file_segment.js';
 import { MultiloopError } from '../errors.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
 import { checkBytes, checkInteger, invalidType, invalidValue, outOfRange } from '../validate.js';
-import { isFieldValue, isToken } from './characters.js';
-import { beginning, isStatus } from './date.js';
+import { CR, LF } from './characters.js';
+import { beginning, beginningBytes, isStatus } from './date.js';
 import type { HttpConnection } from './http_connection.js';
 import { asError } from './http_errors.js';
 import type { HttpRequest } from './http_request.js';
+import {
+  type HeaderName,
+  headerName,
+  putBytes,
+  putNumber,
+  putUtf8,
+  utf8Length,
+} from './response_head.js';
 import { isBodiless, reasonOf } from './status.js';
 
-/** A string up to this long is joined to its head and written with it. */
+/** A string up to this long is written with its head, in one piece. */
 const JOINED_MAX = 16 * 1024;
 /** Headers of an answer at most: more are a mistake in a loop. */
 const HEADERS_MAX = 1_000;
@@ -22,8 +30,14 @@ const HEADERS_MAX = 1_000;
 const Stage = { NEW: 0, BEGUN: 1, ENDED: 2, GONE: 3, SENDING: 4 } as const;
 type Stage = (typeof Stage)[keyof typeof Stage];
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: ASCII is what is meant
-const NOT_ASCII = /[^\x00-\x7f]/;
+const latin1 = (text: string): Buffer => Buffer.from(text, 'latin1');
+const CONTENT_LENGTH = latin1('Content-Length: ');
+const CHUNKED = latin1('Transfer-Encoding: chunked\r\n');
+const CLOSE = latin1('Connection: close\r\n');
+const KEEP_ALIVE = latin1('Connection: keep-alive\r\n');
+/** Bytes of these lines, of the longest length and of the last line end, at most. */
+const OWN_LINES_MAX = 128;
+const CONTENT_TYPE = headerName('Content-Type');
 
 /** Bytes of a file. */
 export interface FilePart {
@@ -43,15 +57,14 @@ export class HttpResponse {
   readonly #connection: HttpConnection;
   readonly #request: HttpRequest;
   #stage: Stage = Stage.NEW;
-  /** Names as they are written, and values. */
-  #headers: string[] | undefined = undefined;
+  /** Each name and its value, as they are written. */
+  #headers: (HeaderName | string)[] | undefined = undefined;
   #close = false;
   #chunked = false;
   /** Of a length that was declared: bytes that are still to be written. */
   #left = Number.POSITIVE_INFINITY;
   #length: number | undefined = undefined;
   #ownDate = false;
-  #ascii = true;
   #whenGone: ((error: Error) => void) | undefined = undefined;
   #failure: Error | undefined = undefined;
 
@@ -82,24 +95,25 @@ export class HttpResponse {
    * close` ends the connection after this answer. Characters are Latin-1, as for Node.
    */
   set(name: string, value: string | number): this {
-    this.remove(name);
-    return this.append(name, value);
+    const known = headerName(name);
+    if (this.#headers !== undefined || known.special) this.#remove(known.lower);
+    return this.#append(known, value);
   }
 
   /** Adds a header beside others of the same name. */
   append(name: string, value: string | number): this {
+    return this.#append(headerName(name), value);
+  }
+  #append(name: HeaderName, value: string | number): this {
     if (this.#stage === Stage.GONE) return this;
     if (this.#stage !== Stage.NEW) throw answered('its headers were sent');
-    const text = checkHeader(name, value);
-    const headers = this.#headers ?? [];
-    this.#headers = headers;
-    if (headers.length >= 2 * HEADERS_MAX)
+    const text = name.check(value);
+    const headers = this.#headers;
+    if (headers !== undefined && headers.length >= 2 * HEADERS_MAX)
       throw outOfRange('number of headers', `<= ${HEADERS_MAX}`, HEADERS_MAX + 1);
-    if (name.length === 4 || name.length === 10 || name.length === 14 || name.length === 17) {
-      if (this.#special(name.toLowerCase(), text)) return this;
-    }
-    if (NOT_ASCII.test(text)) this.#ascii = false;
-    headers.push(name, text);
+    if (name.special && this.#special(name.lower, text)) return this;
+    if (headers === undefined) this.#headers = [name, text];
+    else headers.push(name, text);
     return this;
   }
 
@@ -123,22 +137,30 @@ export class HttpResponse {
     const wanted = name.toLowerCase();
     if (wanted === 'content-length')
       return this.#length === undefined ? undefined : String(this.#length);
-    const headers = this.#headers ?? [];
-    for (let i = 0; i < headers.length; i += 2)
-      if (headers[i].toLowerCase() === wanted) return headers[i + 1];
-    return undefined;
+    const at = this.#find(wanted);
+    return at < 0 ? undefined : (this.#headers?.[at + 1] as string);
+  }
+  /** Where it is among the headers, or -1. */
+  #find(wanted: string): number {
+    const headers = this.#headers;
+    if (headers !== undefined)
+      for (let i = 0; i < headers.length; i += 2)
+        if ((headers[i] as HeaderName).lower === wanted) return i;
+    return -1;
   }
 
   remove(name: string): this {
     if (typeof name !== 'string') throw invalidType('name', 'of type string', name);
-    const headers = this.#headers;
-    const wanted = name.toLowerCase();
+    this.#remove(name.toLowerCase());
+    return this;
+  }
+  #remove(wanted: string): void {
     if (wanted === 'content-length') this.#length = undefined;
     if (wanted === 'date') this.#ownDate = false;
-    if (headers === undefined) return this;
+    const headers = this.#headers;
+    if (headers === undefined) return;
     for (let i = headers.length - 2; i >= 0; i -= 2)
-      if (headers[i].toLowerCase() === wanted) headers.splice(i, 2);
-    return this;
+      if ((headers[i] as HeaderName).lower === wanted) headers.splice(i, 2);
   }
 
   // ── answering ──
@@ -158,23 +180,23 @@ export class HttpResponse {
       return;
     }
     checkBytes('body', body);
-    const head = this.#head(body.length);
     const { stream } = this.#connection;
-    this.#writeHead(stream, head);
+    this.#writeHead(stream, this.#head(body.length));
     if (this.#mayHaveBody() && body.length > 0) stream.write(body);
     this.#finish();
   }
 
   #sendText(body: string): void {
-    if (body !== '' && !this.#has('content-type')) this.#typed('text/plain; charset=utf-8');
+    if (body !== '' && this.#find('content-type') < 0) this.#typed('text/plain; charset=utf-8');
     const { stream } = this.#connection;
-    const head = this.#head(Buffer.byteLength(body));
-    if (!this.#mayHaveBody() || body === '') {
-      this.#writeHead(stream, head);
-    } else if (this.#ascii && body.length <= JOINED_MAX) {
-      stream.write(head + body);
+    const bytes = utf8Length(body);
+    const length = this.#head(bytes);
+    if (!this.#mayHaveBody()) {
+      this.#writeHead(stream, length);
+    } else if (body.length <= JOINED_MAX) {
+      this.#writeHead(stream, length, body, bytes);
     } else {
-      this.#writeHead(stream, head);
+      this.#writeHead(stream, length);
       stream.write(body);
     }
     this.#finish();
@@ -184,7 +206,8 @@ export class HttpResponse {
   json(value: unknown): void {
     const text = JSON.stringify(value);
     if (text === undefined) throw invalidValue('value', 'is nothing that JSON has', value);
-    if (this.#stage === Stage.NEW && !this.#has('content-type')) this.#typed('application/json');
+    if (this.#stage === Stage.NEW && this.#find('content-type') < 0)
+      this.#typed('application/json');
     this.send(text);
   }
 
@@ -268,9 +291,9 @@ export class HttpResponse {
   begin(): void {
     if (this.#stage === Stage.GONE) return;
     if (this.#stage !== Stage.NEW) throw answered('its headers were sent');
-    const head = this.#head(undefined);
+    const length = this.#head(undefined);
     this.#left = this.#length ?? Number.POSITIVE_INFINITY;
-    this.#writeHead(this.#connection.stream, head);
+    this.#writeHead(this.#connection.stream, length);
     this.#stage = Stage.BEGUN;
     this.#connection._begun();
   }
@@ -401,60 +424,42 @@ export class HttpResponse {
     this.#headers = undefined;
     this.#length = undefined;
     this.#ownDate = false;
-    this.#ascii = true;
     this.#close = true;
     this.status = status;
   }
 
   // ── inside ──
 
-  #has(name: string): boolean {
-    const headers = this.#headers;
-    if (headers === undefined) return false;
-    for (let i = 0; i < headers.length; i += 2)
-      if (headers[i].length === name.length && headers[i].toLowerCase() === name) return true;
-    return false;
-  }
   #typed(type: string): void {
-    this.#headers ??= [];
-    this.#headers.push('Content-Type', type);
+    this.#append(CONTENT_TYPE, type);
   }
 
   #mayHaveBody(): boolean {
     return this.#request.method !== 'HEAD' && !isBodiless(this.status);
   }
 
-  /** The head, and what becomes of the connection. `length` undefined: it is not known. */
-  #head(known: number | undefined): string {
+  /**
+   * Decides about the head, and what becomes of the connection. `known` undefined: the length is not
+   * known. Answers the Content-Length, or -1 for none.
+   */
+  #head(known: number | undefined): number {
     const connection = this.#connection;
     const { status } = this;
     if (!isStatus(status) || status < 200) throw outOfRange('status', '>= 200 && <= 999', status);
     if (known !== undefined && this.#length !== undefined && this.#length !== known)
       this.#checkLength(known);
-    let text = this.#ownDate
-      ? `HTTP/1.1 ${status} ${reasonOf(status)}\r\n`
-      : beginning(status, connection.stream.base);
-    const headers = this.#headers;
-    if (headers !== undefined)
-      for (let i = 0; i < headers.length; i += 2) text += `${headers[i]}: ${headers[i + 1]}\r\n`;
     const length = this.#length ?? known;
-    const old = this.#request.version === '1.0';
+    let told = -1;
     if (status !== 204) {
       if (length !== undefined) {
-        if (status !== 304 || length > 0) text += `Content-Length: ${length}\r\n`;
+        if (status !== 304 || length > 0) told = length;
       } else if (status !== 304) {
-        if (old) this.#close = true;
-        else {
-          this.#chunked = true;
-          text += 'Transfer-Encoding: chunked\r\n';
-        }
+        if (this.#request.version === '1.0') this.#close = true;
+        else this.#chunked = true;
       }
     }
-    if (this.#close || connection._mustClose()) {
-      this.#close = true;
-      return `${text}Connection: close\r\n\r\n`;
-    }
-    return old ? `${text}Connection: keep-alive\r\n\r\n` : `${text}\r\n`;
+    if (!this.#close && connection._mustClose()) this.#close = true;
+    return told;
   }
 
   /** To HEAD, a length may be told of a body that is not made. */
@@ -466,8 +471,39 @@ export class HttpResponse {
     );
   }
 
-  #writeHead(stream: BufferEvent, head: string): void {
-    stream.write(this.#ascii ? head : Buffer.from(head, 'latin1'));
+  /** `length` as #head() answers it; `bytes` are those of the body that goes with the head. */
+  #writeHead(stream: BufferEvent, length: number, body = '', bytes = 0): void {
+    const { status } = this;
+    const begin = this.#ownDate
+      ? latin1(`HTTP/1.1 ${status} ${reasonOf(status)}\r\n`)
+      : beginningBytes(status, stream.base);
+    const headers = this.#headers;
+    let most = begin.length + OWN_LINES_MAX + bytes;
+    if (headers !== undefined)
+      for (let i = 0; i < headers.length; i += 2)
+        most += (headers[i] as HeaderName).lengthWith(headers[i + 1] as string);
+    if (stream.closed || stream.ended) {
+      // It drops what is written, or refuses it.
+      stream.write('');
+      return;
+    }
+    const room = stream.output._room(most);
+    const { bytes: memory, end } = room;
+    let at = putBytes(memory, end, begin);
+    if (headers !== undefined)
+      for (let i = 0; i < headers.length; i += 2)
+        at = (headers[i] as HeaderName).put(memory, at, headers[i + 1] as string);
+    if (length >= 0) {
+      at = putNumber(memory, putBytes(memory, at, CONTENT_LENGTH), length);
+      memory[at++] = CR;
+      memory[at++] = LF;
+    } else if (this.#chunked) at = putBytes(memory, at, CHUNKED);
+    if (this.#close) at = putBytes(memory, at, CLOSE);
+    else if (this.#request.version === '1.0') at = putBytes(memory, at, KEEP_ALIVE);
+    memory[at++] = CR;
+    memory[at++] = LF;
+    if (bytes > 0) at = putUtf8(memory, at, body, bytes);
+    stream.output._fill(room, at - end);
   }
 
   #finish(): void {
@@ -511,13 +547,7 @@ function reading(source: BodySource): Reading {
 
 /** Answers the value as text. */
 export function checkHeader(name: string, value: unknown): string {
-  if (typeof name !== 'string') throw invalidType('name', 'of type string', name);
-  if (!isToken(name)) throw invalidValue('name', 'is no name of a header', name);
-  if (typeof value === 'number') return String(value);
-  if (typeof value !== 'string') throw invalidType('value', 'of type string or number', value);
-  if (!isFieldValue(value))
-    throw invalidValue('value', `of ${name} has a character that no header may have`, value);
-  return value;
+  return headerName(name).check(value);
 }
 
 function trailerLines(trailers: Readonly<Record<string, string>> | undefined): string {

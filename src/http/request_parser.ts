@@ -36,6 +36,8 @@ export interface HeadLimits {
 export class Head {
   /** Where the request line begins. */
   start = 0;
+  /** Of the last word that was read. */
+  wordEnd = 0;
   methodEnd = 0;
   targetStart = 0;
   targetEnd = 0;
@@ -105,17 +107,31 @@ function readRequestLine(
 ): Reading {
   const most = from + limits.requestLineMax;
   const end = to < most ? to : most;
+  let reading = readWord(bytes, from, end, to, TOKEN, Refusals.METHOD, head);
+  if (reading !== WHOLE) return reading;
+  head.methodEnd = head.wordEnd;
+  head.targetStart = head.wordEnd + 1;
+  reading = readWord(bytes, head.targetStart, end, to, TARGET, Refusals.TARGET, head);
+  if (reading !== WHOLE) return reading;
+  head.targetEnd = head.wordEnd;
+  return readVersion(bytes, head.wordEnd + 1, end, to, head);
+}
+
+/** Characters of a kind, at least one, and the space behind them. */
+function readWord(
+  bytes: Uint8Array,
+  from: number,
+  end: number,
+  to: number,
+  kind: number,
+  refusal: Refusal,
+  head: Head,
+): Reading {
   let at = from;
-  while (at < end && CLASS[bytes[at]] & TOKEN) at++;
+  while (at < end && CLASS[bytes[at]] & kind) at++;
+  head.wordEnd = at;
   if (at === end) return short(end, to, head);
-  if (bytes[at] !== SPACE || at === from) return refuse(head, Refusals.METHOD);
-  head.methodEnd = at;
-  head.targetStart = ++at;
-  while (at < end && CLASS[bytes[at]] & TARGET) at++;
-  if (at === end) return short(end, to, head);
-  if (bytes[at] !== SPACE || at === head.targetStart) return refuse(head, Refusals.TARGET);
-  head.targetEnd = at++;
-  return readVersion(bytes, at, end, to, head);
+  return bytes[at] === SPACE && at > from ? WHOLE : refuse(head, refusal);
 }
 
 /** The line is longer than it may be, or there is not enough of it yet. */
