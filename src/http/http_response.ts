@@ -260,8 +260,8 @@ export class HttpResponse {
   }
 
   /**
-   * Answers that something is wrong, in place of what was prepared: headers are dropped, the body is
-   * the `errorBody` hook's or a line of text, and the connection ends after it.
+   * Answers that something is wrong, in place of what was prepared: headers are dropped, the body
+   * is the `errorBody` hook's or a line of text, and the connection ends after it.
    */
   fail(status: number, why = 'no reason was given', headers: HeadersInit = {}): void {
     if (this.#stage === Stage.GONE) return;

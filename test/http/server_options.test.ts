@@ -227,6 +227,29 @@ test('a handler is asked before the body has come, and may cut the connection of
   assert.equal(seen, [['/a?b', true, 1, true], true, true, '127.0.0.1', 'b']);
 });
 
+test('limits of its own: on the request line, on headers, on a body', async () => {
+  const { port, errors } = rig.serve({
+    requestLineMax: 30,
+    headersMax: 50,
+    headerCountMax: 2,
+    bodyMax: 3,
+    async request(request, response) {
+      response.send(await request.text());
+    },
+  });
+  const post = (length: number) =>
+    `POST / HTTP/1.1\r\n${HOST}Content-Length: ${length}\r\n\r\n${'x'.repeat(length)}`;
+  assert.equal([(await answerOf(port)).status, (await answerOf(port, post(3))).body], [200, 'xxx']);
+  const refused: [text: string, status: number][] = [
+    [get(`/${'a'.repeat(30)}`), 414],
+    [get('/', `A: ${'b'.repeat(50)}\r\n`), 431],
+    [get('/', 'A: b\r\nC: d\r\n'), 431],
+    [post(4), 413],
+  ];
+  for (const [text, status] of refused) assert.is((await answerOf(port, text)).status, status);
+  assert.is(errors.length, refused.length);
+});
+
 test('lingerTimeout: how long what nobody reads is read, so that the answer is', async () => {
   const { port } = rig.serve({
     lingerTimeout: 50,
