@@ -9,11 +9,32 @@ export {
   type ServerSentEvent,
 } from './http/event_stream.js';
 export { type FileOptions, type FilesOptions, files, sendFile } from './http/files.js';
+export type { BodySource } from './http/body_source.js';
+export {
+  HTTP_CLIENT_DEFAULTS,
+  type HttpClientHooks,
+  type HttpClientLimits,
+  type HttpClientOptions,
+  type HttpClientTimeouts,
+  type HttpRequestOptions,
+} from './http/client_options.js';
+export type { HttpClientResponse } from './http/client_response.js';
+export {
+  escapeHtml,
+  parseQuery,
+  type QueryOptions,
+  uriDecode,
+  uriDecodeBytes,
+  uriEncode,
+} from './http/escape.js';
+export { HeaderList, type HeadersInit } from './http/header_list.js';
 export { HttpHeaders } from './http/headers.js';
+export { HttpClient } from './http/http_client.js';
 export type { HttpConnection } from './http/http_connection.js';
 export { RefusedError } from './http/http_errors.js';
 export { HttpListener } from './http/http_listener.js';
 export {
+  type ErrorBody,
   HTTP_DEFAULTS,
   type HttpHooks,
   type HttpLimits,
@@ -22,9 +43,10 @@ export {
   type RequestHandler,
 } from './http/http_options.js';
 export type { HttpRequest } from './http/http_request.js';
-export type { BodySource, HttpResponse } from './http/http_response.js';
-export { HttpServer } from './http/http_server.js';
+export type { HttpResponse } from './http/http_response.js';
+export { type HttpListenOptions, HttpServer, type StreamMaker } from './http/http_server.js';
 export { Router } from './http/router.js';
+export { Uri, type UriOptions } from './http/uri.js';
 export type { FetchHandler, FetchInfo } from './http/web_handler.js';
 export { WebSocket } from './http/websocket.js';
 export { connectWebSocket, type WebSocketClientOptions } from './http/ws_client.js';

@@ -154,6 +154,7 @@ export interface Native {
     name: string,
     port: number,
     localHost: string,
+    localPort: number,
   ): number | [errno: number, syscall: string];
   sockType(fd: number): number;
   sockResetOnClose(fd: number): number;

@@ -93,10 +93,10 @@ napi_value send_file(napi_env env, napi_callback_info info) {
                                 static_cast<std::size_t>(args.u64(3))));
 }
 
-// (kind, host | path, port, localHost) -> fd | [-errno, syscall]. `kind` is 0 for an IP address, 1
-// for a unix path; an empty local host leaves the choice to the kernel.
+// (kind, host | path, port, localHost, localPort) -> fd | [-errno, syscall]. `kind` is 0 for an IP
+// address, 1 for a unix path; an empty local host leaves the choice to the kernel, as port 0 does.
 napi_value sock_connect(napi_env env, napi_callback_info info) {
-  const Args<4> args(env, info);
+  const Args<5> args(env, info);
   const ShortString<256> name(env, args[1]);
   const ShortString<256> local(env, args[3]);
   sys::SockAddr to{};
@@ -108,7 +108,7 @@ napi_value sock_connect(napi_env env, napi_callback_info info) {
   const bool bound = status == 0 && local.length > 0;
   if (bound) {
     failed = "bind";
-    status = sys::parse_ip(local.text, 0, &from);
+    status = sys::parse_ip(local.text, static_cast<std::uint16_t>(args.u32(4)), &from);
   }
   if (status == 0) status = sys::connect(to, bound ? &from : nullptr, &failed);
   if (status >= 0 && !unix_path) static_cast<void>(sys::no_delay(status));

@@ -41,6 +41,11 @@ int connect(const SockAddr& to, const SockAddr* from, const char** failed) {
   int status = 0;
   if (from != nullptr) {
     *failed = "bind";
+    // A port that was asked for may be that of an earlier connection, in TIME_WAIT. It is in the
+    // same place for both families.
+    const int on = 1;
+    if (reinterpret_cast<const sockaddr_in*>(&from->storage)->sin_port != 0)
+      static_cast<void>(::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on));
     status = retried([=] {
       return ::bind(fd, reinterpret_cast<const sockaddr*>(&from->storage), from->length);
     });

@@ -2,8 +2,8 @@
 
 /** Names are looked up in any case, and in lower case when they are listed. Read-only. */
 export class HttpHeaders {
-  /** Names in lower case and values, in the order in which they came. */
-  readonly #list: readonly string[];
+  /** @internal Names in lower case and values, in the order in which they came. */
+  readonly _list: readonly string[];
 
   /** @internal `text` has been checked: lines, each of them ended by CR LF. */
   constructor(text: string) {
@@ -15,12 +15,12 @@ export class HttpHeaders {
       list.push(text.slice(at, colon).toLowerCase(), trim(text, colon + 1, end));
       at = end + 2;
     }
-    this.#list = list;
+    this._list = list;
   }
 
   /** How many lines. */
   get size(): number {
-    return this.#list.length / 2;
+    return this._list.length / 2;
   }
 
   /**
@@ -28,7 +28,7 @@ export class HttpHeaders {
    * those of Cookie by `; ` (RFC 9113 section 8.2.3).
    */
   get(name: string): string | undefined {
-    const list = this.#list;
+    const list = this._list;
     const wanted = name.toLowerCase();
     let found: string | undefined;
     for (let i = 0; i < list.length; i += 2) {
@@ -40,21 +40,21 @@ export class HttpHeaders {
   }
   /** Every value, as they came. */
   getAll(name: string): string[] {
-    const list = this.#list;
+    const list = this._list;
     const wanted = name.toLowerCase();
     const found: string[] = [];
     for (let i = 0; i < list.length; i += 2) if (list[i] === wanted) found.push(list[i + 1]);
     return found;
   }
   has(name: string): boolean {
-    const list = this.#list;
+    const list = this._list;
     const wanted = name.toLowerCase();
     for (let i = 0; i < list.length; i += 2) if (list[i] === wanted) return true;
     return false;
   }
 
   *[Symbol.iterator](): IterableIterator<[name: string, value: string]> {
-    const list = this.#list;
+    const list = this._list;
     for (let i = 0; i < list.length; i += 2) yield [list[i], list[i + 1]];
   }
   /** For the web's Headers and for JSON. */

@@ -15,12 +15,13 @@ import { PIECE_BYTES } from './body_decoder.js';
 import { LF } from './characters.js';
 import { beginning } from './date.js';
 import { Deadlines, Timed } from './deadlines.js';
+import { errorBodyOf } from './error_body.js';
 import { aborted, asError, noAnswer, RefusedError } from './http_errors.js';
 import { HttpRequest } from './http_request.js';
 import { HttpResponse } from './http_response.js';
 import type { HttpServer } from './http_server.js';
 import { Head, INCOMPLETE, type Reading, readHead, WHOLE } from './request_parser.js';
-import { type Refusal, Refusals, reasonOf } from './status.js';
+import { type Refusal, Refusals } from './status.js';
 
 /** Input that waits while a request is answered: more stays with the peer. */
 const INPUT_MAX = 64 * 1024;
@@ -338,19 +339,17 @@ export class HttpConnection extends Timed implements BevHandlers {
   }
 
   #answerInstead(response: HttpResponse, { status, why }: Refusal): void {
-    response._discard(status);
-    response.send(`${reasonOf(status)}: ${why}.\n`);
+    response.fail(status, why);
   }
 
   /** What was sent is no request, and where the next one begins is anybody's guess. */
   #refuse(refusal: Refusal): void {
     const { stream } = this;
     const { status, why } = refusal;
-    const body = `${reasonOf(status)}: ${why}.\n`;
-    stream.write(
-      `${beginning(status, stream.base)}Content-Type: text/plain; charset=utf-8\r\n` +
-        `Content-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
-    );
+    const { type, body } = errorBodyOf(this.server, status, why, undefined);
+    const head = `${beginning(status, stream.base)}Content-Type: ${type}\r\n`;
+    const length = Buffer.byteLength(body);
+    stream.write(`${head}Content-Length: ${length}\r\nConnection: close\r\n\r\n${body}`);
     this.#linger();
     this.#report(new RefusedError(refusal), undefined);
   }

@@ -25,3 +25,34 @@ export function noAnswer(why: string): MultiloopError {
 export function asError(thrown: unknown): Error {
   return thrown instanceof Error ? thrown : new Error(`thrown: ${String(thrown)}`);
 }
+
+/** A hook's exception is nobody's here: it is an uncaught one, and HTTP goes on. */
+export function guarded(hook: () => unknown): void {
+  try {
+    hook();
+  } catch (error) {
+    process.nextTick(() => {
+      throw error;
+    });
+  }
+}
+
+// ── a client's ──
+
+/** What came is no answer. */
+export function badAnswer(why: string): MultiloopError {
+  return new MultiloopError('ERR_HTTP_ANSWER', `The server's answer is malformed: ${why}`);
+}
+export function tooLarge(why: string): MultiloopError {
+  return new MultiloopError(
+    'ERR_HTTP_ANSWER_TOO_LARGE',
+    `The server's answer is too large: ${why}`,
+  );
+}
+/** The same rules refuse answers; their statuses tell what is too large. */
+export function answerError({ status, why }: Refusal): MultiloopError {
+  return status === 413 || status === 431 ? tooLarge(why) : badAnswer(why);
+}
+export function timedOut(what: string): MultiloopError {
+  return new MultiloopError('ERR_HTTP_TIMEOUT', `A request was given up: ${what} has passed`);
+}

@@ -2,6 +2,7 @@
 // peer could make large or slow has a limit; nothing of libevent's evhttp has one by default.
 
 import { checkFunction, checkInteger, checkMillis, checkObject } from '../validate.js';
+import { checkHeader } from './header_checks.js';
 import type { HttpRequest } from './http_request.js';
 import type { HttpResponse } from './http_response.js';
 import type { FetchHandler } from './web_handler.js';
@@ -43,6 +44,8 @@ export interface HttpTimeouts {
   answerTimeout?: number;
   /** In which the peer must take something of what waits for it: 60 s; then a reset. */
   sendTimeout?: number;
+  /** After the last answer, in which what still comes is dropped so that it can be read: 2 s. */
+  lingerTimeout?: number;
 }
 
 export interface HttpHooks {
@@ -54,7 +57,15 @@ export interface HttpHooks {
   error?(error: Error, request: HttpRequest | undefined): void;
   /** Told of every request that has ended, also of one whose answer could not be sent whole. */
   complete?(request: HttpRequest, response: HttpResponse): void;
+  /**
+   * Makes the body of an answer that says that something is wrong: one that the server gives by
+   * itself (400, 408, 413, 500 …) or `response.fail()` does. Undefined for the usual line of text.
+   */
+  errorBody?(status: number, why: string, request: HttpRequest | undefined): ErrorBody | undefined;
 }
+
+/** Text, as text/plain; or with its type. */
+export type ErrorBody = string | { readonly type: string; readonly body: string };
 
 export interface HttpOptions extends HttpLimits, HttpTimeouts, HttpHooks {
   /** Answers requests in the fast form. */
@@ -67,6 +78,10 @@ export interface HttpOptions extends HttpLimits, HttpTimeouts, HttpHooks {
    */
   // biome-ignore lint/suspicious/noExplicitAny: what its state is only its handlers know
   websocket?: WebSocketOptions<any, any>;
+  /** The methods that handlers are asked for, all by default; others are answered 405. */
+  methods?: readonly string[];
+  /** Of answers with a body and without a Content-Type; text is text/plain otherwise. */
+  contentType?: string;
   /** For the URLs of `fetch`: 'http' unless the stream is TLS. */
   scheme?: 'http' | 'https';
 }
@@ -88,6 +103,7 @@ export const HTTP_DEFAULTS = {
   keepAliveTimeout: 60_000,
   answerTimeout: 300_000,
   sendTimeout: 60_000,
+  lingerTimeout: 2_000,
 } as const;
 
 type Numbers = { readonly [Name in keyof typeof HTTP_DEFAULTS]: number };
@@ -95,6 +111,8 @@ type Numbers = { readonly [Name in keyof typeof HTTP_DEFAULTS]: number };
 export interface HttpSettings extends Numbers {
   readonly error: HttpHooks['error'];
   readonly complete: HttpHooks['complete'];
+  readonly errorBody: HttpHooks['errorBody'];
+  readonly contentType: string | undefined;
 }
 
 const TIMEOUTS = [
@@ -103,6 +121,7 @@ const TIMEOUTS = [
   'keepAliveTimeout',
   'answerTimeout',
   'sendTimeout',
+  'lingerTimeout',
 ] as const;
 const MAY_BE_INFINITE = new Set<string>(['bodyMax', 'requestsMax', 'outputMax', 'connectionsMax']);
 /** A head is one piece of memory, so there is an end to what may be asked for. */
@@ -123,10 +142,13 @@ export function httpSettings(options: HttpOptions): HttpSettings {
     }
     settings[name] = value;
   }
-  for (const name of ['error', 'complete'] as const) {
+  for (const name of ['error', 'complete', 'errorBody'] as const) {
     const hook = options[name];
     if (hook !== undefined) checkFunction(`options.${name}`, hook);
     settings[name] = hook?.bind(options);
   }
+  const { contentType } = options;
+  if (contentType !== undefined) checkHeader('Content-Type', contentType);
+  settings.contentType = contentType;
   return settings as unknown as HttpSettings;
 }

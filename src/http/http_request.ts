@@ -111,6 +111,11 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
     return this.#connection.stream;
   }
 
+  /** What it came over, as HTTP sees it: how many requests there were, and of which server. */
+  get connection(): HttpConnection {
+    return this.#connection;
+  }
+
   /** @internal */
   get _server(): HttpServer {
     return this.#connection.server;

@@ -6,8 +6,12 @@ import { FileSegment } from '../buffer/file_segment.js';
 import { MultiloopError } from '../errors.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
 import { checkBytes, checkInteger, invalidType, invalidValue, outOfRange } from '../validate.js';
+import { type BodySource, reading } from './body_source.js';
 import { CR, LF } from './characters.js';
 import { beginning, beginningBytes, isStatus } from './date.js';
+import { errorBodyOf } from './error_body.js';
+import { checkHeader, trailerLines } from './header_checks.js';
+import { type HeadersInit, pairsOf } from './header_list.js';
 import type { HttpConnection } from './http_connection.js';
 import { asError } from './http_errors.js';
 import type { HttpRequest } from './http_request.js';
@@ -45,9 +49,6 @@ export interface FilePart {
   readonly start: number;
   readonly length: number;
 }
-
-/** What may be sent as a body of unknown length. */
-export type BodySource = AsyncIterable<Bytes> | Iterable<Bytes> | ReadableStream<Bytes>;
 
 /** Belongs to its loop's thread. What is done with it after its peer has left has no effect. */
 export class HttpResponse {
@@ -149,6 +150,16 @@ export class HttpResponse {
     return -1;
   }
 
+  /** Every header that was set. */
+  clear(): this {
+    if (this.#stage === Stage.GONE) return this;
+    if (this.#stage !== Stage.NEW) throw answered('its headers were sent');
+    const { status } = this;
+    this._discard(status);
+    this.#close = false;
+    return this;
+  }
+
   remove(name: string): this {
     if (typeof name !== 'string') throw invalidType('name', 'of type string', name);
     this.#remove(name.toLowerCase());
@@ -187,7 +198,8 @@ export class HttpResponse {
   }
 
   #sendText(body: string): void {
-    if (body !== '' && this.#find('content-type') < 0) this.#typed('text/plain; charset=utf-8');
+    if (body !== '' && !this.#has('content-type'))
+      this.#typed(this.#connection.server._settings.contentType ?? 'text/plain; charset=utf-8');
     const { stream } = this.#connection;
     const bytes = utf8Length(body);
     const length = this.#head(bytes);
@@ -206,7 +218,7 @@ export class HttpResponse {
   json(value: unknown): void {
     const text = JSON.stringify(value);
     if (text === undefined) throw invalidValue('value', 'is nothing that JSON has', value);
-    if (this.#stage === Stage.NEW && this.#find('content-type') < 0)
+    if (this.#stage === Stage.NEW && !this.#has('content-type'))
       this.#typed('application/json');
     this.send(text);
   }
@@ -325,6 +337,22 @@ export class HttpResponse {
     this.#finish();
   }
 
+  /**
+   * Answers that something is wrong, in place of what was prepared: headers are dropped, the body
+   * is the `errorBody` hook's or a line of text, and the connection ends after it.
+   */
+  fail(status: number, why = 'no reason was given', headers: HeadersInit = {}): void {
+    if (this.#stage === Stage.GONE) return;
+    if (this.#stage !== Stage.NEW) throw answered('it was answered already');
+    if (!isStatus(status) || status < 400) throw outOfRange('status', '>= 400 && <= 999', status);
+    const { server } = this.#connection;
+    this._discard(status);
+    const { type, body } = errorBodyOf(server, status, why, this.#request);
+    this.append('Content-Type', type);
+    for (const [name, value] of pairsOf(headers)) this.append(name, value);
+    this.send(body);
+  }
+
   /** Resolves when what was written has left; rejects with ERR_HTTP_ABORTED if it will not. */
   drained(): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
@@ -430,6 +458,9 @@ export class HttpResponse {
 
   // ── inside ──
 
+  #has(name: string): boolean {
+    return this.#find(name) >= 0;
+  }
   #typed(type: string): void {
     this.#append(CONTENT_TYPE, type);
   }
@@ -448,6 +479,9 @@ export class HttpResponse {
     if (!isStatus(status) || status < 200) throw outOfRange('status', '>= 200 && <= 999', status);
     if (known !== undefined && this.#length !== undefined && this.#length !== known)
       this.#checkLength(known);
+    const { contentType } = connection.server._settings;
+    if (contentType !== undefined && known !== 0 && !this.#has('content-type'))
+      if (!isBodiless(status)) this.#typed(contentType);
     const length = this.#length ?? known;
     let told = -1;
     if (status !== 204) {
@@ -519,44 +553,4 @@ function answered(why: string): MultiloopError {
 function checkChunk(chunk: Bytes): { length: number } {
   if (typeof chunk === 'string') return { length: Buffer.byteLength(chunk) };
   return checkBytes('chunk', chunk);
-}
-
-interface Reading {
-  next(): Promise<IteratorResult<Bytes>> | IteratorResult<Bytes>;
-  /** It is not wanted any more. */
-  stop(): void;
-}
-
-function reading(source: BodySource): Reading {
-  const ignore = () => undefined;
-  if ('getReader' in source) {
-    // Its own iterator would wait for a part that is on its way before it returned.
-    const reader = source.getReader();
-    return {
-      next: () => reader.read() as Promise<IteratorResult<Bytes>>,
-      stop: () => void reader.cancel().catch(ignore),
-    };
-  }
-  const iterator =
-    Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]();
-  return {
-    next: () => iterator.next(),
-    stop: () => void Promise.resolve(iterator.return?.()).catch(ignore),
-  };
-}
-
-/** Answers the value as text. */
-export function checkHeader(name: string, value: unknown): string {
-  return headerName(name).check(value);
-}
-
-function trailerLines(trailers: Readonly<Record<string, string>> | undefined): string {
-  if (trailers === undefined) return '';
-  let lines = '';
-  for (const [name, value] of Object.entries(trailers)) {
-    if (/^(transfer-encoding|content-length|host|connection)$/i.test(name))
-      throw invalidValue('trailers', 'have a name that no trailer may have', name);
-    lines += `${name}: ${checkHeader(name, value)}\r\n`;
-  }
-  return lines;
 }

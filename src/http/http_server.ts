@@ -3,14 +3,19 @@
 
 import { Ev } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
+import { sys } from '../event/sys.js';
 import type { Settings } from '../stream/bev_options.js';
 import { checkBase } from '../stream/bev_options.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
+import { BufferEvent as Streams } from '../stream/kinds.js';
+import { Listener } from '../stream/listener.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { checkFunction, invalidType, invalidValue } from '../validate.js';
+import { isToken } from './characters.js';
 import { beginning } from './date.js';
 import { Deadlines } from './deadlines.js';
 import { HttpConnection } from './http_connection.js';
+import { asError, guarded } from './http_errors.js';
 import { HttpListener } from './http_listener.js';
 import {
   type HttpOptions,
@@ -29,10 +34,19 @@ import {
 } from './ws_handshake.js';
 import { type WebSocketOptions, webSocketSettings } from './ws_options.js';
 
-/** After the last answer, in which the peer may see it and end the connection itself. */
-const LINGER_MS = 2_000;
 /** RFC 6455 section 7.4.1. */
 const GOING_AWAY = 1_001;
+
+/** Makes a stream of a connection that was accepted, whose descriptor it owns unless it throws. */
+export type StreamMaker = (base: EventBase, fd: number) => BufferEvent;
+
+export interface HttpListenOptions extends ListenOptions {
+  /**
+   * Makes the streams of what is accepted here: TLS (`BufferEvent.socket(base, fd, { tls })`), rate
+   * limits, a filter. What it throws closes the connection and is told to the `error` hook.
+   */
+  makeStream?: StreamMaker;
+}
 
 /** Belongs to its base's thread. */
 export class HttpServer implements Disposable {
@@ -60,7 +74,7 @@ export class HttpServer implements Disposable {
   _leaving: boolean | undefined = undefined;
 
   readonly #connections = new Set<HttpConnection>();
-  readonly #listeners: HttpListener[] = [];
+  readonly #listeners: Listener[] = [];
   #closing = false;
   #emptied: (() => void) | undefined = undefined;
   /** What the streams of this server have for settings, made of those that they had before. */
@@ -84,20 +98,52 @@ export class HttpServer implements Disposable {
     this._requests = new Deadlines(base, settings.requestTimeout);
     this._answers = new Deadlines(base, settings.answerTimeout);
     this._idles = new Deadlines(base, settings.keepAliveTimeout);
-    this._lingers = new Deadlines(base, LINGER_MS);
+    this._lingers = new Deadlines(base, settings.lingerTimeout);
   }
 
   /**
    * Accepts connections, with `tls` over TLS; several calls listen in several places. What bind(2)
-   * says is thrown, and ERR_TLS_CONFIG for a certificate, a key or a setting that cannot be used.
+   * says is thrown, and ERR_TLS_CONFIG for a certificate, a key or a setting that cannot be used. To
+   * listen there no more, close what this answers; connections that it has accepted go on.
    */
-  listen(options: ListenOptions = {}, onError?: (error: Error) => void): HttpListener {
+  listen(options: HttpListenOptions = {}, onError?: (error: Error) => void): HttpListener {
+    const { makeStream, ...place } = options;
+    checkMaker(makeStream, place.tls);
     const attach = (stream: BufferEvent) => {
       this.attach(stream);
     };
-    const listener = HttpListener.open(this.base, options, attach, onError);
+    const listener = HttpListener.open(this.base, place, attach, onError);
+    if (makeStream !== undefined) listener.onAccept = (fd) => this.#attachMade(makeStream, fd);
     this.#listeners.push(listener);
     return listener;
+  }
+  /** The same with a listener of this base that is there already, which becomes the server's. */
+  adopt(listener: Listener, makeStream?: StreamMaker): Listener {
+    if (!(listener instanceof Listener))
+      throw invalidType('listener', 'an instance of Listener', listener);
+    if (listener.base !== this.base) throw invalidValue('listener', 'is of another base', listener);
+    checkMaker(makeStream, undefined);
+    listener.onAccept = (fd) => {
+      if (makeStream === undefined) this.attach(Streams.socket(this.base, fd));
+      else this.#attachMade(makeStream, fd);
+    };
+    this.#listeners.push(listener);
+    return listener;
+  }
+  #attachMade(makeStream: StreamMaker, fd: number): void {
+    let stream: BufferEvent;
+    try {
+      stream = makeStream(this.base, fd);
+    } catch (error) {
+      sys.close(fd);
+      this._failed(asError(error), undefined);
+      return;
+    }
+    this.attach(stream);
+  }
+  /** Where it listens: those that are not closed. */
+  get listeners(): Listener[] {
+    return this.#listeners.filter((listener) => !listener.closed);
   }
 
   /**
@@ -219,6 +265,13 @@ export class HttpServer implements Disposable {
   }
 }
 
+/** With a maker, TLS is its business. */
+function checkMaker(makeStream: StreamMaker | undefined, tls: ListenOptions['tls']): void {
+  if (makeStream === undefined) return;
+  checkFunction('makeStream', makeStream);
+  if (tls !== undefined) throw invalidValue('listen.tls', 'cannot go with makeStream', tls);
+}
+
 /** Throws what a server with these options would. */
 export function checkHttpOptions(options: HttpOptions): void {
   httpSettings(options);
@@ -227,7 +280,7 @@ export function checkHttpOptions(options: HttpOptions): void {
 
 function handlerOf(options: HttpOptions): RequestHandler {
   const { websocket } = options;
-  const plain = plainHandlerOf(options);
+  const plain = onlyOf(options.methods, plainHandlerOf(options));
   if (websocket === undefined) return plain;
   checkWebSocket(websocket);
   const { path } = websocket;
@@ -235,6 +288,23 @@ function handlerOf(options: HttpOptions): RequestHandler {
     isWebSocketRequest(request) && (path === undefined || path === request.path)
       ? upgradeWebSocket(request, response)
       : plain(request, response);
+}
+
+/** Asked for these methods alone. */
+function onlyOf(methods: readonly string[] | undefined, handler: RequestHandler): RequestHandler {
+  if (methods === undefined) return handler;
+  if (!Array.isArray(methods))
+    throw invalidType('options.methods', 'an instance of Array', methods);
+  for (const method of methods)
+    if (typeof method !== 'string' || !isToken(method))
+      throw invalidValue('options.methods', 'has one that is no method', method);
+  const known = new Set(methods);
+  const allow = methods.join(', ');
+  return (request, response) => {
+    if (known.has(request.method)) return handler(request, response);
+    response.fail(405, `${request.method} is not allowed here`, { Allow: allow });
+    return undefined;
+  };
 }
 
 function checkWebSocket(options: WebSocketOptions): void {
@@ -258,15 +328,4 @@ function plainHandlerOf({ request, fetch, scheme }: HttpOptions): RequestHandler
 function refuseConnection(stream: BufferEvent, connection: HttpConnection): void {
   stream.write(`${beginning(503, stream.base)}Content-Length: 0\r\nConnection: close\r\n\r\n`);
   connection.end();
-}
-
-/** A hook's exception is nobody's here: it is an uncaught one, and HTTP goes on. */
-function guarded(hook: () => unknown): void {
-  try {
-    hook();
-  } catch (error) {
-    process.nextTick(() => {
-      throw error;
-    });
-  }
 }

@@ -34,6 +34,8 @@ export interface HeadLimits {
 
 /** What there is to know of a head. Positions are of the memory that was read. */
 export class Head {
+  /** Of an answer (response_parser.ts); 0 of a request. */
+  status = 0;
   /** Where the request line begins. */
   start = 0;
   /** Of the last word that was read. */
@@ -166,11 +168,12 @@ function readVersion(
   return WHOLE;
 }
 
-function readHeaders(
+/** Those of an answer too: its framing is told in the same words. */
+export function readHeaders(
   bytes: Uint8Array,
   from: number,
   to: number,
-  limits: HeadLimits,
+  limits: Omit<HeadLimits, 'requestLineMax'>,
   head: Head,
 ): Reading {
   head.hosts = head.headers = 0;
@@ -300,6 +303,8 @@ function noteExpect(
   valueEnd: number,
   head: Head,
 ): Refusal | undefined {
+  // Nobody expects anything of who has asked.
+  if (head.status > 0) return undefined;
   const end = trimmed(bytes, start, valueEnd);
   if (end - start !== CONTINUE.length || !is(bytes, start, CONTINUE)) return Refusals.EXPECTATION;
   head.expectsContinue = true;

@@ -25,6 +25,16 @@ class Segment {
   rest: Routes | undefined = undefined;
 }
 
+/** No token, so no method. */
+const ANY = '';
+
+function routesOf(end: Segment, isRest: boolean): Routes {
+  const routes = (isRest ? end.rest : end.routes) ?? new Map();
+  if (isRest) end.rest = routes;
+  else end.routes = routes;
+  return routes;
+}
+
 interface Found {
   readonly routes: Routes;
   readonly values: readonly string[];
@@ -43,6 +53,7 @@ const SEGMENTS_MAX = 64;
 export class Router {
   readonly #root = new Segment();
   readonly #hosts = new Map<string, RequestHandler>();
+  #fallback: RequestHandler | undefined = undefined;
 
   /** For `options.request`. */
   readonly handler: RequestHandler = (request, response) => {
@@ -57,12 +68,13 @@ export class Router {
   on(method: string, pattern: string, handler: RequestHandler): this {
     if (typeof method !== 'string') throw invalidType('method', 'of type string', method);
     if (!isToken(method)) throw invalidValue('method', 'is no method', method);
+    return this.#on(method, pattern, handler);
+  }
+  #on(method: string, pattern: string, handler: RequestHandler): this {
     checkFunction('handler', handler);
     const { end, isRest, names } = this.#add(pattern);
     const before = isRest ? pattern.split('/').length - 2 : undefined;
-    if (isRest) end.rest ??= new Map();
-    else end.routes ??= new Map();
-    (isRest ? end.rest : end.routes)?.set(method, { handler, names, before });
+    routesOf(end, isRest).set(method, { handler, names, before });
     return this;
   }
   get(pattern: string, handler: RequestHandler): this {
@@ -79,6 +91,34 @@ export class Router {
   }
   delete(pattern: string, handler: RequestHandler): this {
     return this.on('DELETE', pattern, handler);
+  }
+
+  /** Every method that the pattern has no handler of its own for. (evhttp_set_cb) */
+  any(pattern: string, handler: RequestHandler): this {
+    return this.#on(ANY, pattern, handler);
+  }
+  /** What answers where no pattern fits, in place of 404. (evhttp_set_gencb) */
+  fallback(handler: RequestHandler | undefined): this {
+    if (handler !== undefined) checkFunction('handler', handler);
+    this.#fallback = handler;
+    return this;
+  }
+  /** Takes a handler away, or that of `any` without a method. Whether there was one. */
+  off(pattern: string, method: string = ANY): boolean {
+    const { end, isRest } = this.#add(pattern);
+    const routes = isRest ? end.rest : end.routes;
+    const found = routes?.delete(method) ?? false;
+    // A pattern without handlers is none: its paths are answered 404 again.
+    if (routes?.size === 0) {
+      if (isRest) end.rest = undefined;
+      else end.routes = undefined;
+    }
+    return found;
+  }
+  /** Takes a host away. Whether there was one of that name. */
+  removeHost(name: string): boolean {
+    if (typeof name !== 'string') throw invalidType('name', 'of type string', name);
+    return this.#hosts.delete(name.toLowerCase());
   }
 
   /**
@@ -140,9 +180,13 @@ export class Router {
     if (parts === undefined) return refuse(response, 400, 'The path has a bad escape.\n');
     if (target === '*') return noContent(response);
     const found = find(this.#root, parts, 0, []);
-    if (found === undefined) return refuse(response, 404, 'Not found.\n');
+    if (found === undefined)
+      return this.#fallback === undefined
+        ? refuse(response, 404, 'Not found.\n')
+        : this.#fallback(request, response);
     const { routes, values } = found;
-    const route = routes.get(method) ?? (method === 'HEAD' ? routes.get('GET') : undefined);
+    const own = routes.get(method) ?? (method === 'HEAD' ? routes.get('GET') : undefined);
+    const route = own ?? routes.get(ANY);
     if (route !== undefined) {
       const params: Record<string, string> = Object.create(null);
       for (const [i, name] of route.names.entries()) params[name] = values[i];
@@ -199,6 +243,7 @@ function find(
 
 function allowed(routes: Routes): string {
   const methods = new Set(routes.keys());
+  methods.delete(ANY);
   if (methods.has('GET')) methods.add('HEAD');
   return [...methods.add('OPTIONS')].join(', ');
 }

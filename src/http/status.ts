@@ -17,7 +17,7 @@ export interface Refusal {
   readonly why: string;
 }
 
-const refusal = (status: number, why: string): Refusal => ({ status, why });
+export const refusal = (status: number, why: string): Refusal => ({ status, why });
 
 export const Refusals = {
   METHOD: refusal(400, 'the method is not a token'),

@@ -32,6 +32,8 @@ const { EAFNOSUPPORT, ETIMEDOUT } = constants.errno;
 export interface ConnectOptions extends BevOptions {
   /** The address to connect from; only addresses of its family are tried. */
   localAddress?: string;
+  /** The port to connect from; 0, the default, leaves it to the kernel. EADDRINUSE if taken. */
+  localPort?: number;
   /**
    * Milliseconds until it must be connected, looking up the name and TLS's handshake included; else
    * ETIMEDOUT.
@@ -54,9 +56,10 @@ type Place = { host: string; port: number } | { path: string };
 export function connect(base: EventBase, to: Address, options: ConnectOptions = {}): SocketStream {
   checkAddress(to);
   checkObject('options', options);
-  const { localAddress, timeout } = options;
+  const { localAddress, localPort = 0, timeout } = options;
   if (localAddress !== undefined && native.isIp(localAddress) === 0)
     throw invalidValue('options.localAddress', 'must be an IP address', localAddress);
+  checkInteger('options.localPort', localPort, 0, 65_535);
   if (timeout !== undefined) checkMillis('options.timeout', timeout);
   const signal = checkSignal('options.signal', options.signal);
   signal?.throwIfAborted();
@@ -64,13 +67,14 @@ export function connect(base: EventBase, to: Address, options: ConnectOptions = 
   const plan = tls === undefined ? undefined : planClient(tls as TlsClientOptions, hostOf(to));
   const stream = new SocketStream(base, -1, plain);
   stream._plan = plan;
-  new Race(stream, to, { localAddress, timeout, signal }).begin();
+  new Race(stream, to, { localAddress, localPort, timeout, signal }).begin();
   return stream;
 }
 
 const hostOf = (to: Address) => ('path' in to ? undefined : to.host);
 
-function checkAddress(to: unknown): asserts to is Address {
+/** Throws for what is no address that one could connect to. */
+export function checkAddress(to: unknown): asserts to is Address {
   checkObject('to', to);
   const { path, host, port, family } = to as { [key: string]: unknown };
   if (path !== undefined) {
@@ -90,6 +94,7 @@ class Race {
   readonly #stream: SocketStream;
   readonly #to: Address;
   readonly #local: string;
+  readonly #localPort: number;
   readonly #signal: AbortSignal | undefined;
   readonly #deadline: EventHandle;
   readonly #next: EventHandle;
@@ -101,12 +106,13 @@ class Race {
   constructor(
     stream: SocketStream,
     to: Address,
-    options: { localAddress?: string; timeout?: number; signal?: AbortSignal },
+    options: { localAddress?: string; localPort: number; timeout?: number; signal?: AbortSignal },
   ) {
     const { base } = stream;
     this.#stream = stream;
     this.#to = to;
     this.#local = options.localAddress ?? '';
+    this.#localPort = options.localPort;
     this.#signal = options.signal;
     this.#deadline = base.timer(() => this.#late());
     this.#next = base.timer(() => this.#tryNext());
@@ -157,8 +163,8 @@ class Race {
     for (let place = this.#places.shift(); place !== undefined; place = this.#places.shift()) {
       const result =
         'path' in place
-          ? native.sockConnect(1, place.path, 0, '')
-          : native.sockConnect(0, place.host, place.port, this.#local);
+          ? native.sockConnect(1, place.path, 0, '', 0)
+          : native.sockConnect(0, place.host, place.port, this.#from(place), this.#localPort);
       if (typeof result === 'number') {
         this.#await(result, place);
         if (this.#places.length > 0) this.#next.add(ATTEMPT_DELAY_MS);
@@ -167,6 +173,12 @@ class Race {
       this.#errors.push(this.#systemError(result[0], result[1], place));
     }
     if (this.#attempts.size === 0) this.#fail(this.#allErrors());
+  }
+
+  /** Binding a port takes an address, if only that of no host. */
+  #from({ host }: { host: string }): string {
+    if (this.#local !== '' || this.#localPort === 0) return this.#local;
+    return native.isIp(host) === 6 ? '::' : '0.0.0.0';
   }
 
   #await(fd: number, place: Place): void {

@@ -2,6 +2,18 @@
 
 import { once } from 'node:events';
 import { setImmediate as turn } from 'node:timers/promises';
+import {
+  createApp,
+  createError,
+  createRouter,
+  defineEventHandler,
+  getQuery,
+  getRouterParam,
+  readRawBody,
+  setResponseHeader,
+  toWebHandler,
+  toWebRequest,
+} from 'h3';
 import { Hono } from 'hono';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -180,6 +192,69 @@ test('a Hono app runs as it is', async () => {
   assert.is((await fetch(`${url}/none`)).status, 404);
   assert.is(await (await fetch(`${url}/sub/hi`)).text(), 'mounted');
   assert.is(await (await fetch(`${url}/fetch/x`)).text(), '/x');
+  assert.equal(errors, []);
+});
+
+test('an h3 app runs as it is, with streaming bodies', async () => {
+  const app = createApp();
+  const router = createRouter()
+    .get(
+      '/user/:id',
+      defineEventHandler((event) => ({ id: getRouterParam(event, 'id'), q: getQuery(event).q })),
+    )
+    .post(
+      '/echo',
+      defineEventHandler(async (event) => `${await readRawBody(event)}`),
+    )
+    .post(
+      '/through',
+      defineEventHandler((event) => toWebRequest(event).body),
+    )
+    .get(
+      '/stream',
+      defineEventHandler(() => {
+        let count = 0;
+        return new ReadableStream({
+          async pull(controller) {
+            await turn();
+            if (++count > 3) controller.close();
+            else controller.enqueue(Buffer.from(`part ${count};`));
+          },
+        });
+      }),
+    )
+    .get(
+      '/fail',
+      defineEventHandler(() => {
+        throw createError({ statusCode: 418, statusMessage: 'of a route' });
+      }),
+    );
+  app.use(
+    defineEventHandler((event) => {
+      setResponseHeader(event, 'X-By', 'middleware');
+    }),
+  );
+  app.use(router);
+  const handler = toWebHandler(app);
+  const { url, errors } = serve((request) => handler(request));
+  const user = await fetch(`${url}/user/7?q=x`);
+  assert.equal([await user.json(), user.headers.get('x-by')], [{ id: '7', q: 'x' }, 'middleware']);
+  const body = 'x'.repeat(200_000);
+  assert.is(await (await fetch(`${url}/echo`, { method: 'POST', body })).text(), body);
+  const through = new ReadableStream({
+    async start(controller) {
+      for (const text of ['one', 'two']) {
+        controller.enqueue(Buffer.from(text));
+        await turn();
+      }
+      controller.close();
+    },
+  });
+  const init = { method: 'POST', body: through, duplex: 'half' } as RequestInit;
+  assert.is(await (await fetch(`${url}/through`, init)).text(), 'onetwo');
+  assert.is(await (await fetch(`${url}/stream`)).text(), 'part 1;part 2;part 3;');
+  assert.is((await fetch(`${url}/fail`)).status, 418);
+  assert.is((await fetch(`${url}/none`)).status, 404);
   assert.equal(errors, []);
 });
 

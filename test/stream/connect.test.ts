@@ -141,6 +141,33 @@ behaviour('localAddress: where it connects from', async (trial) => {
   echo.close();
 });
 
+behaviour('localPort: the port that it connects from, again and again', async (trial) => {
+  const base = trial.base();
+  const echo = new Echo(base);
+  const to = { host: '127.0.0.1', port: echo.port };
+  // One that was free a moment ago.
+  const listener = new Listener(base, { port: 0 }, () => undefined);
+  const { port: localPort } = listener.address as { port: number };
+  listener.close();
+  for (const localAddress of [undefined, '127.0.0.2']) {
+    for (let i = 0; i < 2; i++) {
+      const bev = await talk(trial, base, to, { localAddress, localPort });
+      assert.equal(bev.localAddress, {
+        host: localAddress ?? '127.0.0.1',
+        port: localPort,
+        family: 4,
+      });
+      const { line, error } = await failure(trial, base, to, { localAddress, localPort });
+      assert.match(line, /^EADDR(INUSE|NOTAVAIL)$/);
+      assert.match(error.message, /^(bind|connect) /);
+      // What ends with a reset leaves nothing behind that would have to wait.
+      bev.destroy(new Error('enough'));
+    }
+  }
+  assert.throws(() => BufferEvent.connect(base, to, { localPort: 65_536 }), /out of range/);
+  echo.close();
+});
+
 behaviour('nobody listens: one error, and nothing else', async (trial) => {
   const base = trial.base();
   const listener = new Listener(base, { port: 0 }, () => undefined);
