@@ -19,7 +19,7 @@ const LOOPS = 2;
 const WARM_REQUESTS = 15_000;
 const WARM_MS = 1_000;
 const WARM_TIMES = 6;
-const WARM_TIMES_QUICK = 2;
+const WARM_TIMES_QUICK = 4;
 
 interface What {
   name: string;
