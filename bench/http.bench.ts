@@ -18,7 +18,8 @@ const LOOPS = 2;
 /** Requests before the measured ones, asked for so long at a time, and so often at most. */
 const WARM_REQUESTS = 15_000;
 const WARM_MS = 1_000;
-const WARM_TIMES = 5;
+const WARM_TIMES = 6;
+const WARM_TIMES_QUICK = 4;
 
 interface What {
   name: string;
@@ -60,7 +61,7 @@ class Bench {
   }
 
   get rounds(): number {
-    return this.#quick ? 1 : 5;
+    return this.#quick ? 1 : 3;
   }
 
   /** Ours are those with a capital, and serve. */
@@ -83,7 +84,7 @@ class Bench {
   async measure(command: Command, what: What, side: Side): Promise<Figures> {
     const server = await Server.start(command, side);
     try {
-      const ms = this.#quick ? 1_000 : 2_000;
+      const ms = this.#quick ? 1_000 : 3_000;
       const load = {
         port: server.port,
         path: what.path,
@@ -93,7 +94,8 @@ class Bench {
       };
       // What is compiled in the first moments is not what a request costs; on a machine that is
       // busy with something else, those take longer.
-      for (let count = 0, times = 0; count < WARM_REQUESTS && times < WARM_TIMES; times++)
+      const most = this.#quick ? WARM_TIMES_QUICK : WARM_TIMES;
+      for (let count = 0, times = 0; count < WARM_REQUESTS && times < most; times++)
         count += (await this.#ask({ ...load, ms: WARM_MS }, what)).count;
       const before = server.cpu();
       const asked = await this.#ask(load, what);

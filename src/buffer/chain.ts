@@ -64,8 +64,8 @@ export class Chain {
   }
 
   /**
-   * Memory for `most` bytes at the end, to be written from the `end` of what this answers on; fill()
-   * says how many there are, before anything else is done here.
+   * Memory for `most` bytes at the end, to be written from the `end` of what this answers on;
+   * fill() says how many there are, before anything else is done here.
    */
   room(most: number): Segment {
     const target = this.#target(most);

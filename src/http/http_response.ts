@@ -470,8 +470,8 @@ export class HttpResponse {
   }
 
   /**
-   * Decides about the head, and what becomes of the connection. `known` undefined: the length is not
-   * known. Answers the Content-Length, or -1 for none.
+   * Decides about the head, and what becomes of the connection. `known` undefined: nobody knows the
+   * length. Answers the Content-Length, or -1 for none.
    */
   #head(known: number | undefined): number {
     const connection = this.#connection;
