@@ -56,6 +56,48 @@ const functions: Record<string, string> = {
     bufferevent_rate_limit_group_get_totals bufferevent_rate_limit_group_reset_totals`,
   'event2/watch.h': `
     evwatch_prepare_new evwatch_check_new evwatch_base evwatch_free evwatch_prepare_get_timeout`,
+  'event2/http.h': `
+    evhttp_new evhttp_bind_socket evhttp_bind_socket_with_handle evhttp_accept_socket
+    evhttp_accept_socket_with_handle evhttp_bind_listener evhttp_bound_socket_get_listener
+    evhttp_bound_set_bevcb evhttp_foreach_bound_socket evhttp_del_accept_socket
+    evhttp_bound_socket_get_fd evhttp_free evhttp_set_max_headers_size
+    evhttp_set_max_body_size evhttp_set_max_connections evhttp_get_connection_count
+    evhttp_set_default_content_type evhttp_set_allowed_methods evhttp_set_ext_method_cmp
+    evhttp_set_cb evhttp_del_cb evhttp_set_gencb evhttp_set_bevcb evhttp_set_newreqcb
+    evhttp_set_errorcb evhttp_add_virtual_host evhttp_remove_virtual_host
+    evhttp_add_server_alias evhttp_remove_server_alias evhttp_set_timeout
+    evhttp_set_timeout_tv evhttp_set_read_timeout_tv evhttp_set_write_timeout_tv
+    evhttp_set_flags evhttp_send_error evhttp_send_reply evhttp_send_reply_start
+    evhttp_send_reply_chunk evhttp_send_reply_chunk_with_cb evhttp_send_reply_end
+    evhttp_connection_base_bufferevent_new evhttp_connection_base_bufferevent_unix_new
+    evhttp_connection_base_bufferevent_reuse_new evhttp_connection_get_bufferevent
+    evhttp_connection_get_server evhttp_request_new evhttp_request_set_chunked_cb
+    evhttp_request_set_header_cb evhttp_request_set_error_cb evhttp_request_set_on_complete_cb
+    evhttp_request_free evhttp_connection_base_new evhttp_connection_set_family
+    evhttp_connection_set_flags evhttp_request_own evhttp_request_is_owned
+    evhttp_connection_set_ext_method_cmp evhttp_request_get_connection
+    evhttp_connection_get_base evhttp_connection_set_max_headers_size
+    evhttp_connection_set_max_body_size evhttp_connection_free
+    evhttp_connection_free_on_completion evhttp_connection_set_local_address
+    evhttp_connection_set_local_port evhttp_connection_set_timeout
+    evhttp_connection_set_timeout_tv evhttp_connection_set_connect_timeout_tv
+    evhttp_connection_set_read_timeout_tv evhttp_connection_set_write_timeout_tv
+    evhttp_connection_set_initial_retry_tv evhttp_connection_set_retries
+    evhttp_connection_set_closecb evhttp_connection_get_peer evhttp_connection_get_addr
+    evhttp_make_request evhttp_cancel_request evhttp_request_get_uri
+    evhttp_request_get_evhttp_uri evhttp_request_get_command evhttp_request_get_response_code
+    evhttp_request_get_response_code_line evhttp_request_get_input_headers
+    evhttp_request_get_output_headers evhttp_request_get_input_buffer
+    evhttp_request_get_output_buffer evhttp_request_get_host evhttp_find_header
+    evhttp_remove_header evhttp_add_header evhttp_clear_headers evhttp_encode_uri
+    evhttp_uriencode evhttp_decode_uri evhttp_uridecode evhttp_parse_query
+    evhttp_parse_query_str evhttp_parse_query_str_flags evhttp_htmlescape evhttp_uri_new
+    evhttp_uri_set_flags evhttp_uri_get_scheme evhttp_uri_get_userinfo evhttp_uri_get_host
+    evhttp_uri_get_unixsocket evhttp_uri_get_port evhttp_uri_get_path evhttp_uri_get_query
+    evhttp_uri_get_fragment evhttp_uri_set_scheme evhttp_uri_set_userinfo evhttp_uri_set_host
+    evhttp_uri_set_unixsocket evhttp_uri_set_port evhttp_uri_set_path evhttp_uri_set_query
+    evhttp_uri_set_fragment evhttp_uri_parse_with_flags evhttp_uri_parse evhttp_uri_free
+    evhttp_uri_join`,
   'event2/ws.h': `
     evws_new_session evws_send_text evws_send_binary evws_close evws_connection_set_closecb
     evws_connection_free evws_connection_get_bufferevent`,

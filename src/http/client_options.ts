@@ -1,5 +1,5 @@
-// What a client of HTTP can be told, and what one request is. The numbers of libevent's evhttp where
-// it has some; it has no limits unless it is given them, and here there are always some.
+// What a client of HTTP can be told, and what one request is. The numbers are evhttp's where it has
+// some; it has no limits unless it is given them, and here there are always some.
 
 import type { Bytes } from '../buffer/ev_buffer.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
@@ -39,11 +39,11 @@ export interface HttpClientLimits {
 export interface HttpClientTimeouts {
   /** Until it is connected, the name's look-up included: 45 s; then ETIMEDOUT. */
   connectTimeout?: number;
-  /** From the end of a request to the head of its answer: 300 s; ERR_HTTP_TIMEOUT, as those below. */
+  /** From the end of a request to the head of its answer: 300 s; then ERR_HTTP_TIMEOUT. */
   answerTimeout?: number;
-  /** Between two pieces of an answer's body that somebody waits for: 50 s. */
+  /** Between two pieces of an answer's body, while there is room for them: 50 s. */
   readTimeout?: number;
-  /** In which the server must take something of what waits for it: 50 s. */
+  /** In which the server must take something of what waits for it: 50 s; as the two above. */
   sendTimeout?: number;
   /**
    * How long a connection is kept without a request: 30 s, or a second less than the server's

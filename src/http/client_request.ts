@@ -52,10 +52,11 @@ export class ClientRequest {
     this.close = own.close;
     this.upgrades = own.upgrades || method === 'CONNECT';
     this.length = this.bytes?.length ?? own.length;
-    if (this.bytes !== undefined && own.length !== undefined && own.length !== this.bytes.length)
+    const { length = own.length } = this.bytes ?? {};
+    if (own.length !== undefined && own.length !== length)
       throw new MultiloopError(
         'ERR_HTTP_LENGTH',
-        `The request's Content-Length is ${own.length}, and its body has ${this.bytes.length} bytes`,
+        `The request's Content-Length is ${own.length}, and its body has ${length} bytes`,
       );
     this.waitsForLeave = expectContinue && this.hasBody;
     this.trailers = trailerLines(options.trailers);

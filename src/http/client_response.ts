@@ -1,4 +1,4 @@
-// An answer, as it is read. Up to 64 KiB of its body are kept here without anybody asking, so that a
+// An answer, as it is read. Up to 64 KiB of its body are kept here for who does not ask, so that a
 // short one never keeps the next request waiting; the rest stays with the server until it is read.
 
 import { MultiloopError } from '../errors.js';

@@ -1,5 +1,5 @@
-// A client of HTTP: one server, one connection at a time, and a queue of requests that take turns on
-// it (libevent's evhttp_connection). Whoever wants several at once makes several clients.
+// A client of HTTP: one server, one connection at a time, and a queue of requests that take turns
+// on it (libevent's evhttp_connection). Whoever wants several at once makes several clients.
 
 import { isIP } from 'node:net';
 import { MultiloopError } from '../errors.js';
@@ -142,7 +142,7 @@ export class HttpClient implements Disposable {
   get pending(): number {
     return this.#queue.length + (this.#current === undefined ? 0 : 1);
   }
-  /** The connection that there is now: for addresses, TLS and counters. What it carries is HTTP's. */
+  /** The connection that there is now, for addresses, TLS and counters; it is HTTP's. */
   get stream(): BufferEvent | undefined {
     return this.#connection?.stream;
   }

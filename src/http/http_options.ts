@@ -78,7 +78,7 @@ export interface HttpOptions extends HttpLimits, HttpTimeouts, HttpHooks {
    */
   // biome-ignore lint/suspicious/noExplicitAny: what its state is only its handlers know
   websocket?: WebSocketOptions<any, any>;
-  /** The methods that handlers are asked for; others are answered 405 with Allow. All by default. */
+  /** The methods that handlers are asked for, all by default; others are answered 405. */
   methods?: readonly string[];
   /** Of answers with a body and without a Content-Type; text is text/plain otherwise. */
   contentType?: string;

@@ -260,8 +260,8 @@ export class HttpResponse {
   }
 
   /**
-   * Answers that something is wrong, in place of what was prepared: headers are dropped, the body is
-   * the `errorBody` hook's or a line of text, and the connection ends after it.
+   * Answers that something is wrong, in place of what was prepared: headers are dropped, the body
+   * is the `errorBody` hook's or a line of text, and the connection ends after it.
    */
   fail(status: number, why = 'no reason was given', headers: HeadersInit = {}): void {
     if (this.#stage === Stage.GONE) return;
@@ -271,7 +271,7 @@ export class HttpResponse {
     this._discard(status);
     const { type, body } = errorBodyOf(server, status, why, this.#request);
     this.append('Content-Type', type);
-    for (const [name, value] of pairsOf(headers)) this.append(name, value);
+    for (const [name, value] of pairsOf(headers)) this.set(name, value);
     this.send(body);
   }
 

@@ -99,8 +99,13 @@ export class HttpServer implements Disposable {
   listen(options: HttpListenOptions = {}, onError?: (error: Error) => void): Listener {
     const { makeStream, ...place } = options;
     if (makeStream !== undefined) checkFunction('options.makeStream', makeStream);
-    const listener = new Listener(this.base, place, () => undefined, onError);
-    return this.#serve(listener, makeStream);
+    const attach = (fd: number) => {
+      this.attach(Streams.socket(this.base, fd));
+    };
+    const listener = new Listener(this.base, place, attach, onError);
+    if (makeStream !== undefined) listener.onAccept = (fd) => this.#attachMade(makeStream, fd);
+    this.#listeners.push(listener);
+    return listener;
   }
   /** The same with a listener of this base that is there already, which becomes the server's. */
   adopt(listener: Listener, makeStream?: StreamMaker): Listener {
@@ -108,13 +113,8 @@ export class HttpServer implements Disposable {
       throw invalidType('listener', 'an instance of Listener', listener);
     if (listener.base !== this.base) throw invalidValue('listener', 'is of another base', listener);
     if (makeStream !== undefined) checkFunction('makeStream', makeStream);
-    return this.#serve(listener, makeStream);
-  }
-  #serve(listener: Listener, makeStream: StreamMaker | undefined): Listener {
-    listener.onAccept = (fd) => {
-      if (makeStream === undefined) this.attach(Streams.socket(this.base, fd));
-      else this.#attachMade(makeStream, fd);
-    };
+    const make = makeStream ?? Streams.socket;
+    listener.onAccept = (fd) => this.#attachMade(make, fd);
     this.#listeners.push(listener);
     return listener;
   }

@@ -32,7 +32,7 @@ const { EAFNOSUPPORT, ETIMEDOUT } = constants.errno;
 export interface ConnectOptions extends BevOptions {
   /** The address to connect from; only addresses of its family are tried. */
   localAddress?: string;
-  /** The port to connect from; 0, the default, leaves it to the kernel. EADDRINUSE if it is taken. */
+  /** The port to connect from; 0, the default, leaves it to the kernel. EADDRINUSE if taken. */
   localPort?: number;
   /** Milliseconds until it must be connected, looking up the name included; else ETIMEDOUT. */
   timeout?: number;

@@ -360,6 +360,7 @@ test('our own server, over a pair of streams, and over streams of the caller’s
   const { server, port } = rig.serve({
     async request(request, response) {
       response.status = 201;
+      response.set('Method', request.method);
       for await (const piece of request) response.write(piece);
       response.end(undefined, { Seen: String(request.connection.requests) });
     },
@@ -368,8 +369,9 @@ test('our own server, over a pair of streams, and over streams of the caller’s
   server.attach(far);
   const client = clientOf({ stream: near });
   for (const count of ['1', '2']) {
-    const response = await soon(client.request({ method: 'POST', body: ['a', 'b'] }));
+    const response = await soon(client.request({ method: 'BREW', body: ['a', 'b'] }));
     assert.equal([response.status, await response.text()], [201, 'ab']);
+    assert.is(response.headers.get('method'), 'BREW');
     assert.equal([...response.trailers], [['seen', count]]);
   }
   client.stream?.close();

@@ -7,7 +7,7 @@ import * as net from 'node:net';
 import fc from 'fast-check';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { HttpClient } from '../../src/http.js';
+import { HttpClient, type HttpClientLimits } from '../../src/http.js';
 import { BufferEvent, Ev } from '../../src/index.js';
 import { PATIENCE_MS, within } from '../event/support.js';
 import { type AnswerCase, answerDifferences, answers } from './answer_texts.js';
@@ -21,15 +21,19 @@ const CODES = {
 };
 
 /** What the client makes of an answer in these pieces, each in a pass of its own, and the end. */
-async function madeOf(pieces: string[], method = 'GET'): Promise<string> {
+async function madeOf(
+  pieces: string[],
+  method = 'GET',
+  limits: HttpClientLimits = { bodyMax: 100_000 },
+): Promise<string> {
   const [near, far] = BufferEvent.pair(rig.base);
-  const client = new HttpClient(rig.base, { stream: near, bodyMax: 100_000 });
+  const client = new HttpClient(rig.base, { stream: near, ...limits });
   far.handlers = {};
   far.enable(Ev.READ);
   const outcome = client.request({ method }).then(async (response) => {
-    const { status, reason, headers, trailers } = response;
+    const { status, reason, headers } = response;
     const text = (await response.bytes()).toString('latin1');
-    return JSON.stringify([status, text, reason, [...headers], [...trailers]]);
+    return JSON.stringify([status, text, reason, [...headers], [...response.trailers]]);
   });
   outcome.catch(nothing);
   for (const piece of pieces) {
@@ -61,6 +65,22 @@ for (const [name, { text, expect, method }] of Object.entries(answers)) {
   });
 }
 
+test('limits of its own: on the status line, on headers, on a body', async () => {
+  const limits = { statusLineMax: 30, headersMax: 50, headerCountMax: 2, bodyMax: 3 };
+  const made = async (text: string) => (await madeOf([text], 'GET', limits)).split(' ')[0];
+  const OK = 'HTTP/1.1 200 OK\r\n';
+  assert.match(await made(`${OK}A: b\r\nC: d\r\n\r\nabc`), /^\[200,"abc"/);
+  for (const text of [
+    `HTTP/1.1 200 ${'x'.repeat(30)}\r\n\r\n`,
+    `${OK}A: ${'b'.repeat(50)}\r\n\r\n`,
+    `${OK}${'A: b\r\n'.repeat(3)}\r\n`,
+    `${OK}Content-Length: 4\r\n\r\nabcd`,
+    `${OK}\r\nabcd`,
+    `${OK}Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n`,
+  ])
+    assert.is(await made(text), CODES['too large'], text);
+});
+
 const short = Object.values(answers).filter(({ text }) => text.length < 300);
 
 test('byte by byte, every answer is read as it is in one piece', async () => {
@@ -76,11 +96,11 @@ test('cut anywhere, every answer is read as it is in one piece', async () => {
       const places = [...new Set(at.map((place) => place % (text.length + 1)))];
       places.sort((a, b) => a - b);
       const pieces = [0, ...places].map((from, i) => text.slice(from, places[i]));
-      const made = await madeOf(
+      const pieced = await madeOf(
         pieces.filter((piece) => piece !== ''),
         method,
       );
-      assert.is(made, await madeOf([text], method));
+      assert.is(pieced, await madeOf([text], method));
     }),
     { numRuns: 200 },
   );

@@ -182,6 +182,8 @@ test('errorBody: what errors look like, the server’s own and those of handlers
   assert.is(Buffer.from(html.body, 'latin1').toString(), '<p>grüß');
   body = undefined;
   assert.is((await answerOf(port, get('/b'))).body, 'Forbidden: not you.\n');
+  body = { type: 'a\r\nb: c', body: 'x' };
+  assert.is((await answerOf(port, get('/c'))).body, 'Forbidden: not you.\n');
   body = new Error('of the hook');
   assert.match((await answerOf(port, get('/throws'))).body, /^Internal Server Error: /);
   assert.equal(asked.slice(0, 3), [
@@ -189,7 +191,9 @@ test('errorBody: what errors look like, the server’s own and those of handlers
     [400, 'the method is not a token', undefined],
     [403, 'not you', '/b'],
   ]);
-  assert.equal(errors, ['ERR_HTTP_REFUSED 400', 'thrown', 'of the hook']);
+  assert.equal(errors, [
+    ...['ERR_HTTP_REFUSED 400', 'ERR_INVALID_ARG_TYPE', 'thrown', 'of the hook'],
+  ]);
 });
 
 test('fail() answers once, with an error', async () => {
@@ -225,6 +229,29 @@ test('a handler is asked before the body has come, and may cut the connection of
   client.send(`POST /a?b HTTP/1.1\r\n${HOST}Content-Length: 1000\r\n\r\n`);
   assert.is(await client.all(), '');
   assert.equal(seen, [['/a?b', true, 1, true], true, true, '127.0.0.1', 'b']);
+});
+
+test('limits of its own: on the request line, on headers, on a body', async () => {
+  const { port, errors } = rig.serve({
+    requestLineMax: 30,
+    headersMax: 50,
+    headerCountMax: 2,
+    bodyMax: 3,
+    async request(request, response) {
+      response.send(await request.text());
+    },
+  });
+  const post = (length: number) =>
+    `POST / HTTP/1.1\r\n${HOST}Content-Length: ${length}\r\n\r\n${'x'.repeat(length)}`;
+  assert.equal([(await answerOf(port)).status, (await answerOf(port, post(3))).body], [200, 'xxx']);
+  const refused: [text: string, status: number][] = [
+    [get(`/${'a'.repeat(30)}`), 414],
+    [get('/', `A: ${'b'.repeat(50)}\r\n`), 431],
+    [get('/', 'A: b\r\nC: d\r\n'), 431],
+    [post(4), 413],
+  ];
+  for (const [text, status] of refused) assert.is((await answerOf(port, text)).status, status);
+  assert.is(errors.length, refused.length);
 });
 
 test('lingerTimeout: how long what nobody reads is read, so that the answer is', async () => {
