@@ -1,6 +1,8 @@
 // The body of an answer that says that something is wrong.
 
+import { invalidType } from '../validate.js';
 import { isFieldValue } from './characters.js';
+import { asError } from './http_errors.js';
 import type { HttpRequest } from './http_request.js';
 import type { HttpServer } from './http_server.js';
 import { reasonOf } from './status.js';
@@ -19,9 +21,13 @@ export function errorBodyOf(
     try {
       const made = errorBody(status, why, request);
       if (typeof made === 'string') return { type: TEXT, body: made };
-      if (typeof made?.body === 'string' && isFieldValue(made.type)) return made;
+      if (made !== undefined) {
+        const { type, body } = made;
+        if (typeof type === 'string' && isFieldValue(type) && typeof body === 'string') return made;
+        throw invalidType('errorBody()', 'text, or an object of type and body', made);
+      }
     } catch (error) {
-      server._failed(error as Error, request);
+      server._failed(asError(error), request);
     }
   }
   return { type: TEXT, body: `${reasonOf(status)}: ${why}.\n` };

@@ -349,7 +349,7 @@ export class HttpResponse {
     this._discard(status);
     const { type, body } = errorBodyOf(server, status, why, this.#request);
     this.append('Content-Type', type);
-    for (const [name, value] of pairsOf(headers)) this.append(name, value);
+    for (const [name, value] of pairsOf(headers)) this.set(name, value);
     this.send(body);
   }
 

@@ -123,10 +123,8 @@ export class HttpServer implements Disposable {
       throw invalidType('listener', 'an instance of Listener', listener);
     if (listener.base !== this.base) throw invalidValue('listener', 'is of another base', listener);
     checkMaker(makeStream, undefined);
-    listener.onAccept = (fd) => {
-      if (makeStream === undefined) this.attach(Streams.socket(this.base, fd));
-      else this.#attachMade(makeStream, fd);
-    };
+    const make = makeStream ?? Streams.socket;
+    listener.onAccept = (fd) => this.#attachMade(make, fd);
     this.#listeners.push(listener);
     return listener;
   }

@@ -182,6 +182,8 @@ test('errorBody: what errors look like, the server’s own and those of handlers
   assert.is(Buffer.from(html.body, 'latin1').toString(), '<p>grüß');
   body = undefined;
   assert.is((await answerOf(port, get('/b'))).body, 'Forbidden: not you.\n');
+  body = { type: 'a\r\nb: c', body: 'x' };
+  assert.is((await answerOf(port, get('/c'))).body, 'Forbidden: not you.\n');
   body = new Error('of the hook');
   assert.match((await answerOf(port, get('/throws'))).body, /^Internal Server Error: /);
   assert.equal(asked.slice(0, 3), [
@@ -189,7 +191,9 @@ test('errorBody: what errors look like, the server’s own and those of handlers
     [400, 'the method is not a token', undefined],
     [403, 'not you', '/b'],
   ]);
-  assert.equal(errors, ['ERR_HTTP_REFUSED 400', 'thrown', 'of the hook']);
+  assert.equal(errors, [
+    ...['ERR_HTTP_REFUSED 400', 'ERR_INVALID_ARG_TYPE', 'thrown', 'of the hook'],
+  ]);
 });
 
 test('fail() answers once, with an error', async () => {
