@@ -94,8 +94,8 @@ export class EventStream implements Disposable {
   }
 
   /**
-   * Sends an event; to a stream that is closed, nothing. False: more than 64 KiB wait for the client,
-   * so leave out what it can do without.
+   * Sends an event; to a stream that is closed, nothing. False: more than 64 KiB wait for the
+   * client, so leave out what it can do without.
    */
   send({ data, event, id }: ServerSentEvent): boolean {
     const text = typeof data === 'string' ? data : JSON.stringify(data);

@@ -1,4 +1,4 @@
-// What is at the paths of a folder that is served: opened below it (native/core/beneath.h), and kept
+// What is at the paths of a folder that is served: opened below it (native/core/beneath.h) and kept
 // open for a moment, since asking the file system anew for every request would cost four system
 // calls of each. Of one loop; a file that is being sent keeps its descriptor until it has left.
 

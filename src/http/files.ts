@@ -38,8 +38,8 @@ export interface FileOptions {
 
 export interface FilesOptions extends FileOptions {
   /**
-   * The part of the path that is not the folder's, such as '/static'. In a Router whose pattern ends
-   * with `*` it is what that stands before.
+   * The part of the path that is not the folder's, such as '/static'. In a Router whose pattern
+   * ends with `*` it is what that stands before.
    */
   prefix?: string;
   /** What is served of a directory, the first that exists: ['index.html']. */

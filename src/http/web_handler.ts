@@ -12,13 +12,13 @@ import { isBodiless } from './status.js';
 export interface FetchInfo {
   /** For the stream, its addresses and TLS, and the native view of all else. */
   readonly request: HttpRequest;
-  /** For `inform()`, `upgrade()`, and answers in the other form; otherwise what is returned is it. */
+  /** For `inform()`, `upgrade()` and answers in the other form; else the answer is returned. */
   readonly response: HttpResponse;
 }
 
 /**
- * Answers a Request with a Response; undefined only where `info.response` has answered, as upgrade()
- * does, and what files() made. The request is
+ * Answers a Request with a Response; undefined only where `info.response` has answered, as
+ * upgrade() does, and what files() made. The request is
  * an instance of Request that makes most of itself when it is asked for it; where Node's Request
  * keeps its state in private fields, as newer ones do, `new Request(request)` and `fetch(request)`
  * need a real one, which `request.clone()` is.

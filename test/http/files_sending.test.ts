@@ -1,19 +1,14 @@
 // Files on their way: large ones to slow clients, ones that change meanwhile, and descriptors,
 // of which none is left.
 
-import { createHash, randomBytes } from 'node:crypto';
-import { once } from 'node:events';
+import { randomBytes } from 'node:crypto';
 import {
   appendFileSync,
-  existsSync,
   mkdtempSync,
   openSync,
-  readdirSync,
-  readlinkSync,
   renameSync,
   rmSync,
   truncateSync,
-  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -21,110 +16,26 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type FilesOptions, files } from '../../src/http.js';
-import { FileSegment, type LoopGroup, serve as serveGroup } from '../../src/index.js';
-import { PATIENCE_MS, within } from '../event/support.js';
-import { portOf, until } from '../runtime/clients.js';
-import { type Client, HOST, headersOf, Rig } from './rig.js';
+import { FileSegment } from '../../src/index.js';
+import { until } from '../runtime/clients.js';
+import { Rig } from './rig.js';
+import * as sinks from './sink.js';
+import { BIG_MIB, big, bigHash, get, hashOf, hasProc, MIB, Sink, writeBig } from './sink.js';
 
 const rig = new Rig();
 const folder = mkdtempSync(join(tmpdir(), 'multiloop-sending-'));
 const at = (name: string) => join(folder, name);
-const MIB = 1024 * 1024;
-const big = randomBytes(MIB);
-const BIG_MIB = 48;
-const hasProc = existsSync('/proc/self/fd');
+const allClosed = () => sinks.allClosed(folder);
+const openThere = () => sinks.openThere(folder);
+const sink = (port: number, path: string, headers?: string) => sinks.sink(rig, port, path, headers);
 
-test.before(() => {
-  writeFileSync(at('big'), '');
-  for (let i = 0; i < BIG_MIB; i++) appendFileSync(at('big'), big);
-  settle('big');
-});
+test.before(() => writeBig(at('big')));
 test.after(() => {
   rig.close();
   rmSync(folder, { recursive: true, force: true });
 });
 
-function settle(name: string): void {
-  const then = Date.now() / 1_000 - 60;
-  utimesSync(at(name), then, then);
-}
 const serve = (options: FilesOptions = {}) => rig.serve({ request: files(folder, options) });
-const get = (path: string, headers = '') => `GET ${path} HTTP/1.1\r\n${HOST}${headers}\r\n`;
-
-/** Descriptors of this process that are open in the folder. */
-function openThere(): number {
-  let count = 0;
-  for (const fd of readdirSync('/proc/self/fd')) {
-    try {
-      if (readlinkSync(`/proc/self/fd/${fd}`).startsWith(folder)) count++;
-    } catch {
-      // That of this look itself.
-    }
-  }
-  return count;
-}
-async function allClosed(): Promise<void> {
-  if (hasProc) await until(() => openThere() === 0, 'every descriptor is closed');
-}
-
-/** Takes the answers' bytes as they come, so that nothing is kept. */
-class Sink {
-  readonly #hash = createHash('sha256');
-  readonly client: Client;
-  head = '';
-  bytes = 0;
-  #changed: () => void = () => undefined;
-  closed = false;
-  constructor(client: Client) {
-    this.client = client;
-    const { socket } = client;
-    socket.removeAllListeners('data');
-    socket.on('data', (text: string) => this.#take(Buffer.from(text, 'latin1')));
-    socket.on('close', () => {
-      this.closed = true;
-      this.#changed();
-    });
-  }
-  #take(chunk: Buffer): void {
-    let body = chunk;
-    if (!this.head.endsWith('\r\n\r\n')) {
-      const end = (this.head + chunk.toString('latin1')).indexOf('\r\n\r\n');
-      assert.ok(end >= 0, 'the head comes in one piece');
-      const rest = end + 4 - this.head.length;
-      this.head += chunk.toString('latin1', 0, rest);
-      body = chunk.subarray(rest);
-    }
-    this.bytes += body.length;
-    this.#hash.update(body);
-    this.#changed();
-  }
-  get length(): number {
-    return Number(headersOf(this.head)['content-length']);
-  }
-  async until(condition: () => boolean, what: string): Promise<void> {
-    while (!condition()) {
-      const changed = new Promise<void>((resolve) => {
-        this.#changed = resolve;
-      });
-      await within(PATIENCE_MS, changed, what);
-    }
-  }
-  async whole(): Promise<string> {
-    await this.until(() => this.head !== '' && this.bytes === this.length, 'the whole body');
-    return this.#hash.digest('hex');
-  }
-}
-async function sink(port: number, path: string, headers = ''): Promise<Sink> {
-  const made = new Sink(await rig.connect(port));
-  made.client.send(get(path, headers));
-  return made;
-}
-const hashOf = (...pieces: Buffer[]) => {
-  const hash = createHash('sha256');
-  for (const piece of pieces) hash.update(piece);
-  return hash.digest('hex');
-};
-const bigHash = () => hashOf(...Array.from({ length: BIG_MIB }, () => big));
 
 test('a large file arrives whole, and the next request is answered behind it', async () => {
   const { port, completed } = serve();
@@ -151,8 +62,8 @@ test('clients that do not read cost no memory, and get their file when they do',
   const { port, completed } = serve();
   const clients = await Promise.all(Array.from({ length: 20 }, () => rig.connect(port)));
   const before = process.memoryUsage();
-  const sinks = clients.map((client) => new Sink(client));
-  for (const { client } of sinks) {
+  const all = clients.map((client) => new Sink(client));
+  for (const { client } of all) {
     client.socket.pause();
     client.send(get('/big'));
   }
@@ -167,11 +78,11 @@ test('clients that do not read cost no memory, and get their file when they do',
   assert.ok(grown < 16 * MIB, `${grown} bytes for 20 answers of ${BIG_MIB} MiB`);
   assert.is(completed.length, 20, 'those are under way');
   const expected = bigHash();
-  for (const one of sinks.slice(0, 3)) {
+  for (const one of all.slice(0, 3)) {
     one.client.socket.resume();
     assert.is(await one.whole(), expected);
   }
-  for (const { client } of sinks) client.socket.destroy();
+  for (const { client } of all) client.socket.destroy();
   probe.socket.destroy();
   await until(() => completed.length === 40, 'all have ended');
   await allClosed();
@@ -307,64 +218,6 @@ test('a response sends what it is given of a file, or of a descriptor', async ()
   assert.equal(errors, ['ERR_OUT_OF_RANGE', 'ERR_HTTP_ANSWERED']);
   client.socket.destroy();
   await allClosed();
-});
-
-test('a reload in the middle lets the file end, and its connection goes on with the new code', async () => {
-  const worker = new URL('./workers/folder.js', import.meta.url);
-  const group: LoopGroup = await serveGroup({ worker, loops: 2, workerData: { folder } });
-  try {
-    const sinks = await Promise.all([1, 2, 3, 4].map(() => sink(portOf(group), '/files/big')));
-    for (const one of sinks) {
-      await one.until(() => one.bytes > 0, 'the first bytes');
-      one.client.socket.pause();
-    }
-    const reloading = group.reload();
-    const fresh = await rig.connect(portOf(group));
-    await until(() => group.loops.every(({ generation }) => generation === 1), 'the new code');
-    fresh.send(get('/generation'));
-    assert.is((await fresh.answer()).body, '1');
-    const expected = bigHash();
-    for (const one of sinks) {
-      one.client.socket.resume();
-      assert.is(await one.whole(), expected);
-    }
-    const report = await within(PATIENCE_MS, reloading, 'the reload');
-    assert.equal([report.drained, report.closed], [0, 0]);
-    for (const { client } of sinks) {
-      client.socket.removeAllListeners('data');
-      client.send(get('/generation'));
-      const [text] = await once(client.socket, 'data');
-      assert.match(String(text), /\r\n\r\n1$/);
-      client.socket.destroy();
-    }
-    fresh.socket.destroy();
-  } finally {
-    await group.close();
-  }
-  await allClosed();
-});
-
-test('a thread that dies takes its descriptors along', async () => {
-  const worker = new URL('./workers/folder.js', import.meta.url);
-  const group: LoopGroup = await serveGroup({
-    worker,
-    loops: 1,
-    workerData: { folder, cacheMs: 60_000 },
-  });
-  try {
-    const one = await sink(portOf(group), '/files/big');
-    await one.until(() => one.bytes > 0, 'the first bytes');
-    one.client.socket.pause();
-    if (hasProc) assert.ok(openThere() >= 2);
-    const killer = await rig.connect(portOf(group));
-    killer.send(get('/die'));
-    await until(() => group.loops[0].generation > 0 || one.closed, 'it has died');
-    await allClosed();
-    one.client.socket.destroy();
-    killer.socket.destroy();
-  } finally {
-    await group.close();
-  }
 });
 
 test.run();

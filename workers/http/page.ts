@@ -63,8 +63,8 @@ export function page(is: Facts, loops: number): string {
 </section>
 </main>
 <footer>
-<p>Also here: <a href="/status.json">/status.json</a>, <a href="/loop.json">/loop.json</a>, the event
-stream <a href="/events">/events</a>, and a WebSocket at <code>/echo</code>.
+<p>Also here: <a href="/status.json">/status.json</a>, <a href="/loop.json">/loop.json</a>, the
+event stream <a href="/events">/events</a>, and a WebSocket at <code>/echo</code>.
 To serve files: <code>multiloop serve http FOLDER</code></p>
 </footer>
 <script>${SCRIPT}</script>

@@ -61,7 +61,8 @@ function draw(status) {
     const card = cardOf(loop.loop);
     card.root.classList.toggle('here', loop.loop === here);
     card.where.textContent = 'thread ' + loop.threadId + ' · gen ' + loop.generation;
-    card.rate.replaceChildren(number.format(loop.requestsPerSecond), make('small', '', ' requests/s'));
+    const rate = number.format(loop.requestsPerSecond);
+    card.rate.replaceChildren(rate, make('small', '', ' requests/s'));
     card.rates.push(loop.requestsPerSecond);
     if (card.rates.length > KEPT) card.rates.shift();
     const busy = Math.round(loop.utilization * 100);

@@ -48,7 +48,8 @@ h2 { margin: 0 0 .15rem; font-size: 1.1rem; font-weight: 650; }
 .rate { font-size: 1.5rem; font-weight: 600; letter-spacing: -.02em; line-height: 1.4;
   font-variant-numeric: tabular-nums; }
 .rate small { font-size: .82rem; font-weight: 400; letter-spacing: 0; color: var(--quiet); }
-.loop svg { display: block; width: 100%; height: 2.75rem; margin: .2rem 0 .7rem; overflow: visible; }
+.loop svg { display: block; width: 100%; height: 2.75rem; margin: .2rem 0 .7rem;
+  overflow: visible; }
 .loop polyline { fill: none; stroke: hsl(var(--hue) var(--full) var(--light)); stroke-width: 1.6;
   stroke-linejoin: round; vector-effect: non-scaling-stroke; }
 .loop polygon { fill: hsl(var(--hue) var(--full) var(--light) / .13); }
