@@ -1,6 +1,7 @@
 // What a server of HTTP can be told, and what it does when it is told nothing. Everything that a
 // peer could make large or slow has a limit; nothing of libevent's evhttp has one by default.
 
+import { type AccessLogOption, checkAccessLog } from './access_log.js';
 import { checkFunction, checkInteger, checkMillis, checkObject } from '../validate.js';
 import type { HttpRequest } from './http_request.js';
 import type { HttpResponse } from './http_response.js';
@@ -67,6 +68,11 @@ export interface HttpOptions extends HttpLimits, HttpTimeouts, HttpHooks {
    */
   // biome-ignore lint/suspicious/noExplicitAny: what its state is only its handlers know
   websocket?: WebSocketOptions<any, any>;
+  /**
+   * A line for every request that has ended: true for standard output, a path, options, or a
+   * function that is called with each entry. false.
+   */
+  accessLog?: AccessLogOption;
   /** For the URLs of `fetch`: 'http' unless the stream is TLS. */
   scheme?: 'http' | 'https';
 }
@@ -128,5 +134,6 @@ export function httpSettings(options: HttpOptions): HttpSettings {
     if (hook !== undefined) checkFunction(`options.${name}`, hook);
     settings[name] = hook?.bind(options);
   }
+  checkAccessLog('options.accessLog', options.accessLog);
   return settings as unknown as HttpSettings;
 }

@@ -10,6 +10,7 @@ import { BufferEvent as Streams } from '../stream/kinds.js';
 import { Listener } from '../stream/listener.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { checkFunction, invalidType, invalidValue } from '../validate.js';
+import { AccessLog, type AccessLogOptions, entryOf } from './access_log.js';
 import { beginning } from './date.js';
 import { Deadlines } from './deadlines.js';
 import { HttpConnection } from './http_connection.js';
@@ -52,6 +53,10 @@ export class HttpServer implements Disposable {
 
   /** @internal */ readonly _webSockets: WebSocketContexts;
 
+  /** @internal Requests note when they began. */ readonly _logs: boolean;
+  readonly #log: ((request: HttpRequest, response: HttpResponse) => void) | undefined;
+  readonly #accessLog: AccessLog | undefined;
+
   readonly #connections = new Set<HttpConnection>();
   readonly #listeners: Listener[] = [];
   #closing = false;
@@ -73,6 +78,15 @@ export class HttpServer implements Disposable {
       () => this.#tellEmptied(),
       (error) => this._failed(error, undefined),
     );
+    const { accessLog = false } = options;
+    this._logs = accessLog !== false;
+    if (typeof accessLog === 'function')
+      this.#log = (request, response) => accessLog(entryOf(request, response));
+    else if (accessLog !== false) {
+      const log = new AccessLog(logOptions(accessLog), (error) => this._failed(error, undefined));
+      this.#accessLog = log;
+      this.#log = (request, response) => log.add(entryOf(request, response));
+    }
     this._heads = new Deadlines(base, settings.headersTimeout);
     this._requests = new Deadlines(base, settings.requestTimeout);
     this._answers = new Deadlines(base, settings.answerTimeout);
@@ -150,6 +164,12 @@ export class HttpServer implements Disposable {
     for (const ws of this._webSockets) ws.terminate();
     for (const queue of [this._heads, this._requests, this._answers, this._idles, this._lingers])
       queue.close();
+    void this.#accessLog?.close();
+  }
+
+  /** The access log, if it writes: to be flushed, and opened anew when its file was renamed. */
+  get accessLog(): AccessLog | undefined {
+    return this.#accessLog;
   }
   [Symbol.dispose](): void {
     this.close();
@@ -181,6 +201,8 @@ export class HttpServer implements Disposable {
   }
   /** @internal */
   _completed(request: HttpRequest, response: HttpResponse): void {
+    const log = this.#log;
+    if (log !== undefined) guarded(() => log(request, response));
     const { complete } = this._settings;
     if (complete !== undefined) guarded(() => complete(request, response));
   }
@@ -197,6 +219,11 @@ export class HttpServer implements Disposable {
     }
     stream._settings = this.#settingsFor as Settings;
   }
+}
+
+function logOptions(option: true | string | AccessLogOptions): AccessLogOptions {
+  if (option === true) return {};
+  return typeof option === 'string' ? { path: option } : option;
 }
 
 /** Throws what a server with these options would. */

@@ -92,7 +92,10 @@ export function httpWorker(options: HttpWorkerOptions): LoopWorker<Served, HttpP
     },
     close: (conn, error) => conn.state?._lost(error),
     message: options.message?.bind(options),
-    stop: options.stop?.bind(options),
+    async stop(loop) {
+      await options.stop?.(loop);
+      await server?.accessLog?.close();
+    },
   };
 }
 
