@@ -1,14 +1,11 @@
 // The public surface of `multiloop/http`.
 
-export type { Encoding } from './http/encodings.js';
-export {
-  EVENT_STREAM_DEFAULTS,
-  EventStream,
-  type EventStreamOptions,
-  eventStream,
-  type ServerSentEvent,
-} from './http/event_stream.js';
-export { type FileOptions, type FilesOptions, files, sendFile } from './http/files.js';
+export type {
+  AccessEntry,
+  AccessLog,
+  AccessLogOption,
+  AccessLogOptions,
+} from './http/access_log.js';
 export type { BodySource } from './http/body_source.js';
 export {
   HTTP_CLIENT_DEFAULTS,
@@ -19,6 +16,7 @@ export {
   type HttpRequestOptions,
 } from './http/client_options.js';
 export type { HttpClientResponse } from './http/client_response.js';
+export type { Encoding } from './http/encodings.js';
 export {
   escapeHtml,
   parseQuery,
@@ -27,6 +25,14 @@ export {
   uriDecodeBytes,
   uriEncode,
 } from './http/escape.js';
+export {
+  EVENT_STREAM_DEFAULTS,
+  EventStream,
+  type EventStreamOptions,
+  eventStream,
+  type ServerSentEvent,
+} from './http/event_stream.js';
+export { type FileOptions, type FilesOptions, files, sendFile } from './http/files.js';
 export { HeaderList, type HeadersInit } from './http/header_list.js';
 export { HttpHeaders } from './http/headers.js';
 export { HttpClient } from './http/http_client.js';

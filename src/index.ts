@@ -65,6 +65,7 @@ export type {
 } from './stream/tls_options.js';
 export type { TlsStream } from './stream/tls_stream.js';
 export type { KeyUpdateOptions } from './stream/tls_transport.js';
+export type { TopicLimits } from './stream/topic_table.js';
 export {
   type TransformFilterOptions,
   transformFilter,
@@ -72,5 +73,4 @@ export {
   type ZlibFormat,
   zlibFilter,
 } from './stream/transform_filter.js';
-export type { TopicLimits } from './stream/topic_table.js';
 export { version, versionNumber } from './version.js';

@@ -136,6 +136,7 @@ constexpr Export kExports[] = {
     {"topicsReplay", topics_replay},
     {"topicsNote", topics_note},
     {"topicsForget", topics_forget},
+    {"topicsUnderWay", topics_under_way},
     {"topicsAdopt", topics_adopt},
     {"topicsSizes", topics_sizes},
     {"ledgerListen", ledger_listen},

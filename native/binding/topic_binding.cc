@@ -151,6 +151,14 @@ napi_value topics_forget(napi_env env, napi_callback_info info) {
   return js_undefined(env);
 }
 
+// topicsUnderWay(log, connection, on)
+napi_value topics_under_way(napi_env env, napi_callback_info info) {
+  const Args<3> args(env, info);
+  const auto log = TopicLog::find(args.u32(0));
+  if (log != nullptr) log->under_way(args.u64(1), args.boolean(2));
+  return js_undefined(env);
+}
+
 // topicsAdopt(log, inbox, connection) -> [position, topics]
 napi_value topics_adopt(napi_env env, napi_callback_info info) {
   const Args<3> args(env, info);

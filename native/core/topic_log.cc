@@ -169,6 +169,15 @@ void TopicLog::note(InboxHandle reader, ConnectionId id, const std::string& topi
 void TopicLog::forget(ConnectionId id) {
   const std::lock_guard<std::mutex> lock(mutex_);
   subscriptions_.erase(id);
+  under_way_.erase(id);
+}
+
+void TopicLog::under_way(ConnectionId id, bool on) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (on)
+    under_way_.insert(id);
+  else
+    under_way_.erase(id);
 }
 
 std::vector<std::string> TopicLog::adopt(InboxHandle reader, ConnectionId id,
@@ -208,8 +217,12 @@ void TopicLog::retire(std::size_t index) {
 // Readers whose threads are gone hold nothing up.
 void TopicLog::drop_dead() {
   for (std::size_t i = readers_.size(); i-- > 0;) {
-    const InboxPin inbox(readers_[i].inbox);
-    if (!inbox || inbox->closed()) retire(i);
+    const InboxHandle reader = readers_[i].inbox;
+    const InboxPin inbox(reader);
+    if (inbox && !inbox->closed()) continue;
+    for (const auto& [id, mine] : subscriptions_)
+      if (mine.reader == reader) under_way_.insert(id);
+    retire(i);
   }
 }
 
@@ -226,14 +239,20 @@ std::uint64_t TopicLog::bytes_before(std::uint64_t place) const {
 
 void TopicLog::trim() {
   const std::uint64_t read = slowest();
-  while (first_ < read && (read - first_ > limits_.kept_messages ||
-                           bytes_before(read) - bytes_before(first_) > limits_.kept_bytes)) {
+  // Some may have been closed on their way.
+  if (!under_way_.empty() && end_ % kSweepMin == 0) sweep();
+  const bool all = !under_way_.empty();
+  const std::uint64_t messages = all ? limits_.messages : limits_.kept_messages;
+  const std::uint64_t bytes = all ? limits_.bytes : limits_.kept_bytes;
+  while (first_ < read &&
+         (read - first_ > messages || bytes_before(read) - bytes_before(first_) > bytes)) {
     entries_.pop_front();
     ++first_;
   }
 }
 
 void TopicLog::sweep() {
+  std::erase_if(under_way_, [](ConnectionId id) { return Ledger::owner(id) == kNoInbox; });
   std::erase_if(subscriptions_,
                 [](const auto& one) { return Ledger::owner(one.first) == kNoInbox; });
   swept_ = subscriptions_.size();

@@ -18,6 +18,7 @@
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "inbox.h"
@@ -82,6 +83,9 @@ class TopicLog {
   // The topics of a connection, kept here because its loop's thread may die.
   void note(InboxHandle reader, ConnectionId id, const std::string& topic, bool on);
   void forget(ConnectionId id);
+  // It leaves for another loop, or has what it missed on its way. While one is under way, what all
+  // have read is kept up to the limits of what may wait.
+  void under_way(ConnectionId id, bool on);
   // Its topics, when another loop has taken it; and up to where the loop before had read.
   std::vector<std::string> adopt(InboxHandle reader, ConnectionId id, std::uint64_t* position);
 
@@ -117,6 +121,8 @@ class TopicLog {
   // Where loops were that are gone, the latest last.
   std::deque<std::pair<InboxHandle, std::uint64_t>> gone_;
   std::unordered_map<ConnectionId, Subscriptions> subscriptions_;
+  // Those that left a loop, or whose loop died, and have not got everything again.
+  std::unordered_set<ConnectionId> under_way_;
   std::size_t swept_ = 0;  // connections after the last sweep
 };
 

@@ -2,6 +2,7 @@
 // peer could make large or slow has a limit; nothing of libevent's evhttp has one by default.
 
 import { checkFunction, checkInteger, checkMillis, checkObject } from '../validate.js';
+import { type AccessLogOption, checkAccessLog } from './access_log.js';
 import { checkHeader } from './header_checks.js';
 import type { HttpRequest } from './http_request.js';
 import type { HttpResponse } from './http_response.js';
@@ -82,6 +83,11 @@ export interface HttpOptions extends HttpLimits, HttpTimeouts, HttpHooks {
   methods?: readonly string[];
   /** Of answers with a body and without a Content-Type; text is text/plain otherwise. */
   contentType?: string;
+  /**
+   * A line for every request that has ended: true for standard output, a path, options, or a
+   * function that is called with each entry. false.
+   */
+  accessLog?: AccessLogOption;
   /** For the URLs of `fetch`: 'http' unless the stream is TLS. */
   scheme?: 'http' | 'https';
 }
@@ -150,5 +156,6 @@ export function httpSettings(options: HttpOptions): HttpSettings {
   const { contentType } = options;
   if (contentType !== undefined) checkHeader('Content-Type', contentType);
   settings.contentType = contentType;
+  checkAccessLog('options.accessLog', options.accessLog);
   return settings as unknown as HttpSettings;
 }

@@ -14,6 +14,7 @@ interface Waiter {
   reject(error: Error): void;
 }
 
+const NOT_NOTED = { at: 0, written: 0 };
 const NO_MORE = Promise.resolve(undefined);
 
 /** Belongs to its loop's thread. */
@@ -28,6 +29,8 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
 
   /** @internal */ readonly _wantsClose: boolean;
   /** @internal */ readonly _upgrades: boolean;
+  /** @internal For the access log: when it began, and what the stream had been given by then. */
+  readonly _began: { readonly at: number; readonly written: number } = NOT_NOTED;
   /** @internal Of the body, which is not whole yet or was not read; undefined without one. */
   _body: BodyDecoder | undefined;
   /** @internal The peer waits for leave to send it. */
@@ -61,6 +64,10 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
     this.#hostEnd = hosts ? head.hostEnd - start : 0;
     this._wantsClose = head.close || (old && !head.keepAlive);
     this._upgrades = head.upgrade;
+    if (connection.server._logs) {
+      const { bytesWritten, outputLength } = connection.stream;
+      this._began = { at: performance.now(), written: bytesWritten + outputLength };
+    }
     const { contentLength, chunked } = head;
     this._body =
       chunked || contentLength > 0

@@ -218,8 +218,7 @@ export class HttpResponse {
   json(value: unknown): void {
     const text = JSON.stringify(value);
     if (text === undefined) throw invalidValue('value', 'is nothing that JSON has', value);
-    if (this.#stage === Stage.NEW && !this.#has('content-type'))
-      this.#typed('application/json');
+    if (this.#stage === Stage.NEW && !this.#has('content-type')) this.#typed('application/json');
     this.send(text);
   }
 

@@ -11,6 +11,7 @@ import { BufferEvent as Streams } from '../stream/kinds.js';
 import { Listener } from '../stream/listener.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { checkFunction, invalidType, invalidValue } from '../validate.js';
+import { AccessLog, type AccessLogOptions, entryOf } from './access_log.js';
 import { isToken } from './characters.js';
 import { beginning } from './date.js';
 import { Deadlines } from './deadlines.js';
@@ -73,6 +74,10 @@ export class HttpServer implements Disposable {
   /** @internal Set when they are to end: whether there is somebody else to go to. */
   _leaving: boolean | undefined = undefined;
 
+  /** @internal Requests note when they began. */ readonly _logs: boolean;
+  readonly #log: ((request: HttpRequest, response: HttpResponse) => void) | undefined;
+  readonly #accessLog: AccessLog | undefined;
+
   readonly #connections = new Set<HttpConnection>();
   readonly #listeners: Listener[] = [];
   #closing = false;
@@ -94,6 +99,15 @@ export class HttpServer implements Disposable {
       () => this.#tellEmptied(),
       (error) => this._failed(error, undefined),
     );
+    const { accessLog = false } = options;
+    this._logs = accessLog !== false;
+    if (typeof accessLog === 'function')
+      this.#log = (request, response) => accessLog(entryOf(request, response));
+    else if (accessLog !== false) {
+      const log = new AccessLog(logOptions(accessLog), (error) => this._failed(error, undefined));
+      this.#accessLog = log;
+      this.#log = (request, response) => log.add(entryOf(request, response));
+    }
     this._heads = new Deadlines(base, settings.headersTimeout);
     this._requests = new Deadlines(base, settings.requestTimeout);
     this._answers = new Deadlines(base, settings.answerTimeout);
@@ -207,6 +221,12 @@ export class HttpServer implements Disposable {
       queue.close();
     for (const kept of this._kept.values()) kept.clear();
     this._kept.clear();
+    void this.#accessLog?.close();
+  }
+
+  /** The access log, if it writes: to be flushed, and opened anew when its file was renamed. */
+  get accessLog(): AccessLog | undefined {
+    return this.#accessLog;
   }
   [Symbol.dispose](): void {
     this.close();
@@ -245,6 +265,8 @@ export class HttpServer implements Disposable {
   }
   /** @internal */
   _completed(request: HttpRequest, response: HttpResponse): void {
+    const log = this.#log;
+    if (log !== undefined) guarded(() => log(request, response));
     const { complete } = this._settings;
     if (complete !== undefined) guarded(() => complete(request, response));
   }
@@ -268,6 +290,11 @@ function checkMaker(makeStream: StreamMaker | undefined, tls: ListenOptions['tls
   if (makeStream === undefined) return;
   checkFunction('makeStream', makeStream);
   if (tls !== undefined) throw invalidValue('listen.tls', 'cannot go with makeStream', tls);
+}
+
+function logOptions(option: true | string | AccessLogOptions): AccessLogOptions {
+  if (option === true) return {};
+  return typeof option === 'string' ? { path: option } : option;
 }
 
 /** Throws what a server with these options would. */

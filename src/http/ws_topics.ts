@@ -2,9 +2,9 @@
 // that, on each thread. Under serve() a loop's topics are the group's; without it, the server's own.
 
 import { checkTopic, Published, TopicTable, topicSettings } from '../stream/topic_table.js';
+import type { WebSocket } from './websocket.js';
 import { deflateMessage } from './ws_deflate.js';
 import { FIN, frameOf, Opcode, RSV1 } from './ws_frames.js';
-import type { WebSocket } from './websocket.js';
 
 /** Who knows which WebSockets have subscribed to what. */
 export interface TopicHub {

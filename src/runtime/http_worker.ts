@@ -100,6 +100,7 @@ export function httpWorker(options: HttpWorkerOptions): LoopWorker<Served, HttpP
     async stop(loop) {
       await options.stop?.(loop);
       server?.close();
+      await server?.accessLog?.close();
     },
   };
 }

@@ -208,9 +208,15 @@ class Loop implements ConnectionHost {
 
   send(conn: Connection, loop: number, bytes: Uint8Array): Delivered {
     const inbox = this.#directory.inbox(loop);
-    if (inbox === 0) return loop < this.#directory.size ? 'gone' : 'no such loop';
+    if (inbox === 0) {
+      this.topics.stays(conn);
+      return loop < this.#directory.size ? 'gone' : 'no such loop';
+    }
     const result = delivered(native.ledgerMove(this.base._id, conn.id, inbox, bytes, false));
-    if (result !== 'ok') return result;
+    if (result !== 'ok') {
+      this.topics.stays(conn);
+      return result;
+    }
     this.topics.gone(conn, false);
     this.#removed(conn);
     if (channels.move.hasSubscribers)

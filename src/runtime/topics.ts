@@ -29,8 +29,9 @@ export interface TopicOptions extends TopicLimits {
   backlogBytes?: number;
   backlogMax?: number;
   /**
-   * Bytes, and messages, that are kept of what all loops have read, for connections that are on the
-   * way from one loop to another: 1 MiB and 4,096.
+   * Bytes, and messages, that are kept of what all loops have read: 1 MiB and 4,096. While a
+   * connection is on its way from one loop to another it is up to the backlog's limits, so what it
+   * may miss is what was published beyond those meanwhile.
    */
   keptBytes?: number;
   keptMax?: number;
@@ -201,7 +202,14 @@ export class LoopTopics {
   pack(conn: Subscriber): number | undefined {
     const newcomer = this.#newcomers.get(conn);
     if (newcomer !== undefined) return newcomer.from;
-    return this.#table.topicsOf(conn).length === 0 ? undefined : this.#place;
+    if (this.#table.topicsOf(conn).length === 0) return undefined;
+    native.topicsUnderWay(this.#task.log, conn.id, true);
+    return this.#place;
+  }
+  /** It could not leave. */
+  stays(conn: Subscriber): void {
+    if (this.#table.topicsOf(conn).length > 0)
+      native.topicsUnderWay(this.#task.log, conn.id, false);
   }
 
   /** It comes from another loop; settle() follows when it can be written to. */
@@ -232,6 +240,7 @@ export class LoopTopics {
       if (next <= from) break;
       from = next;
     }
+    native.topicsUnderWay(this.#task.log, conn.id, false);
     this.#exit(newcomer.topics.filter((topic) => !this.#table.add(conn, topic)));
     this.#counted(before);
     this.#table.endSlow();

@@ -140,7 +140,9 @@ for (const version of VERSIONS) {
           assert.match(errors[0].message, 'closed the connection in the middle');
           assert.is(connected, 0, `cut at ${at}`);
         },
-        (ends) => ends[to].events[0] !== undefined && ends[to].events[0] !== 'connected' || ends[to].events.length > 1,
+        (ends) =>
+          (ends[to].events[0] !== undefined && ends[to].events[0] !== 'connected') ||
+          ends[to].events.length > 1,
       );
       assert.ok(to === 'client' || connected === 0, `${connected}`);
     });
@@ -200,7 +202,7 @@ test('garbage and plain text in the place of a handshake, to a server and to a c
       other.write(bytes);
       other.end();
       assert.is(await near.nth(), 'ERR_TLS_HANDSHAKE');
-      console.log(Buffer.from(bytes).toString('hex').slice(0,20), near.errors[0].message);
+      console.log(Buffer.from(bytes).toString('hex').slice(0, 20), near.errors[0].message);
       near.bev.write('nobody');
       await turns(3);
       const text = Buffer.from(other.input.remove(other.inputLength)).toString('latin1');
@@ -219,7 +221,11 @@ test('records over the limit after the handshake', async (rig) => {
       const [one, other] = BufferEvent.pair(rig.base);
       const near = rig.over(one, server);
       const far = rig.make((rest) =>
-        BufferEvent.tls(other, { tls: { ...client, maxVersion: version }, closeFd: false, ...rest }),
+        BufferEvent.tls(other, {
+          tls: { ...client, maxVersion: version },
+          closeFd: false,
+          ...rest,
+        }),
       );
       rig.own(other);
       await near.nth();

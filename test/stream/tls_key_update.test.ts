@@ -11,8 +11,7 @@ import { client, type End, server, type TlsRig, tlsSuite } from './tls_rig.js';
 const { test, run } = tlsSuite('key updates');
 const MESSAGES = 400;
 /** Numbered and of many lengths, some longer than a record. */
-const message = (number: number) =>
-  `${number}:${'m'.repeat((number * 7_919) % 20_000)}\n`;
+const message = (number: number) => `${number}:${'m'.repeat((number * 7_919) % 20_000)}\n`;
 
 /** Each writes numbered messages as the other's come, and changes keys at some of them. */
 async function talk(near: End, far: End): Promise<void> {
