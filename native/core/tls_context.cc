@@ -175,6 +175,7 @@ bool TlsContext::add_certificate(const std::string& pem, std::string* error) {
                         : tls.SSL_CTX_ctrl(context_, SSL_CTRL_CHAIN_CERT, 0, certificate) == 1;
     if (count == 0 || !ok) tls.X509_free(certificate);
     if (!ok) return failed(error, "the certificate cannot be used");
+    if (count == 0) certificate_ = certificate;
     ++count;
   }
   return ended_well(error, count, "the certificate is no PEM that OpenSSL can read");
@@ -186,7 +187,10 @@ bool TlsContext::add_key(const std::string& pem, std::string* error) {
   if (key == nullptr) return failed(error, "the key is no PEM that OpenSSL can read");
   const bool taken = tls.SSL_CTX_use_PrivateKey(context_, key) == 1;
   tls.EVP_PKEY_free(key);
-  if (!taken || tls.SSL_CTX_check_private_key(context_) != 1)
+  // A key of another kind than the certificate's goes to another certificate of that kind, and the
+  // one that it was given with is left without: selecting takes one that has a key.
+  if (!taken || tls.SSL_CTX_ctrl(context_, SSL_CTRL_SELECT_CURRENT_CERT, 0, certificate_) != 1 ||
+      tls.SSL_CTX_check_private_key(context_) != 1)
     return failed(error, "the key is not the certificate's");
   return true;
 }

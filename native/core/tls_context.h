@@ -109,6 +109,8 @@ class TlsContext {
   ssl_ctx_st* const context_;
   const bool server_;
   bool expired_ = false;
+  // The certificate that was added last, an X509; it is the context's.
+  void* certificate_ = nullptr;
   std::string alpn_;
   TlsNames names_;
 };

@@ -65,9 +65,10 @@ export class Listeners {
   /** Opens all of them; none accepts before start(). */
   open(): void {
     const { accept, listen, loops } = this.#settings;
-    for (const options of listen) {
+    for (const [index, options] of listen.entries()) {
       const number = this.#host.coordinator.nextListener(this.#host.sink);
-      if (options.tls !== undefined) this.#tls.set(number, planListener('listen.tls', options.tls));
+      const name = listen.length > 1 ? `listen[${index}].tls` : 'listen.tls';
+      if (options.tls !== undefined) this.#tls.set(number, planListener(name, options.tls));
       if (accept === 'handoff') {
         this.#add(number, options, options, undefined);
         continue;

@@ -262,6 +262,14 @@ function pairs(name: string, { cert, key }: { cert: unknown; key: unknown }) {
       `${name} has ${certificates.length} certificates and ${keys.length} keys; each certificate ` +
         'needs its key, at the same place of its list',
     );
+  // Both forms have the word in their head: RFC 7468 section 11, and RFC 1421's Proc-Type.
+  for (const one of keys)
+    if (Buffer.from(one.buffer, one.byteOffset, one.length).includes('ENCRYPTED'))
+      throw new MultiloopError(
+        'ERR_TLS_CONFIG',
+        `${name}.key has a passphrase, which nobody could be asked for; openssl pkey writes it ` +
+          'without one',
+      );
   return { certificates, keys };
 }
 

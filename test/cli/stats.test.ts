@@ -44,6 +44,29 @@ test('the heading comes again, and it ends', async () => {
   assert.equal(headings, [0, 21, 42]);
 });
 
+test('handshakes that have failed have a line of their own, with the reasons', async () => {
+  const failed = { 'not TLS': 2, 'no shared cipher': 0, timeout: 1 };
+  let asked = 0;
+  const numbers = () => ({
+    ...sample(0, 0, 0).stats,
+    handshakesFailed: asked++ < 2 ? 0 : 3,
+    handshakeFailures: failed,
+  });
+  const group = { stats: numbers, loops: [] } as unknown as LoopGroup;
+  const lines: string[] = [];
+  await new Promise<void>((resolve) => {
+    const stop = printStats(group, 1, (line) => {
+      lines.push(line);
+      if (lines.length < 6) return;
+      stop();
+      resolve();
+    });
+  });
+  // The heading, a second without any, the one in which they failed, and those after it.
+  assert.is(lines[3], 'handshakes failed: 3 (not TLS 2, timeout 1)');
+  assert.is(lines.filter((line) => line.includes('handshakes')).length, 1);
+});
+
 test('a running server says a line a second, without colours in a pipe', async () => {
   const flags = ['--port', '0', '--loops', '2', '--stats', '--rebalance'];
   const cli = new Cli(['serve', 'echo', ...flags], { FORCE_COLOR: '1' });

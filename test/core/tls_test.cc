@@ -139,6 +139,12 @@ TEST(what_is_wrong_with_a_context_is_said) {
   says(complaint([](TlsSettings& s) { s.certificates[0].resize(300); }), "the certificate is no");
   says(complaint([](TlsSettings& s) { s.keys = {"nothing"}; }), "the key is no PEM");
   says(complaint([](TlsSettings& s) { s.keys = {file("www-key.pem")}; }), "mismatch");
+  // Two of two kinds, and both keys are the first one's.
+  says(complaint([](TlsSettings& s) {
+         s.certificates.push_back(file("rsa.pem"));
+         s.keys.push_back(s.keys[0]);
+       }),
+       "the key is not the certificate's");
   says(complaint([](TlsSettings& s) { s.authorities = {""}; }), "the authorities are no PEM");
   says(complaint([](TlsSettings& s) { s.ciphers = "none-such"; }), "no cipher match");
   says(complaint([](TlsSettings& s) { s.cipher_suites = "none-such"; }), "TLS 1.3");

@@ -11,7 +11,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, type ReloadReport, serve } from '../../src/index.js';
 import { native } from '../../src/native.js';
-import { within } from '../event/support.js';
+import { openDescriptors, within } from '../event/support.js';
 import { pair } from '../tls/pems.js';
 import type { Seen, Told } from './chaos/clients.js';
 import { Random } from './chaos/frames.js';
@@ -39,14 +39,20 @@ const refusals = new Set([
 class Clients {
   readonly #child: ChildProcess;
   readonly #answers: ((seen: Seen) => void)[] = [];
+  #ended = '';
 
   constructor(ports: [plain: number, tls: number], seed: number) {
     const file = fileURLToPath(new URL('./chaos/clients.js', import.meta.url));
     this.#child = fork(file, [...ports, seed, CLIENTS].map(String));
+    this.#child.on('exit', (...how) => {
+      this.#ended = how.join(' ');
+    });
     this.#child.on('message', (seen) => this.#answers.shift()?.(seen as Seen));
   }
 
-  tell(told: Told): Promise<Seen> {
+  async tell(told: Told): Promise<Seen> {
+    if (!this.#child.connected)
+      throw new Error(`the clients have ended by themselves:${this.#ended}`);
     const answer = new Promise<Seen>((resolve) => this.#answers.push(resolve));
     this.#child.send(told);
     return within(BOUND_MS, answer, `the clients' answer to '${told}'`);
@@ -225,12 +231,15 @@ class Storm {
 }
 
 async function storm(seed: number, body: (storm: Storm) => Promise<void>): Promise<void> {
-  const before = descriptors().length;
+  const before = openDescriptors();
   const one = await Storm.begin(seed);
   try {
     await body(one);
     await one.clients.end();
-    await until(() => descriptors().length <= before, 'descriptors back');
+    await until(() => descriptors().length <= before.length, 'descriptors back').catch((error) => {
+      error.message += `: ${show(openDescriptors())} after ${show(before)}`;
+      throw error;
+    });
   } catch (error) {
     (error as Error).message += `\nwith ML_CHAOS_SEED=${seed}; ${show(one.group.stats())}`;
     await one.clients.end();

@@ -112,47 +112,87 @@ openssl('s_client: a certificate of its own, and none', () =>
   ),
 );
 
-openssl('s_server: our client is answered, in order, to the close', async () => {
-  const probe = net.createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address() as net.AddressInfo;
-  probe.close();
-  const child = spawn('openssl', [
-    ...['s_server', '-accept', `127.0.0.1:${port}`, '-naccept', '1', '-rev'],
-    ...['-cert', file('localhost'), '-key', file('localhost-key')],
-  ]);
-  const base = new EventBase();
-  try {
-    await said(child, /ACCEPT/);
-    let text = '';
-    const bev = BufferEvent.connect(
-      base,
-      { host: '127.0.0.1', port },
-      {
-        tls: { ca, servername: 'localhost' },
-        handlers: {
-          read: (one) => {
-            text += Buffer.from(one.input.remove(one.input.length)).toString();
-            if (text.endsWith('\n')) base.loopBreak();
-          },
-          event: (_, { error }) => {
-            if (error === undefined) return;
-            text = String(error);
-            base.loopBreak();
-          },
+openssl('s_client: a certificate by name, and a protocol by ALPN', () =>
+  withGroup(
+    {
+      worker: workerFile('teller'),
+      listen: {
+        port: 0,
+        tls: {
+          ...server,
+          contexts: { '*.example.org': pair('wildcard') },
+          ALPNProtocols: ['two', 'one'],
         },
       },
-    );
-    bev.enable(Ev.READ);
-    bev.write('desserts\n');
-    await within(PATIENCE_MS, base.dispatch(), 'it is answered');
-    assert.is(text, 'stressed\n');
-    bev.close();
-  } finally {
-    child.kill('SIGKILL');
-    base.close();
-  }
-});
+    },
+    async (group) => {
+      const cases = [
+        ['localhost', 'localhost'],
+        ['a.example.org', '*.example.org'],
+        ['unknown.test', 'localhost'],
+      ];
+      for (const [name, shown] of cases) {
+        // The last -servername counts.
+        const child = client(group, '-servername', name, '-alpn', 'one,two');
+        const told = said(child);
+        await said(child, new RegExp(`"servername":"${name}","alpn":"two"`));
+        child.stdin.end();
+        const text = await told;
+        assert.match(text, 'ALPN protocol: two');
+        assert.match(text, new RegExp(`subject=CN = ${shown.replace('*', '\\*')}\n`));
+      }
+    },
+  ),
+);
+
+for (const version of ['tls1_2', 'tls1_3'])
+  openssl(
+    `s_server -${version}: our client is asked for its certificate, and answered`,
+    async () => {
+      const probe = net.createServer().listen(0, '127.0.0.1');
+      await once(probe, 'listening');
+      const { port } = probe.address() as net.AddressInfo;
+      probe.close();
+      const child = spawn('openssl', [
+        ...['s_server', '-accept', `127.0.0.1:${port}`, '-naccept', '1', '-rev', `-${version}`],
+        ...['-cert', file('localhost'), '-key', file('localhost-key'), '-alpn', 'one'],
+        ...['-Verify', '2', '-verify_return_error', '-CAfile', file('ca')],
+      ]);
+      const base = new EventBase();
+      try {
+        await said(child, /ACCEPT/);
+        let text = '';
+        const bev = BufferEvent.connect(
+          base,
+          { host: '127.0.0.1', port },
+          {
+            tls: { ca, servername: 'localhost', ALPNProtocols: ['two', 'one'], ...pair('client') },
+            handlers: {
+              read: (one) => {
+                text += Buffer.from(one.input.remove(one.input.length)).toString();
+                if (text.endsWith('\n')) base.loopBreak();
+              },
+              event: (_, { error }) => {
+                if (error === undefined) return;
+                text = String(error);
+                base.loopBreak();
+              },
+            },
+          },
+        );
+        bev.enable(Ev.READ);
+        bev.write('desserts\n');
+        await within(PATIENCE_MS, base.dispatch(), 'it is answered');
+        assert.is(text, 'stressed\n');
+        assert.is(bev.tls?.alpn, 'one');
+        assert.is(bev.tls?.protocol, version === 'tls1_2' ? 'TLSv1.2' : 'TLSv1.3');
+        bev.close();
+      } finally {
+        child.kill('SIGKILL');
+        base.close();
+      }
+    },
+  );
 
 const curl = suite('curl');
 
