@@ -85,7 +85,6 @@ function through(
 
 /** Each of `count` trials, some at a time; `look` when both sides have been told something. */
 async function each(
-  rig: TlsRig,
   count: number,
   start: (at: number) => Through,
   look: (at: number, ends: Through) => void,
@@ -125,7 +124,6 @@ for (const version of VERSIONS) {
       const count = await measured(rig);
       let connected = 0;
       await each(
-        rig,
         count,
         (at) => start(rig, cutAt(at)),
         (at, ends) => {
@@ -140,33 +138,34 @@ for (const version of VERSIONS) {
           assert.match(errors[0].message, 'closed the connection in the middle');
           assert.is(connected, 0, `cut at ${at}`);
         },
-        (ends) => ends[to].events[0] !== undefined && ends[to].events[0] !== 'connected' || ends[to].events.length > 1,
+        (ends) =>
+          (ends[to].events[0] !== undefined && ends[to].events[0] !== 'connected') ||
+          ends[to].events.length > 1,
       );
       assert.ok(to === 'client' || connected === 0, `${connected}`);
     });
 
     test(`${version}: what goes to the ${to} is damaged at every byte`, async (rig) => {
-        const count = await measured(rig);
-        let harmless = 0;
-        const done = ({ client, server }: Through) =>
-          client.events.length > 0 && server.events.length > 0;
-        await each(
-          rig,
-          count,
-          (at) => start(rig, changedAt(at, at % 2 === 0 ? 0x01 : 0xff)),
-          (at, ends) => {
-            const { events, errors } = ends[to];
-            if (errors.length === 0) harmless++;
-            for (const error of errors)
-              assert.match(String(error.code), /^ERR_TLS_(HANDSHAKE|PROTOCOL|TRUNCATED)$/, `${at}`);
-            assert.ok(events.filter((one) => one.startsWith('ERR_TLS_HANDSHAKE')).length <= 1);
-            assert.is(ends[to].text, '');
-          },
-          (ends) => done(ends) || stuck(ends),
-        );
-        // Versions in headers of records that nobody looks at, and lengths that wait for more.
-        assert.ok(harmless < 40, `${harmless} of ${count}`);
-      });
+      const count = await measured(rig);
+      let harmless = 0;
+      const done = ({ client, server }: Through) =>
+        client.events.length > 0 && server.events.length > 0;
+      await each(
+        count,
+        (at) => start(rig, changedAt(at, at % 2 === 0 ? 0x01 : 0xff)),
+        (at, ends) => {
+          const { events, errors } = ends[to];
+          if (errors.length === 0) harmless++;
+          for (const error of errors)
+            assert.match(String(error.code), /^ERR_TLS_(HANDSHAKE|PROTOCOL|TRUNCATED)$/, `${at}`);
+          assert.ok(events.filter((one) => one.startsWith('ERR_TLS_HANDSHAKE')).length <= 1);
+          assert.is(ends[to].text, '');
+        },
+        (ends) => done(ends) || stuck(ends),
+      );
+      // Versions in headers of records that nobody looks at, and lengths that wait for more.
+      assert.ok(harmless < 40, `${harmless} of ${count}`);
+    });
   }
 }
 
@@ -218,7 +217,11 @@ test('records over the limit after the handshake', async (rig) => {
       const [one, other] = BufferEvent.pair(rig.base);
       const near = rig.over(one, server);
       const far = rig.make((rest) =>
-        BufferEvent.tls(other, { tls: { ...client, maxVersion: version }, closeFd: false, ...rest }),
+        BufferEvent.tls(other, {
+          tls: { ...client, maxVersion: version },
+          closeFd: false,
+          ...rest,
+        }),
       );
       rig.own(other);
       await near.nth();

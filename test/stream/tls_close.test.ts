@@ -1,7 +1,7 @@
 // How TLS ends: cleanly by close_notify, or cut off, in every order; over sockets and over streams,
 // as server and as client, against ourselves and against Node's tls.
 
-import net from 'node:net';
+import type net from 'node:net';
 import type tls from 'node:tls';
 import * as assert from 'uvu/assert';
 import { BufferEvent, type SocketStream, sys } from '../../src/index.js';
@@ -256,17 +256,20 @@ for (const one of CASES) {
     near.bev.end();
   });
 
-  on('garbage in the place of a record is an error, and the end of both directions', async (near, far) => {
-    far.inject(Buffer.from('1703030010deadbeefdeadbeefdeadbeefdeadbeef', 'hex'));
-    assert.is(await near.nth(1), 'ERR_TLS_PROTOCOL read');
-    near.bev.write('too late');
-    assert.is(await near.nth(2), 'ERR_TLS_PROTOCOL write');
-    assert.is(near.errors[1].message, near.errors[0].message);
-    near.bev.close();
-    await until(() => far.ended !== undefined);
-    // Of a socket that is made without a tls.Server Node tells no such error.
-    if (peer === 'ours') assert.is(far.ended, 'ERR_TLS_PROTOCOL');
-  });
+  on(
+    'garbage in the place of a record is an error, and the end of both directions',
+    async (near, far) => {
+      far.inject(Buffer.from('1703030010deadbeefdeadbeefdeadbeefdeadbeef', 'hex'));
+      assert.is(await near.nth(1), 'ERR_TLS_PROTOCOL read');
+      near.bev.write('too late');
+      assert.is(await near.nth(2), 'ERR_TLS_PROTOCOL write');
+      assert.is(near.errors[1].message, near.errors[0].message);
+      near.bev.close();
+      await until(() => far.ended !== undefined);
+      // Of a socket that is made without a tls.Server Node tells no such error.
+      if (peer === 'ours') assert.is(far.ended, 'ERR_TLS_PROTOCOL');
+    },
+  );
 
   // The peer is ours in these: what it does to the stream below is known.
   if (peer === "Node's") continue;
@@ -275,7 +278,9 @@ for (const one of CASES) {
     // RFC 8446 section 6.1.
     const [one_, other] = rig.pairs[over === 'sockets' ? 'sockets' : 'pair']();
     const near = rig.over(one_, optionsOf(one));
-    const far = rig.make((rest) => BufferEvent.tls(other, { tls: farOf(one), closeFd: false, ...rest }));
+    const far = rig.make((rest) =>
+      BufferEvent.tls(other, { tls: farOf(one), closeFd: false, ...rest }),
+    );
     rig.own(other);
     assert.is(await near.nth(), 'connected');
     await far.nth();

@@ -18,7 +18,11 @@ async function silent(rig: TlsRig): Promise<{ port: number; count: () => number 
 }
 function call(rig: TlsRig, port: number, options: ConnectOptions) {
   return rig.make((rest: BevOptions) =>
-    BufferEvent.connect(rig.base, { host: '127.0.0.1', port }, { tls: client, ...options, ...rest }),
+    BufferEvent.connect(
+      rig.base,
+      { host: '127.0.0.1', port },
+      { tls: client, ...options, ...rest },
+    ),
   );
 }
 

@@ -93,11 +93,10 @@ for (const version of VERSIONS) {
 }
 
 test('it is for another stream what a socket with TLS is: its facts go through what is above', async (rig) => {
-  const options = [
-    { ...server, ALPNProtocols: ['one'] },
-    { ...client, ALPNProtocols: ['one'] },
-  ] as const;
-  const { near, far } = await rig.open('pair', ...options);
+  const ALPNProtocols = ['one'];
+  const ofServer = { ...server, ALPNProtocols };
+  const ofClient = { ...client, ALPNProtocols };
+  const { near, far } = await rig.open('pair', ofServer, ofClient);
   const filter = rig.own(BufferEvent.filter(near.bev, {}));
   const duplex = filter.toDuplex();
   const again = rig.own(BufferEvent.fromDuplex(rig.base, duplex));
@@ -110,7 +109,7 @@ test('it is for another stream what a socket with TLS is: its facts go through w
   again.close();
   await until(() => near.bev.closed);
   assert.equal([filter.tls, near.bev.tls, again.tls], [undefined, undefined, undefined]);
-  const second = await rig.open('pair', options[0], { ...options[1], session });
+  const second = await rig.open('pair', ofServer, { ...ofClient, session });
   assert.is(second.near.bev.tls?.reused, true);
   assert.is(second.far.bev.tls?.reused, true);
 });
@@ -256,7 +255,10 @@ test('what is wrong with the call is said, and the stream below is as it was', (
   assert.is(tls(one, { tls: {} }), 'ERR_INVALID_ARG_VALUE');
   assert.is(tls(one, { tls: { ...server, key: 'no PEM' } }), 'ERR_TLS_CONFIG');
   assert.is(tls(one, { tls: { ...client, session: Buffer.from('none') } }), 'ERR_TLS_CONFIG');
-  assert.is(codeOf(() => BufferEvent.pair(rig.base, { tls: server })), 'ERR_TLS_UNAVAILABLE');
+  assert.is(
+    codeOf(() => BufferEvent.pair(rig.base, { tls: server })),
+    'ERR_TLS_UNAVAILABLE',
+  );
   assert.is(one.handlers, handlers);
   rig.over(one, server);
   assert.is(tls(one, { tls: server }), 'ERR_INVALID_ARG_VALUE');
