@@ -202,6 +202,6 @@ export function updateKeys(tls: TlsTransport | undefined, options: KeyUpdateOpti
   if (tls !== undefined && protocol === 'TLSv1.3') return tls.updateKeys(peer);
   throw new MultiloopError(
     'ERR_TLS_CONFIG',
-    `Only TLSv1.3 has a key update, once its handshake is done; the stream has ${protocol ?? 'none'}`,
+    `Only TLSv1.3 has a key update, after its handshake; the stream has ${protocol ?? 'none'}`,
   );
 }
