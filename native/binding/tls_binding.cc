@@ -327,12 +327,12 @@ napi_value bytes_in_javascript(napi_env env, const std::vector<unsigned char>& b
   return buffer;
 }
 
-// tlsFacts(base, session) -> [protocol, cipher, servername, alpn, reused, unauthorized,
-// certificate]
+// tlsFacts(base, session) -> undefined before the handshake is done; [protocol, cipher, servername,
+// alpn, reused, unauthorized, certificate]
 napi_value tls_facts(napi_env env, napi_callback_info info) {
   const Args<2> args(env, info);
   const TlsSession* session = session_of(args);
-  if (session == nullptr) return js_undefined(env);
+  if (session == nullptr || !session->shaken()) return js_undefined(env);
   const TlsFacts facts = session->facts();
   napi_value reused = nullptr;
   napi_get_boolean(env, facts.reused, &reused);

@@ -70,6 +70,8 @@ class TlsSession {
   // kDone, what it waits for, or a negative code.
   long handshake();
   bool established() const;
+  // The handshake was done once; an update of keys may be going on.
+  bool shaken() const { return shaken_; }
   // As many bytes as fit and are here; 0: the peer has ended with a close_notify; -EAGAIN. `more`:
   // there may be more inside, of which the socket will not tell.
   long read(void* into, std::size_t length, bool* more);
@@ -118,7 +120,7 @@ class TlsSession {
   long read_over_ = 1;   // not positive: what every further read answers
   long write_over_ = 0;  // negative: what every further write answers
   std::size_t unfinished_ = 0;
-  bool shaken_ = false;    // the handshake was done once
+  bool shaken_ = false;
   bool updating_ = false;  // update_keys() has answered -EAGAIN with its message begun
   std::string error_;
 };

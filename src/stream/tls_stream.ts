@@ -2,7 +2,7 @@
 // (libevent: bufferevent_openssl_filter_new).
 //
 //   under.input  ─records─► session ─► input     while it reads, below its high mark
-//   under.output ◄─records─ session ◄─ output    at the end of a pass, below the high mark of `under`
+//   under.output ◄─records─ session ◄─ output    at the end of a pass, while `under` has room
 //
 // It is what SocketStream is with TLS, to the codes of its errors; only where that one asks the
 // socket this one asks the stream below.

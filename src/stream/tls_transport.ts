@@ -193,7 +193,7 @@ export interface KeyUpdateOptions {
   peer?: boolean;
 }
 
-/** Of a stream that has `tls`, or undefined before its handshake is done and where there is none. */
+/** `tls`: undefined before the handshake is done, and where there is none. */
 export function updateKeys(tls: TlsTransport | undefined, options: KeyUpdateOptions): boolean {
   checkObject('options', options);
   const { peer = false } = options;
@@ -202,6 +202,6 @@ export function updateKeys(tls: TlsTransport | undefined, options: KeyUpdateOpti
   if (tls !== undefined && protocol === 'TLSv1.3') return tls.updateKeys(peer);
   throw new MultiloopError(
     'ERR_TLS_CONFIG',
-    `Only a stream whose handshake came to TLSv1.3 has a key update; this one has ${protocol ?? 'none yet'}`,
+    `Only TLSv1.3 has a key update, after its handshake; the stream has ${protocol ?? 'none'}`,
   );
 }

@@ -9,7 +9,7 @@ import { client, End, server, type TlsRig, tlsSuite, VERSIONS } from './tls_rig.
 
 const { test, run } = tlsSuite('bad input');
 /** Streams that are open at a time. */
-const BATCH = 64;
+const BATCH = 100;
 
 /** What is done to the byte at `at` of those that come; the first that is not passed on ends it. */
 type Change = (bytes: Buffer, at: number) => { bytes: Buffer; ends: boolean };
@@ -85,7 +85,6 @@ function through(
 
 /** Each of `count` trials, some at a time; `look` when both sides have been told something. */
 async function each(
-  rig: TlsRig,
   count: number,
   start: (at: number) => Through,
   look: (at: number, ends: Through) => void,
@@ -125,7 +124,6 @@ for (const version of VERSIONS) {
       const count = await measured(rig);
       let connected = 0;
       await each(
-        rig,
         count,
         (at) => start(rig, cutAt(at)),
         (at, ends) => {
@@ -147,29 +145,27 @@ for (const version of VERSIONS) {
       assert.ok(to === 'client' || connected === 0, `${connected}`);
     });
 
-    for (const mask of [0x01, 0xff])
-      test(`${version}: what goes to the ${to} is damaged at every byte, ${mask}`, async (rig) => {
-        const count = await measured(rig);
-        let harmless = 0;
-        const done = ({ client, server }: Through) =>
-          client.events.length > 0 && server.events.length > 0;
-        await each(
-          rig,
-          count,
-          (at) => start(rig, changedAt(at, mask)),
-          (at, ends) => {
-            const { events, errors } = ends[to];
-            if (errors.length === 0) harmless++;
-            for (const error of errors)
-              assert.match(String(error.code), /^ERR_TLS_(HANDSHAKE|PROTOCOL|TRUNCATED)$/, `${at}`);
-            assert.ok(events.filter((one) => one.startsWith('ERR_TLS_HANDSHAKE')).length <= 1);
-            assert.is(ends[to].text, '');
-          },
-          (ends) => done(ends) || stuck(ends),
-        );
-        // Versions in headers of records that nobody looks at, and lengths that wait for more.
-        assert.ok(harmless < 40, `${harmless} of ${count}`);
-      });
+    test(`${version}: what goes to the ${to} is damaged at every byte`, async (rig) => {
+      const count = await measured(rig);
+      let harmless = 0;
+      const done = ({ client, server }: Through) =>
+        client.events.length > 0 && server.events.length > 0;
+      await each(
+        count,
+        (at) => start(rig, changedAt(at, at % 2 === 0 ? 0x01 : 0xff)),
+        (at, ends) => {
+          const { events, errors } = ends[to];
+          if (errors.length === 0) harmless++;
+          for (const error of errors)
+            assert.match(String(error.code), /^ERR_TLS_(HANDSHAKE|PROTOCOL|TRUNCATED)$/, `${at}`);
+          assert.ok(events.filter((one) => one.startsWith('ERR_TLS_HANDSHAKE')).length <= 1);
+          assert.is(ends[to].text, '');
+        },
+        (ends) => done(ends) || stuck(ends),
+      );
+      // Versions in headers of records that nobody looks at, and lengths that wait for more.
+      assert.ok(harmless < 40, `${harmless} of ${count}`);
+    });
   }
 }
 
@@ -178,7 +174,7 @@ const asked = new WeakMap<Through, number>();
 function stuck(ends: Through): boolean {
   const times = (asked.get(ends) ?? 0) + 1;
   asked.set(ends, times);
-  return times > 200;
+  return times > 100;
 }
 
 test('garbage and plain text in the place of a handshake, to a server and to a client', async (rig) => {
@@ -191,8 +187,8 @@ test('garbage and plain text in the place of a handshake, to a server and to a c
     [Buffer.from('160301ffff', 'hex'), /no TLS|length|too long|record/],
     [Buffer.from('1603010000', 'hex'), /length|closed|bad/],
     // A close_notify, and a fatal alert.
-    [Buffer.from('15030300020100', 'hex'), /./],
-    [Buffer.from('15030300020228', 'hex'), /alert/],
+    [Buffer.from('15030300020100', 'hex'), /unexpected message|closed/],
+    [Buffer.from('15030300020228', 'hex'), /unexpected message|alert handshake failure/],
   ];
   for (const options of [server, client])
     for (const [bytes, reason] of cases) {
@@ -202,7 +198,7 @@ test('garbage and plain text in the place of a handshake, to a server and to a c
       other.write(bytes);
       other.end();
       assert.is(await near.nth(), 'ERR_TLS_HANDSHAKE');
-      console.log(Buffer.from(bytes).toString('hex').slice(0, 20), near.errors[0].message);
+      assert.match(near.errors[0].message, reason);
       near.bev.write('nobody');
       await turns(3);
       const text = Buffer.from(other.input.remove(other.inputLength)).toString('latin1');

@@ -181,6 +181,31 @@ else {
     }
     near.bev.close();
   });
+
+  test('openssl s_server changes its keys, and asks for ours', async (rig) => {
+    const files = ['-cert', 'test/tls/localhost.pem', '-key', 'test/tls/localhost-key.pem'];
+    const { child, heard } = tool(rig, ['s_server', '-accept', '127.0.0.1:0', '-tls1_3', ...files]);
+    const listening = () => /ACCEPT [^\n]*:(\d+)\n/.exec(heard.out)?.[1];
+    await until(() => listening() !== undefined || child.exitCode !== null);
+    const near = rig.connect(Number(listening()));
+    assert.is(await near.nth(), 'connected');
+    let expected = '';
+    for (let i = 0; i < 20; i++) {
+      near.bev.updateKeys({ peer: i % 3 === 0 });
+      near.bev.write(`question ${i};\n`);
+      await until(() => heard.out.includes(`question ${i};`));
+      child.stdin.write(i % 2 === 0 ? 'K\n' : 'k\n');
+      // It looks at its input before it looks at us.
+      near.bev.write(`mark ${i};\n`);
+      await until(() => heard.out.includes(`mark ${i};`));
+      child.stdin.write(`line ${i}\n`);
+      expected += `line ${i}\n`;
+      await until(() => near.text === expected || near.errors.length > 0);
+      assert.equal(near.errors, []);
+    }
+    near.bev.close();
+    await until(() => times(heard.out, 'SSL_do_handshake -> 1') === 20);
+  });
 }
 
 run();
