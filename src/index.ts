@@ -56,6 +56,8 @@ export { RateLimitGroup } from './stream/rate_limit_group.js';
 export type { DatagramMessage } from './stream/receive_room.js';
 export type { SocketStream } from './stream/socket_stream.js';
 export type {
+  SniCallback,
+  TlsCertificate,
   TlsClientOptions,
   TlsInfo,
   TlsServerOptions,

@@ -57,6 +57,7 @@ struct TlsFacts {
   // Null when there is a certificate of the peer's and it is good.
   const char* unauthorized;
   std::vector<unsigned char> certificate;  // DER, empty for none
+  std::vector<unsigned char> ocsp;         // of a client: the server's OCSP response, the same
 };
 
 class TlsSession {
@@ -64,7 +65,8 @@ class TlsSession {
   // Null, and why in `error`. The descriptor stays the caller's.
   static TlsSession* make(TlsContextRef context, int fd, const TlsPeer& peer, std::string* error);
 
-  enum Handshake : long { kDone = 0, kReads = 1, kWrites = 2 };
+  // kAsks: for what to use for a name that the context has nothing for, see naming().
+  enum Handshake : long { kDone = 0, kReads = 1, kWrites = 2, kAsks = 3 };
   // kDone, what it waits for, or a negative code.
   long handshake();
   bool established() const;
@@ -76,6 +78,12 @@ class TlsSession {
   std::size_t unfinished() const { return unfinished_; }
   // Sends the close_notify: 0, -EAGAIN, or why not.
   long shutdown();
+
+  // For the callbacks of its context, and for who answers: then handshake() goes on.
+  TlsNaming& naming() { return naming_; }
+  TlsTickets* tickets() const { return context_->tickets(); }
+  const TlsKeyLog* key_log() const { return context_->key_log(); }
+  static TlsSession* of(const ssl_st* ssl);
 
   TlsFacts facts() const;
   // Of a client, to resume with; empty when the server has given none yet.
@@ -97,6 +105,7 @@ class TlsSession {
   const TlsContextRef context_;
   ssl_st* const ssl_;
   const int fd_;
+  TlsNaming naming_;
   mutable std::atomic<bool> used_{false};
   // Of the call that runs.
   bool drained_ = false;  // the socket has given less than was asked for
