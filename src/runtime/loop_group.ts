@@ -69,7 +69,8 @@ const RELOAD_DEADLINE_MS = 10_000;
 /**
  * Events: 'loop' (handle, 'up' | 'down' | 'restarted', error?), 'reload' (report), 'reloadFailed'
  * (error, of a reload by signal), 'tls' (listener's name: its files were read anew), 'drain'
- * (report), 'shed' (reason, count), 'workerError' (error, connection id), 'error' (error). Belongs to the thread that called serve().
+ * (report), 'shed' (reason, count), 'workerError' (error, connection id), 'error' (error). Belongs
+ * to the thread that called serve().
  */
 export class LoopGroup extends EventEmitter implements AsyncDisposable {
   /** Resolves when everything has ended; rejects with ERR_LOOP_CRASHING. */
