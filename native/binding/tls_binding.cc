@@ -121,8 +121,7 @@ napi_value tls_context_new(napi_env env, napi_callback_info info) {
   settings.tickets.rotation = from.long_integer("ticketRotation");
   settings.tickets.lifetime = from.long_integer("sessionTimeout") * 1'000;
   settings.tickets.file = from.text("ticketFile");
-  settings.tickets_of =
-      find_tls_context(static_cast<TlsContextHandle>(from.integer("ticketsOf")));
+  settings.tickets_of = find_tls_context(static_cast<TlsContextHandle>(from.integer("ticketsOf")));
   settings.request_ocsp = from.boolean("requestOcsp");
   settings.key_log = from.text("keyLog");
   for (const auto& [name, context] : settings.names)
