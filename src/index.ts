@@ -58,6 +58,8 @@ export type { DatagramMessage } from './stream/receive_room.js';
 export type { SocketStream } from './stream/socket_stream.js';
 export type { StackedStream } from './stream/stacked_stream.js';
 export type {
+  SniCallback,
+  TlsCertificate,
   TlsClientOptions,
   TlsInfo,
   TlsServerOptions,

@@ -36,6 +36,21 @@ export interface TlsContextSettings {
   rejectUnauthorized: boolean;
   names: string[];
   contexts: number[];
+  /** DER; as many as there are certificates, or none; an empty one is none. */
+  ocsp: Uint8Array[];
+  /** Which function is asked for other names, so that contexts are told apart by it; 0: none. */
+  asks: number;
+  asksForNames: boolean;
+  tickets: boolean;
+  /** Milliseconds. */
+  ticketRotation: number;
+  /** Seconds. */
+  sessionTimeout: number;
+  ticketFile: string;
+  /** The context whose ticket keys it goes on with, or 0. */
+  ticketsOf: number;
+  requestOcsp: boolean;
+  keyLog: string;
 }
 
 /** What calls on a TLS session answer besides counts and -errno (native/core/tls_session.h). */
@@ -222,6 +237,8 @@ export interface Native {
   tlsContextNew(settings: TlsContextSettings): number | string;
   tlsContextExpired(context: number): boolean;
   tlsContextFree(context: number): void;
+  tlsContextLearn(context: number, name: string, named: number): void;
+  tlsContextProblem(context: number): string | undefined;
   tlsContextCount(): number;
   tlsOpen(
     base: number,
@@ -235,6 +252,8 @@ export interface Native {
   tlsFree(session: number): void;
   tlsUnfinished(base: number, session: number): number;
   tlsHandshake(base: number, session: number): number;
+  tlsAsked(base: number, session: number): string;
+  tlsAnswer(base: number, session: number, context: number): boolean;
   tlsRead(base: number, session: number, offset: number, length: number): number;
   tlsWrite(
     base: number,
@@ -257,6 +276,7 @@ export interface Native {
         reused: boolean,
         unauthorized: string,
         certificate: Uint8Array | undefined,
+        ocsp: Uint8Array | undefined,
       ]
     | undefined;
   tlsSession(base: number, session: number): Buffer | undefined;

@@ -58,6 +58,11 @@ class Properties {
     return value;
   }
   std::int32_t integer(const char* name) const { return integer_of((*this)[name]); }
+  std::int64_t long_integer(const char* name) const {
+    std::int64_t number = 0;
+    ML_CHECK(napi_get_value_int64(env_, (*this)[name], &number) == napi_ok);
+    return number;
+  }
   template <typename Visit>
   void each(const char* name, Visit visit) const {
     const napi_value array = (*this)[name];
@@ -110,6 +115,15 @@ napi_value tls_context_new(napi_env env, napi_callback_info info) {
     settings.names[i].second =
         find_tls_context(static_cast<TlsContextHandle>(from.integer_of(value)));
   });
+  collect("ocsp", &settings.ocsp);
+  settings.asks_for_names = from.boolean("asksForNames");
+  settings.tickets.on = from.boolean("tickets");
+  settings.tickets.rotation = from.long_integer("ticketRotation");
+  settings.tickets.lifetime = from.long_integer("sessionTimeout") * 1'000;
+  settings.tickets.file = from.text("ticketFile");
+  settings.tickets_of = find_tls_context(static_cast<TlsContextHandle>(from.integer("ticketsOf")));
+  settings.request_ocsp = from.boolean("requestOcsp");
+  settings.key_log = from.text("keyLog");
   for (const auto& [name, context] : settings.names)
     if (context == nullptr) return js(env, "the context of a name is gone");
   std::string error;
@@ -143,6 +157,27 @@ napi_value tls_context_free(napi_env env, napi_callback_info info) {
     break;
   }
   return js_undefined(env);
+}
+
+// tlsContextLearn(context, name, named): what clients that ask `context` for the name get from now
+// on; nothing when one of them is gone.
+napi_value tls_context_learn(napi_env env, napi_callback_info info) {
+  const Args<3> args(env, info);
+  const TlsContextRef context = find_tls_context(args.u32(0));
+  TlsContextRef named = find_tls_context(args.u32(2));
+  if (context != nullptr && named != nullptr && context != named)
+    context->learn(text_of(env, args[1]), std::move(named));
+  return js_undefined(env);
+}
+
+// tlsContextProblem(context) -> what is wrong with the file of its ticket keys since it was last
+// asked, or undefined.
+napi_value tls_context_problem(napi_env env, napi_callback_info info) {
+  const Args<1> args(env, info);
+  const TlsContextRef context = find_tls_context(args.u32(0));
+  if (context == nullptr || context->tickets() == nullptr) return js_undefined(env);
+  const std::string problem = context->tickets()->take_problem();
+  return problem.empty() ? js_undefined(env) : js(env, problem.c_str());
 }
 
 napi_value tls_context_count(napi_env env, napi_callback_info) {
@@ -198,11 +233,36 @@ napi_value tls_unfinished(napi_env env, napi_callback_info info) {
 }
 
 // tlsHandshake(base, session) -> 0: done; 1, 2: to go on when the socket can be read, or written;
-// or a negative code.
+// 3: when tlsAnswer() has said what to use for tlsAsked(); or a negative code.
 napi_value tls_handshake(napi_env env, napi_callback_info info) {
   const Args<2> args(env, info);
   TlsSession* session = session_of(args);
   return js(env, session == nullptr ? kTlsNotOwned : session->handshake());
+}
+
+// tlsAsked(base, session) -> the name that its handshake waits for.
+napi_value tls_asked(napi_env env, napi_callback_info info) {
+  const Args<2> args(env, info);
+  TlsSession* session = session_of(args);
+  return js(env, session == nullptr ? "" : session->naming().name.c_str());
+}
+
+// tlsAnswer(base, session, context) -> whether there is such a context. 0: that of the listener;
+// -1: the handshake is refused.
+napi_value tls_answer(napi_env env, napi_callback_info info) {
+  const Args<3> args(env, info);
+  TlsSession* session = session_of(args);
+  const std::int32_t handle = args.i32(2);
+  TlsContextRef context =
+      handle > 0 ? find_tls_context(static_cast<TlsContextHandle>(handle)) : nullptr;
+  const bool known = handle <= 0 || (context != nullptr && context->server());
+  if (session != nullptr && known && session->naming().state == TlsNaming::kAsked) {
+    session->naming().state = handle < 0 ? TlsNaming::kRefused : TlsNaming::kAnswered;
+    session->naming().context = std::move(context);
+  }
+  napi_value answered = nullptr;
+  napi_get_boolean(env, known, &answered);
+  return answered;
 }
 
 // tlsRead(base, session, offset, length) -> bytes that are in the slab, with kMore added if there
@@ -328,7 +388,7 @@ napi_value bytes_in_javascript(napi_env env, const std::vector<unsigned char>& b
 }
 
 // tlsFacts(base, session) -> undefined before the handshake is done; [protocol, cipher, servername,
-// alpn, reused, unauthorized, certificate]
+// alpn, reused, unauthorized, certificate, ocsp]
 napi_value tls_facts(napi_env env, napi_callback_info info) {
   const Args<2> args(env, info);
   const TlsSession* session = session_of(args);
@@ -344,6 +404,7 @@ napi_value tls_facts(napi_env env, napi_callback_info info) {
       reused,
       js(env, facts.unauthorized == nullptr ? "" : facts.unauthorized),
       bytes_in_javascript(env, facts.certificate),
+      bytes_in_javascript(env, facts.ocsp),
   };
   napi_value array = nullptr;
   napi_create_array_with_length(env, std::size(values), &array);

@@ -1,10 +1,13 @@
 #include "tls_context.h"
 
 #include <algorithm>
+#include <cstring>
 #include <mutex>
+#include <string_view>
 
 #include "check.h"
 #include "tls_library.h"
+#include "tls_session.h"
 
 namespace multiloop {
 
@@ -33,14 +36,6 @@ Table& table() {
 Slot* find(Table& in, TlsContextHandle handle) {
   Slot* slot = &in.slots[handle & (kTlsContextsMax - 1)];
   return slot->context != nullptr && slot->generation == handle >> kSlotBits ? slot : nullptr;
-}
-
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-
-std::string lower_case(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) c = lower(c);
-  return out;
 }
 
 }  // namespace
@@ -84,35 +79,11 @@ std::uint32_t count_tls_contexts() {
                     [](const Slot& slot) { return slot.context != nullptr; }));
 }
 
-void TlsNames::add(std::string_view pattern, TlsContextRef context) {
-  std::string name = lower_case(pattern);
-  const auto place = std::lower_bound(
-      names_.begin(), names_.end(), name,
-      [](const auto& entry, const std::string& wanted) { return entry.first < wanted; });
-  names_.insert(place, {std::move(name), std::move(context)});
-}
-
-const TlsContextRef* TlsNames::find(std::string_view name) const {
-  const auto exact = [this](const std::string& wanted) -> const TlsContextRef* {
-    const auto place = std::lower_bound(
-        names_.begin(), names_.end(), wanted,
-        [](const auto& entry, const std::string& text) { return entry.first < text; });
-    return place != names_.end() && place->first == wanted ? &place->second : nullptr;
-  };
-  std::string wanted = lower_case(name);
-  // A name of the DNS may end with its root.
-  if (!wanted.empty() && wanted.back() == '.') wanted.pop_back();
-  if (const TlsContextRef* found = exact(wanted); found != nullptr) return found;
-  const std::size_t dot = wanted.find('.');
-  if (dot == std::string::npos || dot == 0) return nullptr;
-  return exact("*" + wanted.substr(dot));
-}
-
 #ifdef ML_HAVE_TLS
 
 namespace {
 
-// Resumption is for all contexts of a listener, and each has keys of its own for its tickets.
+// Resumption is for all contexts of a listener, whose tickets have keys of their own.
 constexpr unsigned char kSessionIdContext[] = "multiloop";
 
 // Without it OpenSSL asks the terminal for a passphrase (PEM_read_bio_PrivateKey(3)).
@@ -274,19 +245,97 @@ bool TlsContext::fill(const TlsSettings& settings, std::string* error) {
   if (!set_protocol(settings, error)) return false;
   ML_CHECK(settings.certificates.size() == settings.keys.size());
   for (std::size_t i = 0; i < settings.certificates.size(); ++i)
-    if (!add_certificate(settings.certificates[i], error) || !add_key(settings.keys[i], error))
+    if (!add_certificate(settings.certificates[i], error) || !add_key(settings.keys[i], error) ||
+        (i < settings.ocsp.size() && !add_ocsp(settings.ocsp[i], error)))
       return false;
   const bool tell = server_ && settings.request_certificate;
   for (const std::string& authority : settings.authorities)
     if (!add_authorities(authority, tell, error)) return false;
   set_verification(settings);
   set_alpn(settings);
-  if (settings.names.empty()) return true;
+  set_names(settings);
+  if (settings.request_ocsp)
+    tls.SSL_CTX_ctrl(context_, SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE, TLSEXT_STATUSTYPE_ocsp,
+                     nullptr);
+  return set_tickets(settings, error) && set_key_log(settings.key_log, error);
+}
+
+// For the certificate that was added last.
+bool TlsContext::add_ocsp(const std::string& der, std::string* error) {
+  if (der.empty()) return true;
+  const TlsLibrary& tls = tls_library();
+  const auto* bytes = reinterpret_cast<const unsigned char*>(der.data());
+  OCSP_RESPONSE* response = tls.d2i_OCSP_RESPONSE(nullptr, &bytes, static_cast<long>(der.size()));
+  if (response == nullptr)
+    return failed(error, "the OCSP response is no DER that OpenSSL can read");
+  const int status = tls.OCSP_response_status(response);
+  tls.OCSP_RESPONSE_free(response);
+  if (status != OCSP_RESPONSE_STATUS_SUCCESSFUL) {
+    *error = "the OCSP response is an error of its responder: ";
+    *error += tls.OCSP_response_status_str(status);
+    return false;
+  }
+  if (ocsp_.empty()) {
+    tls.SSL_CTX_callback_ctrl(context_, SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB,
+                              reinterpret_cast<void (*)()>(on_status_request));
+    tls.SSL_CTX_ctrl(context_, SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB_ARG, 0, this);
+  }
+  ocsp_.emplace_back(tls.SSL_CTX_get0_certificate(context_), der);
+  return true;
+}
+
+bool TlsContext::set_tickets(const TlsSettings& settings, std::string* error) {
+  if (!server_) return true;
+  const TlsTicketSettings& wanted = settings.tickets;
+  if (wanted.on && settings.tickets_of != nullptr) tickets_ = settings.tickets_of->tickets_;
+  if (tickets_ != nullptr && tickets_->file() == wanted.file)
+    tickets_->set_times(wanted);
+  else if (wanted.on)
+    tickets_ = TlsTickets::make(wanted, wall_now(), error);
+  if (wanted.on && tickets_ == nullptr) return false;
+  use_tls_tickets(context_, tickets_.get(), wanted.lifetime);
+  return true;
+}
+
+bool TlsContext::set_key_log(const std::string& file, std::string* error) {
+  if (file.empty()) return true;
+  key_log_ = TlsKeyLog::open(file, error);
+  if (key_log_ != nullptr) tls_library().SSL_CTX_set_keylog_callback(context_, on_secret);
+  return key_log_ != nullptr;
+}
+
+void TlsContext::set_names(const TlsSettings& settings) {
+  const TlsLibrary& tls = tls_library();
   for (const auto& [name, context] : settings.names) names_.add(name, context);
+  if (settings.asks_for_names) tls.SSL_CTX_set_client_hello_cb(context_, on_client_hello, this);
+  if (settings.names.empty() && !settings.asks_for_names) return;
   tls.SSL_CTX_callback_ctrl(context_, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB,
                             reinterpret_cast<void (*)()>(on_server_name));
   tls.SSL_CTX_ctrl(context_, SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG, 0, this);
-  return true;
+}
+
+// SSL_CTX_set_client_hello_cb(3). It comes again when the handshake goes on, and after a
+// HelloRetryRequest; what was said then holds.
+int TlsContext::on_client_hello(ssl_st* ssl, int* alert, void* context) {
+  const auto* self = static_cast<const TlsContext*>(context);
+  TlsNaming& naming = TlsSession::of(ssl)->naming();
+  if (naming.state == TlsNaming::kAsked) return SSL_CLIENT_HELLO_RETRY;
+  if (naming.state == TlsNaming::kAnswered) return SSL_CLIENT_HELLO_SUCCESS;
+  if (naming.state == TlsNaming::kRefused) {
+    *alert = SSL_AD_UNRECOGNIZED_NAME;
+    return SSL_CLIENT_HELLO_ERROR;
+  }
+  const unsigned char* body = nullptr;
+  std::size_t length = 0;
+  if (tls_library().SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &body, &length) != 1)
+    return SSL_CLIENT_HELLO_SUCCESS;
+  const std::string_view name = server_name_in(body, length);
+  if (!is_askable_name(name) || self->names_.find(name) != nullptr) return SSL_CLIENT_HELLO_SUCCESS;
+  naming.context = self->learned_.find(name);
+  naming.state = naming.context == nullptr ? TlsNaming::kAsked : TlsNaming::kAnswered;
+  if (naming.state == TlsNaming::kAnswered) return SSL_CLIENT_HELLO_SUCCESS;
+  naming.name = plain_server_name(name);
+  return SSL_CLIENT_HELLO_RETRY;
 }
 
 int TlsContext::on_server_name(ssl_st* ssl, int*, void* context) {
@@ -294,6 +343,11 @@ int TlsContext::on_server_name(ssl_st* ssl, int*, void* context) {
   const auto* self = static_cast<const TlsContext*>(context);
   const char* name = tls.SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
   if (name == nullptr) return SSL_TLSEXT_ERR_NOACK;
+  // The session keeps it.
+  if (const TlsContextRef& answer = TlsSession::of(ssl)->naming().context; answer != nullptr) {
+    tls.SSL_set_SSL_CTX(ssl, answer->get());
+    return SSL_TLSEXT_ERR_OK;
+  }
   // The context is kept by `self`, which the session keeps.
   const TlsContextRef* found = self->names_.find(name);
   if (found != nullptr) tls.SSL_set_SSL_CTX(ssl, (*found)->get());
@@ -310,6 +364,28 @@ int TlsContext::on_alpn(ssl_st*, const unsigned char** out, unsigned char* lengt
       &chosen, length, ours, static_cast<unsigned>(self->alpn_.size()), offered, offered_length);
   *out = chosen;
   return result == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+int TlsContext::on_status_request(ssl_st* ssl, void* context) {
+  const TlsLibrary& tls = tls_library();
+  const auto* self = static_cast<const TlsContext*>(context);
+  const X509* used = tls.SSL_get_certificate(ssl);
+  for (const auto& [certificate, der] : self->ocsp_) {
+    if (certificate != used) continue;
+    // OpenSSL frees it.
+    void* copy = tls.CRYPTO_malloc(der.size(), __FILE__, __LINE__);
+    ML_CHECK(copy != nullptr);
+    std::memcpy(copy, der.data(), der.size());
+    tls.SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_STATUS_REQ_OCSP_RESP, static_cast<long>(der.size()),
+                 copy);
+    return SSL_TLSEXT_ERR_OK;
+  }
+  return SSL_TLSEXT_ERR_NOACK;
+}
+
+// Of whichever context the session has come to; the file is that of its first.
+void TlsContext::on_secret(const ssl_st* ssl, const char* line) {
+  if (const TlsKeyLog* log = TlsSession::of(ssl)->key_log(); log != nullptr) log->add(line);
 }
 
 TlsContextRef make_tls_context(const TlsSettings& settings, std::string* error) {

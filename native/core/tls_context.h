@@ -8,16 +8,15 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "platform.h"
+#include "tls_key_log.h"
+#include "tls_names.h"
+#include "tls_tickets.h"
 
 namespace multiloop {
-
-class TlsContext;
-using TlsContextRef = std::shared_ptr<const TlsContext>;
 
 // Table slot (10 bits) and generation (20 bits), so that it fits a small integer of JavaScript.
 using TlsContextHandle = std::uint32_t;
@@ -30,6 +29,9 @@ struct TlsSettings {
   // entries are of several kinds of key (ECDSA and RSA).
   std::vector<std::string> certificates;
   std::vector<std::string> keys;
+  // OCSP responses (RFC 6960), DER, one for each certificate or none; empty: it has none. They are
+  // stapled for clients that ask (RFC 6066 section 8).
+  std::vector<std::string> ocsp;
   // PEM, any number in each.
   std::vector<std::string> authorities;
   // As in OpenSSL's headers: 0x0303 is TLS 1.2, 0x0304 TLS 1.3.
@@ -46,6 +48,15 @@ struct TlsSettings {
   bool reject_unauthorized = true;
   // Server only: contexts for names, `*.example.org` standing for one label.
   std::vector<std::pair<std::string, TlsContextRef>> names;
+  // Server only: a handshake for another name waits until it is said what to use.
+  bool asks_for_names = false;
+  // Server only. `tickets_of`: whose keys it goes on with, if they are in the same file.
+  TlsTicketSettings tickets;
+  TlsContextRef tickets_of;
+  // Client only: the server is asked for an OCSP response.
+  bool request_ocsp = false;
+  // A file for the secrets of its sessions; empty: they are kept secret.
+  std::string key_log;
 };
 
 // Makes one; null, and what is wrong in `error`.
@@ -58,18 +69,6 @@ TlsContextRef find_tls_context(TlsContextHandle handle);
 void drop_tls_context(TlsContextHandle handle);
 // For tests and diagnosis.
 std::uint32_t count_tls_contexts();
-
-// Contexts by name, with the rules of certificates (RFC 6125 section 6.4): without regard to case,
-// an exact name before a wildcard, which is the whole leftmost label and stands for one.
-class TlsNames {
- public:
-  void add(std::string_view pattern, TlsContextRef context);
-  const TlsContextRef* find(std::string_view name) const;
-  bool empty() const { return names_.empty(); }
-
- private:
-  std::vector<std::pair<std::string, TlsContextRef>> names_;  // sorted, lower case
-};
 
 }  // namespace multiloop
 
@@ -91,6 +90,13 @@ class TlsContext {
   bool server() const { return server_; }
   // One of its certificates was no longer valid when it was made: it is used all the same.
   bool expired() const { return expired_; }
+  // Null: its sessions have no tickets.
+  TlsTickets* tickets() const { return tickets_.get(); }
+  const TlsKeyLog* key_log() const { return key_log_.get(); }
+  // A name that was asked for, for all who ask from now on.
+  void learn(const std::string& name, TlsContextRef context) const {
+    learned_.add(name, std::move(context));
+  }
 
  private:
   friend TlsContextRef make_tls_context(const TlsSettings& settings, std::string* error);
@@ -101,10 +107,17 @@ class TlsContext {
   bool set_protocol(const TlsSettings& settings, std::string* error);
   void set_verification(const TlsSettings& settings);
   void set_alpn(const TlsSettings& settings);
+  bool add_ocsp(const std::string& der, std::string* error);
+  bool set_tickets(const TlsSettings& settings, std::string* error);
+  bool set_key_log(const std::string& file, std::string* error);
+  void set_names(const TlsSettings& settings);
   // OpenSSL's callbacks; they enter no JavaScript.
+  static int on_client_hello(ssl_st* ssl, int* alert, void* context);
   static int on_server_name(ssl_st* ssl, int* alert, void* context);
   static int on_alpn(ssl_st* ssl, const unsigned char** out, unsigned char* length,
                      const unsigned char* offered, unsigned offered_length, void* context);
+  static int on_status_request(ssl_st* ssl, void* context);
+  static void on_secret(const ssl_st* ssl, const char* line);
 
   ssl_ctx_st* const context_;
   const bool server_;
@@ -113,6 +126,11 @@ class TlsContext {
   void* certificate_ = nullptr;
   std::string alpn_;
   TlsNames names_;
+  mutable TlsLearnedNames learned_;
+  // By OpenSSL's certificate, which it has from here and passes on by reference.
+  std::vector<std::pair<const void*, std::string>> ocsp_;
+  std::shared_ptr<TlsTickets> tickets_;
+  std::shared_ptr<TlsKeyLog> key_log_;
 };
 
 }  // namespace multiloop

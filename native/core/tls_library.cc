@@ -34,6 +34,7 @@ bool probe() {
   }
 #define ML_FIND(name) all = find(&library.name, #name) && all;
   ML_TLS_FUNCTIONS(ML_FIND)
+  ML_TLS_SERVER_FUNCTIONS(ML_FIND)
 #undef ML_FIND
   if (!all) return false;
   // Node has done it; a program of ours has not. Idempotent (OPENSSL_init_ssl(3)).

@@ -18,7 +18,11 @@ const char* tls_unavailable();
 
 #include <openssl/bio.h>
 #include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/ocsp.h>
+#include <openssl/params.h>
 #include <openssl/pem.h>
+#include <openssl/rand.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
@@ -108,9 +112,39 @@ namespace multiloop {
   F(i2d_SSL_SESSION)                 \
   F(d2i_SSL_SESSION)
 
+// Of what only servers do: names, tickets, stapling, the key log.
+#define ML_TLS_SERVER_FUNCTIONS(F)        \
+  F(OPENSSL_cleanse)                      \
+  F(CRYPTO_malloc)                        \
+  F(CRYPTO_get_ex_new_index)              \
+  F(RAND_bytes)                           \
+  F(EVP_aes_256_cbc)                      \
+  F(EVP_EncryptInit_ex)                   \
+  F(EVP_DecryptInit_ex)                   \
+  F(EVP_MAC_CTX_set_params)               \
+  F(OSSL_PARAM_construct_octet_string)    \
+  F(OSSL_PARAM_construct_utf8_string)     \
+  F(OSSL_PARAM_construct_end)             \
+  F(d2i_OCSP_RESPONSE)                    \
+  F(OCSP_RESPONSE_free)                   \
+  F(OCSP_response_status)                 \
+  F(OCSP_response_status_str)             \
+  F(SSL_CTX_get0_certificate)             \
+  F(SSL_CTX_set_client_hello_cb)          \
+  F(SSL_CTX_set_keylog_callback)          \
+  F(SSL_CTX_set_num_tickets)              \
+  F(SSL_CTX_set_timeout)                  \
+  F(SSL_CTX_set_tlsext_ticket_key_evp_cb) \
+  F(SSL_version)                          \
+  F(SSL_set_ex_data)                      \
+  F(SSL_get_ex_data)                      \
+  F(SSL_client_hello_get0_ext)            \
+  F(SSL_get_certificate)
+
 struct TlsLibrary {
 #define ML_DECLARE(name) decltype(&::name) name = nullptr;
   ML_TLS_FUNCTIONS(ML_DECLARE)
+  ML_TLS_SERVER_FUNCTIONS(ML_DECLARE)
 #undef ML_DECLARE
 };
 

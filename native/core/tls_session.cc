@@ -27,6 +27,14 @@ class Use {
   std::atomic<bool>* const flag_;
 };
 
+// Where OpenSSL's session has ours (CRYPTO_get_ex_new_index(3)).
+int data_index() {
+  static const int made = tls_library().CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL, 0, nullptr,
+                                                                nullptr, nullptr, nullptr);
+  ML_CHECK(made >= 0);
+  return made;
+}
+
 bool is_ip(const std::string& text) {
   sys::SockAddr address;
   return sys::parse_ip(text.c_str(), 0, &address) == 0;
@@ -102,7 +110,7 @@ TlsSession::TlsSession(TlsContextRef context, ssl_st* ssl, int fd)
     : context_(std::move(context)), ssl_(ssl), fd_(fd) {
   const TlsLibrary& tls = tls_library();
   BIO* bio = tls.BIO_new(fd == kTlsMemory ? tls_memory_method() : TlsSocket::method());
-  ML_CHECK(bio != nullptr);
+  ML_CHECK(bio != nullptr && tls.SSL_set_ex_data(ssl_, data_index(), this) == 1);
   tls.BIO_set_data(bio, this);
   tls.BIO_set_init(bio, 1);
   // Both directions; SSL_set_bio counts one reference when they are the same.
@@ -119,6 +127,10 @@ TlsSession::~TlsSession() {
 }
 
 void free_tls_session(TlsSession* session) { delete session; }
+
+TlsSession* TlsSession::of(const ssl_st* ssl) {
+  return static_cast<TlsSession*>(tls_library().SSL_get_ex_data(ssl, data_index()));
+}
 
 TlsSession* TlsSession::make(TlsContextRef context, int fd, const TlsPeer& peer,
                              std::string* error) {
@@ -176,6 +188,10 @@ long TlsSession::outcome(int result) {
   const TlsLibrary& tls = tls_library();
   const int kind = tls.SSL_get_error(ssl_, result);
   if (kind == SSL_ERROR_WANT_READ || kind == SSL_ERROR_WANT_WRITE) return -EAGAIN;
+  if (kind == SSL_ERROR_WANT_CLIENT_HELLO_CB) {
+    waits_for_ = kAsks;
+    return -EAGAIN;
+  }
   if (kind == SSL_ERROR_ZERO_RETURN) return 0;
   if (io_error_ < 0) {
     tls.ERR_clear_error();
@@ -331,6 +347,12 @@ TlsFacts TlsSession::facts() const {
   tls.SSL_get0_alpn_selected(ssl_, &alpn, &length);
   if (length > 0) facts.alpn.assign(reinterpret_cast<const char*>(alpn), length);
   facts.reused = tls.SSL_session_reused(ssl_) == 1;
+  const unsigned char* ocsp = nullptr;
+  // -1: none.
+  const long ocsp_size =
+      context_->server() ? 0
+                         : tls.SSL_ctrl(ssl_, SSL_CTRL_GET_TLSEXT_STATUS_REQ_OCSP_RESP, 0, &ocsp);
+  if (ocsp_size > 0) facts.ocsp.assign(ocsp, ocsp + ocsp_size);
   const long verified = tls.SSL_get_verify_result(ssl_);
   X509* certificate = tls.SSL_get0_peer_certificate(ssl_);
   if (certificate == nullptr)

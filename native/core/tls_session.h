@@ -59,6 +59,7 @@ struct TlsFacts {
   // Null when there is a certificate of the peer's and it is good.
   const char* unauthorized;
   std::vector<unsigned char> certificate;  // DER, empty for none
+  std::vector<unsigned char> ocsp;         // of a client: the server's OCSP response, the same
 };
 
 class TlsSession {
@@ -66,7 +67,8 @@ class TlsSession {
   // Null, and why in `error`. The descriptor stays the caller's; kTlsMemory for none.
   static TlsSession* make(TlsContextRef context, int fd, const TlsPeer& peer, std::string* error);
 
-  enum Handshake : long { kDone = 0, kReads = 1, kWrites = 2 };
+  // kAsks: for what to use for a name that the context has nothing for, see naming().
+  enum Handshake : long { kDone = 0, kReads = 1, kWrites = 2, kAsks = 3 };
   // kDone, what it waits for, or a negative code.
   long handshake();
   bool established() const;
@@ -86,6 +88,12 @@ class TlsSession {
 
   // Of a session over memory: what the calls use until it is lent something else, or null.
   void lend(TlsMemory* memory);
+
+  // For the callbacks of its context, and for who answers: then handshake() goes on.
+  TlsNaming& naming() { return naming_; }
+  TlsTickets* tickets() const { return context_->tickets(); }
+  const TlsKeyLog* key_log() const { return context_->key_log(); }
+  static TlsSession* of(const ssl_st* ssl);
 
   TlsFacts facts() const;
   // Of a client, to resume with; empty when the server has given none yet.
@@ -109,6 +117,7 @@ class TlsSession {
   const TlsContextRef context_;
   ssl_st* const ssl_;
   const int fd_;
+  TlsNaming naming_;
   mutable std::atomic<bool> used_{false};
   // Of the call that runs.
   bool drained_ = false;  // the socket has given less than was asked for

@@ -30,6 +30,7 @@ const serveFlags = {
     read: text(),
   },
   'tls-key': { value: 'FILE', help: 'the private key of that certificate, PEM', read: text() },
+  'tls-watch': { help: 'read those files anew whenever they change', read: flagSwitch() },
   loops: { value: 'N', help: 'how many loops (one a core)', read: integer(1, 512) },
   backend: {
     value: 'LIST',

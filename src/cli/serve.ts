@@ -103,12 +103,17 @@ function sayStopping(group: LoopGroup, drainMs: number): () => void {
   };
 }
 
-/** By SIGHUP, with the reload that serve() does: what connects from then on has the new files. */
+/**
+ * By SIGHUP, with the reload that serve() does, and when they change if they are watched: what
+ * connects from then on has the new files.
+ */
 function renewTls(group: LoopGroup, files: TlsFiles): () => void {
+  const say = () => complain(`${files.cert} was read anew, for connections from now on`);
+  group.on('tls', say);
   const renew = async () => {
     try {
       await group.setTls(0, await readTls(files));
-      complain(`${files.cert} was read anew, for connections from now on`);
+      say();
     } catch (error) {
       complain(`the certificate stays as it was: ${describe(error)}`);
     }

@@ -12,6 +12,7 @@ import { complain } from './terminal.js';
 export interface TlsFiles {
   cert: string;
   key: string;
+  watch: boolean;
 }
 
 /** What is wrong with a file by the error of its system call; else Node's words are as good. */
@@ -25,14 +26,19 @@ const READ_ERRORS: Record<string, string> = {
 export function tlsFiles(flags: {
   'tls-cert'?: Given<string>;
   'tls-key'?: Given<string>;
+  'tls-watch'?: Given<boolean>;
 }): TlsFiles | undefined {
-  const { 'tls-cert': cert, 'tls-key': key } = flags;
-  if (cert === undefined && key === undefined) return undefined;
+  const { 'tls-cert': cert, 'tls-key': key, 'tls-watch': watch } = flags;
+  if (cert === undefined && key === undefined) {
+    if (watch?.value === true)
+      throw new UsageError(`${watch.source} needs --tls-cert and --tls-key, the files to watch`);
+    return undefined;
+  }
   if (key === undefined)
     throw new UsageError(`${cert?.source} needs --tls-key too, the file of its private key`);
   if (cert === undefined)
     throw new UsageError(`${key.source} needs --tls-cert too, the file of its certificate`);
-  return { cert: cert.value, key: key.value };
+  return { cert: cert.value, key: key.value, watch: watch?.value === true };
 }
 
 /** Throws a Failure that names the file; says on stderr when the certificate is out of date. */
@@ -64,6 +70,7 @@ export async function readTls(files: TlsFiles): Promise<TlsServerOptions> {
     throw new Failure(`the key in ${files.key} is not that of the certificate in ${files.cert}`);
   if (Date.parse(first.validTo) < Date.now())
     complain(`the certificate in ${files.cert} has expired: ${first.validTo}`);
+  if (files.watch) return { certFile: files.cert, keyFile: files.key, watch: true };
   return { cert, key };
 }
 

@@ -59,6 +59,8 @@ export type ToCoordinator =
   | { type: 'acceptFailed'; error: FlatError }
   /** Its listening sockets are the coordinator's again, or this one that it could not wait for. */
   | { type: 'notListening'; socket?: number; error?: FlatError }
+  /** A handshake waits for what to use for a name that its TLS has nothing for. */
+  | { type: 'askName'; request: number; listener: number; servername: string }
   /** After a collection its heap has so many bytes of what it may have. */
   | { type: 'heap'; used: number; limit: number };
 
@@ -72,6 +74,8 @@ export type ToLoop =
   | { type: 'listen'; socket: number; batch: number; shared: boolean }
   /** What connects to a listener from now on has this TLS; answered as a move is. */
   | { type: 'tls'; request: number; listener: number; plan: TlsPlan }
+  /** The answer: a context, 0 for the listener's own, or -1. */
+  | { type: 'named'; request: number; context: number }
   | { type: 'post'; value: unknown }
   | { type: 'move'; request: number; connection: number; loop: number }
   /** Gives `count` connections that are idle to another loop; none that came by a move just now. */

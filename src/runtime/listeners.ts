@@ -13,10 +13,11 @@ import { MultiloopError, systemError } from '../errors.js';
 import { Delivery, native } from '../native.js';
 import { type Address, formatAddress } from '../stream/address.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
-import { planListener, type TlsPlan, type TlsServerOptions } from '../stream/tls_options.js';
+import type { TlsPlan, TlsServerOptions } from '../stream/tls_options.js';
 import { checkInteger, invalidType, invalidValue } from '../validate.js';
 import { type ToCoordinator, type ToLoop, unflatten } from './control.js';
 import type { Coordinator, LedgerListener, Sink } from './coordinator.js';
+import { ListenerTls } from './listener_tls.js';
 import type { LoopSlot } from './loop_slot.js';
 import type { Settings } from './settings.js';
 
@@ -32,6 +33,10 @@ export interface ListenersHost {
   anyServing(): boolean;
   /** Tells a loop, as soon as its inbox has room. */
   tell(slot: LoopSlot, message: ToLoop): void;
+  /** Tells the thread whose inbox it is, if it is still there. */
+  answer(inbox: number, message: ToLoop): void;
+  /** By the number of a listener, whose files have changed. */
+  renewTls(number: number, options: TlsServerOptions): Promise<void>;
   shed(reason: string, count: number): void;
   failed(error: Error): void;
 }
@@ -52,7 +57,7 @@ export class Listeners {
   readonly #quota: number;
   readonly #seats: Seat[] = [];
   /** What their connections' TLS begins with, by number; the contexts are the group's. */
-  readonly #tls = new Map<number, TlsPlan>();
+  readonly #tls = new Map<number, ListenerTls>();
   #state: 'new' | 'open' | 'closed' = 'new';
 
   constructor(host: ListenersHost, settings: Settings) {
@@ -68,7 +73,7 @@ export class Listeners {
     for (const [index, options] of listen.entries()) {
       const number = this.#host.coordinator.nextListener(this.#host.sink);
       const name = listen.length > 1 ? `listen[${index}].tls` : 'listen.tls';
-      if (options.tls !== undefined) this.#tls.set(number, planListener(name, options.tls));
+      if (options.tls !== undefined) this.#secure(number, name, options.tls);
       if (accept === 'handoff') {
         this.#add(number, options, options, undefined);
         continue;
@@ -83,6 +88,17 @@ export class Listeners {
           loop,
         );
     }
+  }
+
+  /** Throws what is wrong, and leaves what there is. */
+  #secure(number: number, name: string, options: TlsServerOptions): TlsPlan {
+    const renew = (same: TlsServerOptions) => this.#host.renewTls(number, same);
+    const failed = (error: Error) => this.#host.failed(error);
+    const before = this.#tls.get(number);
+    const made = new ListenerTls(name, options, { renew, failed }, before);
+    before?.retire();
+    this.#tls.set(number, made);
+    return made.plan;
   }
 
   #add(number: number, told: ListenOptions, how: ListenOptions, loop?: number): LedgerListener {
@@ -112,10 +128,15 @@ export class Listeners {
     return this.#seats.find(({ listener }) => listener.number === number)?.listener.options;
   }
   get tls(): [number, TlsPlan][] {
-    return [...this.#tls];
+    return [...this.#tls].map(([number, { plan }]) => [number, plan]);
   }
   /** Another context for a listener. What the old one was is the caller's to free. */
-  renewTls(which: string | number, options: TlsServerOptions) {
+  renewTls(number: number, options: TlsServerOptions) {
+    const old = this.#tls.get(number) as ListenerTls;
+    return { plan: this.#secure(number, 'tls', options), old };
+  }
+  /** The number of the listener with this name, or at this place, which has TLS. */
+  numberOf(which: string | number): number {
     const all = this.names;
     const index = typeof which === 'number' ? which : all.findIndex(([, name]) => name === which);
     if (typeof which === 'number') checkInteger('listener', which, 0, all.length - 1);
@@ -125,15 +146,12 @@ export class Listeners {
       throw invalidValue('listener', `must be one of ${names}`, which);
     }
     const [number, name] = all[index];
-    const old = this.#tls.get(number);
-    if (old === undefined)
+    if (!this.#tls.has(number))
       throw new MultiloopError(
         'ERR_TLS_CONFIG',
         `The listener ${name} has no TLS, and gets none while it runs; give it to serve()`,
       );
-    const plan = planListener('tls', options);
-    this.#tls.set(number, plan);
-    return { number, plan, old };
+    return number;
   }
   /** One for each address. */
   #each(): LedgerListener[] {
@@ -195,6 +213,7 @@ export class Listeners {
   report(inbox: number, message: ToCoordinator): boolean {
     if (message.type === 'turnedAway') this.#host.shed(message.reason, message.count);
     else if (message.type === 'acceptFailed') this.#host.failed(unflatten(message.error));
+    else if (message.type === 'askName') this.#answer(inbox, message);
     else if (message.type === 'notListening') {
       const seat = this.#seats.find(({ listener }) => listener.id === message.socket);
       if (seat !== undefined) seat.unable = inbox;
@@ -202,6 +221,11 @@ export class Listeners {
       this.settle();
     } else return false;
     return true;
+  }
+
+  async #answer(inbox: number, message: ToCoordinator & { type: 'askName' }): Promise<void> {
+    const answer = await this.#tls.get(message.listener)?.answer(message);
+    if (answer !== undefined) this.#host.answer(inbox, answer);
   }
 
   /** Those whom the kernel has connected already, of the sockets that the coordinator has. */
@@ -213,6 +237,7 @@ export class Listeners {
   close(): void {
     this.#state = 'closed';
     this.settle();
+    for (const tls of this.#tls.values()) tls.settle();
   }
   /** No thread is left that could have one. */
   finish(): void {
@@ -220,7 +245,7 @@ export class Listeners {
     // Until here: what comes back from a loop that dies now has to be counted.
     for (const { listener } of this.#seats) this.#host.coordinator.forgetListener(listener);
     native.quotaFree(this.#quota);
-    for (const { context } of this.#tls.values()) native.tlsContextFree(context);
+    for (const tls of this.#tls.values()) tls.free();
     this.#tls.clear();
   }
 }

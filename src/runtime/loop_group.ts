@@ -78,8 +78,9 @@ const RELOAD_DEADLINE_MS = 10_000;
 
 /**
  * Events: 'loop' (handle, 'up' | 'down' | 'restarted', error?), 'reload' (report), 'reloadFailed'
- * (error, of a reload by signal), 'drain' (report), 'shed' (reason, count), 'workerError' (error,
- * connection id), 'error' (error). Belongs to the thread that called serve().
+ * (error, of a reload by signal), 'tls' (listener's name: its files were read anew), 'drain'
+ * (report), 'shed' (reason, count), 'workerError' (error, connection id), 'error' (error). Belongs
+ * to the thread that called serve().
  */
 export class LoopGroup extends EventEmitter implements AsyncDisposable {
   /** Resolves when everything has ended; rejects with ERR_LOOP_CRASHING. */
@@ -296,14 +297,17 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
    */
   setTls(listener: string | number, tls: TlsServerOptions): Promise<void> {
     // One after the other, or a loop with a full inbox might be told in another order.
-    const set = this.#securing.then(() => this.#setTls(listener, tls));
+    const set = this.#securing.then(() =>
+      this.#setTls(() => this.#listeners.numberOf(listener), tls),
+    );
     this.#securing = set.catch(() => undefined);
     return set;
   }
-  async #setTls(listener: string | number, tls: TlsServerOptions): Promise<void> {
+  async #setTls(find: () => number, tls: TlsServerOptions): Promise<void> {
     if (this.#closing !== undefined)
       throw new MultiloopError('ERR_LOOP_GONE', 'The group is closing');
-    const { number, plan, old } = this.#listeners.renewTls(listener, tls);
+    const number = find();
+    const { plan, old } = this.#listeners.renewTls(number, tls);
     // Threads that start from here on begin with it.
     const told = this.#generations.flatMap((generation) =>
       generation.living.map((slot) =>
@@ -311,7 +315,15 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
       ),
     );
     await Promise.all(told);
-    native.tlsContextFree(old.context);
+    old.free();
+  }
+
+  /** Its files have changed. */
+  async #renewTls(number: number, tls: TlsServerOptions): Promise<void> {
+    const set = this.#securing.then(() => this.#setTls(() => number, tls));
+    this.#securing = set.catch(() => undefined);
+    await set;
+    this.emit('tls', new Map(this.#listeners.names).get(number));
   }
 
   #isServing(): boolean {
@@ -329,6 +341,12 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
         },
         anyServing: () => this.#isServing(),
         tell: (slot, message) => this.#current.tell(slot, message),
+        answer: (inbox, message) => {
+          const found = this.#find(inbox);
+          // Its number is of the thread that has asked.
+          if (found?.slot.inbox === inbox) found.generation.tell(found.slot, message);
+        },
+        renewTls: (number, options) => this.#renewTls(number, options),
         shed: (reason, count) => {
           publish('shed', () => ({ group: this, reason, count }));
           this.emit('shed', reason, count);

@@ -32,6 +32,7 @@ import { HeapGuard } from './heap_guard.js';
 import { loadWorker } from './load_worker.js';
 import { LoopListeners } from './loop_listeners.js';
 import { markLoopThread } from './loop_thread.js';
+import { NameQuestions } from './server_names.js';
 import { StatsPage } from './stats_page.js';
 import { LoopTopics } from './topics.js';
 import type { LoopContext, LoopWorker } from './worker.js';
@@ -58,6 +59,7 @@ class Loop implements ConnectionHost {
   readonly #abort = new AbortController();
   readonly #directory: Directory;
   readonly #listening: LoopListeners;
+  readonly #names: NameQuestions;
   #stopping = false;
   /** Connections that were closed because drainMs was over. */
   #gaveUpOn = 0;
@@ -72,7 +74,10 @@ class Loop implements ConnectionHost {
   constructor(task: LoopTask) {
     this.#task = task;
     this.listeners = new Map(task.listeners);
-    this.tls = new Map(task.tls);
+    this.#names = new NameQuestions((message) => this.#tell(message));
+    this.tls = new Map(
+      task.tls.map(([listener, plan]) => [listener, this.#asking(listener, plan)]),
+    );
     this.counters = new StatsPage(task.stats);
     this.numbers = new ConnectionNumbers(task.numbers);
     this.#directory = new Directory(task.directory);
@@ -250,9 +255,14 @@ class Loop implements ConnectionHost {
     else if (message.type === 'drain') this.#drain(message.ms);
     else if (message.type === 'listen') this.#listening.listen(message);
     else if (message.type === 'tls') {
-      this.tls.set(message.listener, message.plan);
+      this.tls.set(message.listener, this.#asking(message.listener, message.plan));
       this.#answer(message.request, 1);
-    } else this.#shed(message);
+    } else if (message.type === 'named') this.#names.answered(message);
+    else this.#shed(message);
+  }
+
+  #asking(listener: number, plan: TlsPlan): TlsPlan {
+    return { ...plan, ask: (servername) => this.#names.ask(listener, servername) };
   }
 
   #posted(value: unknown): void {

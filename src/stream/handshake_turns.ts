@@ -31,11 +31,7 @@ export class HandshakeTurns {
 
   /** True: now. Else its step is done in a turn to come, after all that wait already. */
   mayStep(stream: Handshaking): boolean {
-    if (this.#turn === undefined) {
-      // The streams' deadlines keep the base running.
-      this.#turn = this.#base.timer(() => this.#next()).unref();
-      this.#turn.add(0);
-    }
+    this.#start();
     if (this.#waiting.size === 0 && this.#done < HANDSHAKE_STEPS_MAX) {
       this.#done++;
       return true;
@@ -43,11 +39,22 @@ export class HandshakeTurns {
     this.#waiting.add(stream);
     return false;
   }
+  /** Its step is done in a turn to come. */
+  stepLater(stream: Handshaking): void {
+    this.#start();
+    this.#waiting.add(stream);
+  }
   /** It waits no longer. */
   forget(stream: Handshaking): void {
     this.#waiting.delete(stream);
   }
 
+  #start(): void {
+    if (this.#turn !== undefined) return;
+    // The streams' deadlines keep the base running.
+    this.#turn = this.#base.timer(() => this.#next()).unref();
+    this.#turn.add(0);
+  }
   #next(): void {
     this.#done = 0;
     if (this.#waiting.size === 0) {

@@ -16,7 +16,7 @@ import { BufferEvent, EAGAIN } from './buffer_event.js';
 import { HandshakeTurns } from './handshake_turns.js';
 import { Hold } from './hold.js';
 import type { HandshakeFailure } from './tls_failures.js';
-import type { TlsInfo, TlsPlan } from './tls_options.js';
+import type { NameContext, TlsInfo, TlsPlan } from './tls_options.js';
 import { type KeyUpdateOptions, TlsTransport, updateKeys } from './tls_transport.js';
 
 /** System calls of one flush: more wait for the next turn, since others want to write too. */
@@ -33,6 +33,8 @@ export class SocketStream extends BufferEvent {
   _tls: TlsTransport | undefined = undefined;
   /** @internal What TLS begins with when it has connected. */
   _plan: TlsPlan | undefined = undefined;
+  /** What to use for a name that the context of its TLS has nothing for; 0: that context. */
+  #ask: NameContext | undefined = undefined;
   /** Its events are the handshake's. */
   #shaking = false;
   /** @internal Called by close() while it is connecting or in the handshake after that. */
@@ -155,6 +157,7 @@ export class SocketStream extends BufferEvent {
   _secure(plan: TlsPlan, connection: number): this {
     const tls = TlsTransport.open(this.base._id, plan, connection, this.#fd);
     this._tls = tls;
+    this.#ask = plan.ask;
     this.#shaking = true;
     this._readHeld |= Hold.CONNECTING;
     this._writeHeld |= Hold.CONNECTING;
@@ -191,7 +194,16 @@ export class SocketStream extends BufferEvent {
     } else if (wants === 2) {
       this.#readEvent?.del();
       this.#writer.add();
+    } else if (wants === 3) {
+      this.#readEvent?.del();
+      this.#writeEvent?.del();
+      this.#findContext(this._tls as TlsTransport);
     } else this.#shaken(wants, false);
+  }
+  /** The handshake rests, out of the kernel's set and of the turns; its deadline runs on. */
+  async #findContext(tls: TlsTransport): Promise<void> {
+    const waits = () => this._tls === tls && this.#shaking && !this.closed && !this.base._closed;
+    if (await tls.findContext(this.#ask, waits)) this._reader.activate(Ev.READ);
   }
   /** `code`: of the handshake, or the milliseconds in which it was to be done. */
   #shaken(code: number, late: boolean): void {

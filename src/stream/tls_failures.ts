@@ -6,7 +6,7 @@ import { TlsCode } from '../native.js';
  * 'not TLS': what came is another protocol, or garbage. 'no shared cipher': no version, cipher,
  * group or application protocol in common. 'bad certificate': the peer's is missing or not good, or
  * ours is not for the peer. 'timeout': not done within handshakeTimeout. 'peer gone': it closed or
- * reset the connection in the middle.
+ * reset the connection in the middle. 'unknown name': the name that was asked for was refused.
  */
 export const HANDSHAKE_FAILURES = [
   'not TLS',
@@ -14,6 +14,7 @@ export const HANDSHAKE_FAILURES = [
   'bad certificate',
   'timeout',
   'peer gone',
+  'unknown name',
   'other',
 ] as const;
 export type HandshakeFailure = (typeof HANDSHAKE_FAILURES)[number];
@@ -31,6 +32,7 @@ export function addHandshakeFailures(part: HandshakeFailures, to: HandshakeFailu
  * what a peer's alert is called, which names the reason too.
  */
 const REASONS: readonly [RegExp, HandshakeFailure][] = [
+  [/unrecognized name/, 'unknown name'],
   [/certificate|unknown ca|bad signature|decrypt error/, 'bad certificate'],
   [
     /^(http request|https proxy request|wrong version number|bad record type|record layer)/,

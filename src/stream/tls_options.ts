@@ -9,12 +9,26 @@ import { native, type TlsContextSettings } from '../native.js';
 import {
   checkBoolean,
   checkBytes,
+  checkFunction,
   checkInteger,
   checkObject,
   checkOneOf,
   invalidType,
   invalidValue,
 } from '../validate.js';
+import {
+  blame,
+  type CertificateFiles,
+  checkPath,
+  filesOf,
+  hasCertificate,
+  listOf,
+  loadCertificates,
+  pem,
+  type TlsCertificate,
+} from './tls_certificates.js';
+
+export type { TlsCertificate };
 
 export type TlsVersion = 'TLSv1.2' | 'TLSv1.3';
 
@@ -38,17 +52,50 @@ interface TlsOptions {
   groups?: string;
   /** Milliseconds until the handshake must be done: 10,000. */
   handshakeTimeout?: number;
+  /**
+   * A file that the secrets of all sessions are appended to, in NSS's key log format: who has it
+   * can read what is said. True: the file that SSLKEYLOGFILE names. Not at all by default.
+   */
+  keylog?: string | boolean;
 }
 
-/** All keys are PEM without a passphrase, all certificates PEM with the chain behind the first. */
-export interface TlsServerOptions extends TlsOptions {
-  cert: Bytes | Bytes[];
-  /** As many as there are certificates, in the same order. */
-  key: Bytes | Bytes[];
+/**
+ * The certificate for a name that neither `contexts` nor an earlier answer has, or a promise of it;
+ * undefined for the default one. The name is in lower case, without a dot at its end. What it
+ * throws refuses the handshake with the alert unrecognized_name.
+ */
+export type SniCallback = (
+  servername: string,
+) => TlsCertificate | undefined | Promise<TlsCertificate | undefined>;
+
+export interface TlsServerOptions extends TlsOptions, TlsCertificate {
   /** By the name that a client asks for (SNI); `*.example.org` stands for one label. */
-  contexts?: Record<string, { cert: Bytes | Bytes[]; key: Bytes | Bytes[] }>;
+  contexts?: Record<string, TlsCertificate>;
+  /**
+   * Asked for other names, while the handshake waits, within its handshakeTimeout. In serve() it
+   * runs on the thread that called that, once for all who wait for a name, and its answer is kept,
+   * up to 512 names, until setTls(); elsewhere it is called each time.
+   */
+  SNICallback?: SniCallback;
+  /**
+   * In serve(): the files are watched, and when they have changed the listener has another context,
+   * as by setTls(). Files that cannot be used then are an 'error' of the group, once, and the old
+   * context stays.
+   */
+  watch?: boolean;
   /** The client is asked for a certificate. */
   requestCert?: boolean;
+  /** False: no session tickets, so no session is resumed. */
+  tickets?: boolean;
+  /** Milliseconds until tickets get another key: 12 hours. Old ones are good until they expire. */
+  ticketRotation?: number;
+  /**
+   * A file for the keys of the tickets, so that processes of one user on this machine resume each
+   * other's sessions. It is made with mode 0600; who finds its newest key too old replaces it.
+   */
+  ticketFile?: string;
+  /** Seconds in which a session may be resumed: 7,200; at most 604,800 (RFC 8446). */
+  sessionTimeout?: number;
   /** For BufferEvent.socket(), where a certificate makes a server unless this is false. */
   isServer?: true;
 }
@@ -59,8 +106,13 @@ export interface TlsClientOptions extends TlsOptions {
    * that is connected to; an address is not sent, and the certificate must be for it.
    */
   servername?: string;
+  /** What this client shows when it is asked for a certificate. */
   cert?: Bytes | Bytes[];
   key?: Bytes | Bytes[];
+  certFile?: string | string[];
+  keyFile?: string | string[];
+  /** Asks the server for an OCSP response; it is in `tls.ocspResponse`, and for you to check. */
+  requestOCSP?: boolean;
   /** What `tlsSession` of an earlier stream was, to resume it. */
   session?: Uint8Array;
   isServer?: false;
@@ -81,6 +133,8 @@ export interface TlsInfo {
   authorizationError?: string;
   /** DER. */
   peerCertificate?: Uint8Array;
+  /** Of a client: what the server has stapled, DER. */
+  ocspResponse?: Uint8Array;
 }
 
 /** What a session is made with. */
@@ -90,6 +144,17 @@ export interface TlsPlan {
   identity: string;
   session: Uint8Array;
   timeoutMs: number;
+  /** Of a stream: the context for a name that it waits for; 0: the one that it has. */
+  ask?: NameContext;
+}
+export type NameContext = (servername: string) => Promise<number>;
+
+/** What a group has of a listener with TLS. */
+export interface TlsListenerPlan {
+  /** For the loops. */
+  plan: TlsPlan;
+  /** Makes a context for a name, which is the caller's to free. */
+  ask: NameContext | undefined;
 }
 
 const HANDSHAKE_MS = 10_000;
@@ -97,8 +162,10 @@ const HANDSHAKE_MS = 10_000;
 const CONTEXTS_KEPT_MAX = 32;
 const ALPN_NAME_MAX = 255;
 const ALPN_BYTES_MAX = 65_535;
-/** Of a PEM text; OpenSSL takes its length as an int. */
-const PEM_BYTES_MAX = 16 * 1024 * 1024;
+const TICKET_ROTATION_MS = 12 * 3_600 * 1_000;
+const SESSION_SECONDS = 7_200;
+/** RFC 8446 section 4.6.1. */
+const SESSION_SECONDS_MAX = 604_800;
 const NO_BYTES = Buffer.alloc(0);
 const VERSIONS = ['TLSv1.2', 'TLSv1.3'] as const;
 /** In OpenSSL's ssl.h: TLS1_2_VERSION, TLS1_3_VERSION. */
@@ -124,9 +191,27 @@ export function checkTls(): void {
   if (why !== undefined) throw new MultiloopError('ERR_TLS_UNAVAILABLE', `There is no TLS: ${why}`);
 }
 
-/** A server's plan, with a context that is the caller's to free. */
-export function planListener(name: string, options: TlsServerOptions): TlsPlan {
-  return serverPlan(name, options, newContext);
+/**
+ * A server's plan, with a context that is the caller's to free; `before` is the context that it
+ * replaces, whose ticket keys it goes on with.
+ */
+export function planListener(name: string, options: TlsServerOptions, before = 0): TlsListenerPlan {
+  const { ask, ...plan } = serverPlan(name, options, newContext, before);
+  return { plan, ask };
+}
+
+/** The files whose change is to be noticed. */
+export function watchedFiles(name: string, options: TlsServerOptions): string[] {
+  checkObject(name, options);
+  if (!checkBoolean(`${name}.watch`, options.watch ?? false)) return [];
+  const { contexts = {} } = options;
+  checkObject(`${name}.contexts`, contexts);
+  const all = [options, ...Object.values(contexts)].map(filesOf);
+  const files = all.flatMap(({ cert, key, ocsp }) => [...cert, ...key, ...ocsp]);
+  if (files.length === 0)
+    throw invalidValue(`${name}.watch`, 'needs files: certFile, keyFile', options);
+  for (const file of files) checkPath(`${name}.certFile`, file);
+  return [...new Set(files)];
 }
 
 /** What is done on a socket: a certificate makes a server unless `isServer` is false. */
@@ -135,8 +220,10 @@ export function planSocket(options: TlsServerOptions | TlsClientOptions): TlsPla
   checkObject(name, options);
   const { isServer } = options;
   if (isServer !== undefined) checkBoolean(`${name}.isServer`, isServer);
-  if (isServer ?? (options.cert !== undefined && options.key !== undefined))
-    return serverPlan(name, options as TlsServerOptions, keptContext);
+  if ((options as TlsServerOptions).watch !== undefined)
+    throw invalidValue(`${name}.watch`, 'is of serve(), which replaces contexts', options);
+  if (isServer ?? hasCertificate(options))
+    return serverPlan(name, options as TlsServerOptions, keptContext, 0);
   return planClient(options as TlsClientOptions, undefined);
 }
 
@@ -144,15 +231,16 @@ export function planSocket(options: TlsServerOptions | TlsClientOptions): TlsPla
 export function planClient(options: TlsClientOptions, host: string | undefined): TlsPlan {
   const name = 'options.tls';
   const settings = commonSettings(name, options, false);
-  const { servername, session, cert, key } = options;
+  const { servername, session, requestOCSP = false } = options;
   if (servername !== undefined && typeof servername !== 'string')
     throw invalidType(`${name}.servername`, 'of type string', servername);
   if (servername?.includes('\0'))
     throw invalidValue(`${name}.servername`, 'must be a name', servername);
   if (session !== undefined) checkBytes(`${name}.session`, session);
-  if ((cert === undefined) !== (key === undefined))
+  settings.requestOcsp = checkBoolean(`${name}.requestOCSP`, requestOCSP);
+  if (hasCertificate(options)) Object.assign(settings, loadCertificates(name, options));
+  else if ((options.cert ?? options.key ?? options.certFile ?? options.keyFile) !== undefined)
     throw invalidValue(name, 'must have both cert and key, or none of them', options);
-  if (cert !== undefined && key !== undefined) Object.assign(settings, pairs(name, { cert, key }));
   const identity = servername || host || '';
   if (identity === '' && settings.rejectUnauthorized)
     throw invalidValue(
@@ -162,7 +250,7 @@ export function planClient(options: TlsClientOptions, host: string | undefined):
     );
   const asked = servername ?? host ?? '';
   return {
-    context: keptContext(name, settings, []),
+    context: keptContext({ name, settings, files: filesOf(options) }, []),
     serverName: native.isIp(asked) === 0 ? asked : '',
     identity,
     session: session ?? NO_BYTES,
@@ -170,30 +258,97 @@ export function planClient(options: TlsClientOptions, host: string | undefined):
   };
 }
 
-/** A context for one of the names, `name` being what messages call it. */
-interface Named {
+/** What a context is made of, `name` being what messages call it. */
+interface Recipe {
   name: string;
   settings: TlsContextSettings;
+  files: CertificateFiles;
 }
-type MakeContext = (name: string, settings: TlsContextSettings, named: Named[]) => number;
+type MakeContext = (recipe: Recipe, named: Recipe[]) => number;
 
-function serverPlan(name: string, options: TlsServerOptions, make: MakeContext): TlsPlan {
+function serverPlan(
+  name: string,
+  options: TlsServerOptions,
+  make: MakeContext,
+  before: number,
+): TlsPlan {
   const settings = commonSettings(name, options, true);
-  const { contexts = {}, requestCert } = options;
-  Object.assign(settings, pairs(name, options));
+  const { contexts = {}, requestCert, SNICallback } = options;
   if (requestCert !== undefined)
     settings.requestCertificate = checkBoolean(`${name}.requestCert`, requestCert);
+  // For sessions those of the context that they begin with count.
+  const forNames = { ...settings, tickets: false };
+  setTickets(name, settings, options);
+  settings.ticketsOf = before;
+  Object.assign(settings, loadCertificates(name, options));
   checkObject(`${name}.contexts`, contexts);
-  const named = Object.entries(contexts).map(([pattern, files]) => {
+  const recipe = (at: string, certificate: TlsCertificate): Recipe => {
+    checkObject(at, certificate);
+    const files = filesOf(certificate);
+    return { name: at, settings: { ...forNames, ...loadCertificates(at, certificate) }, files };
+  };
+  const named = Object.entries(contexts).map(([pattern, certificate]) => {
     const at = `${name}.contexts['${pattern}']`;
     checkPattern(at, pattern);
-    checkObject(at, files);
-    return { name: at, settings: { ...settings, ...pairs(at, files) } };
+    return recipe(at, certificate);
   });
   settings.names = Object.keys(contexts);
-  const context = make(name, settings, named);
+  let ask: NameContext | undefined;
+  if (SNICallback !== undefined) {
+    checkFunction(`${name}.SNICallback`, SNICallback);
+    settings.asksForNames = true;
+    settings.asks = numberOf(SNICallback);
+    ask = async (servername) => {
+      const answer = await SNICallback(servername);
+      if (answer === undefined) return 0;
+      return make(recipe(`${name}.SNICallback('${servername}')`, answer), []);
+    };
+  }
+  const context = make({ name, settings, files: filesOf(options) }, named);
   const timeoutMs = options.handshakeTimeout ?? HANDSHAKE_MS;
-  return { context, serverName: '', identity: '', session: NO_BYTES, timeoutMs };
+  return { context, serverName: '', identity: '', session: NO_BYTES, timeoutMs, ask };
+}
+
+/** A function, as a number of this thread. */
+const numbers = new WeakMap<SniCallback, number>();
+let lastNumber = 0;
+function numberOf(callback: SniCallback): number {
+  const number = numbers.get(callback) ?? ++lastNumber;
+  numbers.set(callback, number);
+  return number;
+}
+
+function setTickets(name: string, settings: TlsContextSettings, options: TlsServerOptions): void {
+  const { tickets = true, ticketFile, ticketRotation = TICKET_ROTATION_MS } = options;
+  const { sessionTimeout = SESSION_SECONDS } = options;
+  settings.tickets = checkBoolean(`${name}.tickets`, tickets);
+  settings.ticketRotation = checkInteger(
+    `${name}.ticketRotation`,
+    ticketRotation,
+    1_000,
+    2 ** 31 - 1,
+  );
+  settings.sessionTimeout = checkInteger(
+    `${name}.sessionTimeout`,
+    sessionTimeout,
+    1,
+    SESSION_SECONDS_MAX,
+  );
+  if (ticketFile === undefined) return;
+  checkPath(`${name}.ticketFile`, ticketFile);
+  if (!tickets) throw invalidValue(`${name}.ticketFile`, 'needs tickets', ticketFile);
+  settings.ticketFile = ticketFile;
+}
+
+function keyLogFile(name: string, keylog: unknown): string {
+  if (typeof keylog === 'string') checkPath(name, keylog);
+  else if (!checkBoolean(name, keylog)) return '';
+  const file = keylog === true ? process.env.SSLKEYLOGFILE : (keylog as string);
+  if (file !== undefined && file !== '') return file;
+  throw new MultiloopError(
+    'ERR_TLS_CONFIG',
+    `${name} is true, and the environment has no SSLKEYLOGFILE`,
+  );
 }
 
 function checkPattern(name: string, pattern: string): void {
@@ -211,6 +366,7 @@ function commonSettings(name: string, options: TlsOptions, server: boolean): Tls
   checkObject(name, options);
   const { ca, rejectUnauthorized = true, ALPNProtocols = [], handshakeTimeout } = options;
   const { minVersion = 'TLSv1.2', maxVersion = 'TLSv1.3', ciphers, groups } = options;
+  const { keylog = false } = options;
   checkBoolean(`${name}.rejectUnauthorized`, rejectUnauthorized);
   checkOneOf(`${name}.minVersion`, minVersion, VERSIONS);
   checkOneOf(`${name}.maxVersion`, maxVersion, VERSIONS);
@@ -239,45 +395,24 @@ function commonSettings(name: string, options: TlsOptions, server: boolean): Tls
     rejectUnauthorized,
     names: [],
     contexts: [],
+    ocsp: [],
+    asks: 0,
+    asksForNames: false,
+    tickets: false,
+    ticketRotation: TICKET_ROTATION_MS,
+    sessionTimeout: SESSION_SECONDS,
+    ticketFile: '',
+    ticketsOf: 0,
+    requestOcsp: false,
+    keyLog: keyLogFile(`${name}.keylog`, keylog),
   };
-}
-
-function pem(name: string, value: unknown): Uint8Array {
-  const bytes = checkBytes(name, value);
-  if (bytes.length === 0 || bytes.length > PEM_BYTES_MAX)
-    throw invalidValue(name, 'must be the text of a PEM file, not its name', value);
-  return bytes;
-}
-function pems(name: string, value: unknown): Uint8Array[] {
-  return Array.isArray(value)
-    ? value.map((one, at) => pem(`${name}[${at}]`, one))
-    : [pem(name, value)];
-}
-
-function pairs(name: string, { cert, key }: { cert: unknown; key: unknown }) {
-  const [certificates, keys] = [pems(`${name}.cert`, cert), pems(`${name}.key`, key)];
-  if (certificates.length !== keys.length || keys.length === 0)
-    throw new MultiloopError(
-      'ERR_TLS_CONFIG',
-      `${name} has ${certificates.length} certificates and ${keys.length} keys; each certificate ` +
-        'needs its key, at the same place of its list',
-    );
-  // Both forms have the word in their head: RFC 7468 section 11, and RFC 1421's Proc-Type.
-  for (const one of keys)
-    if (Buffer.from(one.buffer, one.byteOffset, one.length).includes('ENCRYPTED'))
-      throw new MultiloopError(
-        'ERR_TLS_CONFIG',
-        `${name}.key has a passphrase, which nobody could be asked for; openssl pkey writes it ` +
-          'without one',
-      );
-  return { certificates, keys };
 }
 
 /** Parsed once in a process for each context that has them. */
 let roots: Uint8Array[] | undefined;
 function authorities(name: string, ca: TlsOptions['ca'], server: boolean): Uint8Array[] {
   if (ca === 'system') return [readFileSync(systemRoots())];
-  if (ca !== undefined) return pems(name, ca);
+  if (ca !== undefined) return listOf(name, ca, pem);
   if (server) return [];
   roots ??= [Buffer.from(process.getBuiltinModule('node:tls').rootCertificates.join('\n'))];
   return roots;
@@ -309,14 +444,17 @@ function alpnBytes(name: string, protocols: unknown): Uint8Array {
 
 // ── contexts ──
 
-function newContext(name: string, settings: TlsContextSettings, named: Named[]): number {
+function newContext({ name, settings, files }: Recipe, named: Recipe[]): number {
   const contexts: number[] = [];
   try {
-    for (const one of named) contexts.push(newContext(one.name, one.settings, []));
+    for (const one of named) contexts.push(newContext(one, []));
     const made = native.tlsContextNew({ ...settings, contexts });
-    if (typeof made === 'string') throw new MultiloopError('ERR_TLS_CONFIG', `${name}: ${made}`);
+    if (typeof made === 'string')
+      throw new MultiloopError('ERR_TLS_CONFIG', `${name}: ${blame(made, files)}`);
+    const { cert } = files;
+    const which = cert.length === 0 ? `${name}.cert` : `${name}.certFile ${cert.join(', ')}`;
     if (native.tlsContextExpired(made))
-      process.emitWarning(`${name}.cert is not valid any more, and is used all the same`, {
+      process.emitWarning(`${which} is not valid any more, and is used all the same`, {
         code: 'MULTILOOP_TLS_EXPIRED',
       });
     return made;
@@ -329,9 +467,9 @@ function newContext(name: string, settings: TlsContextSettings, named: Named[]):
 const kept = new Map<string, number>();
 
 /** Streams with the same settings have one context; it is freed some time after the last. */
-function keptContext(name: string, settings: TlsContextSettings, named: Named[]): number {
-  const key = [settings, ...named.map((one) => one.settings)].map(keyOf).join('\n');
-  const context = kept.get(key) ?? newContext(name, settings, named);
+function keptContext(recipe: Recipe, named: Recipe[]): number {
+  const key = [recipe, ...named].map(({ settings }) => keyOf(settings)).join('\n');
+  const context = kept.get(key) ?? newContext(recipe, named);
   // A Map is in the order of insertion: the first is the one that was used longest ago.
   kept.delete(key);
   kept.set(key, context);
@@ -349,6 +487,7 @@ function keyOf(settings: TlsContextSettings): string {
     ...settings,
     certificates: text(settings.certificates),
     keys: text(settings.keys),
+    ocsp: text(settings.ocsp),
     authorities: settings.authorities === roots ? 'roots' : text(settings.authorities),
   });
 }

@@ -32,6 +32,8 @@ export class TlsStream extends StackedStream {
   /** It waits for the stream below to be connected, then its events are the handshake's. */
   #connecting: boolean;
   #shaking = true;
+  /** It waits for what its name gets, and for nothing else. */
+  #asking = false;
   #secured = false;
   /** Reading goes on when the stream below has written. */
   #readWantsWrite = false;
@@ -80,6 +82,7 @@ export class TlsStream extends StackedStream {
     this.#shake();
   }
   #shake(): void {
+    if (this.#asking) return;
     const { under } = this;
     if (HandshakeTurns.of(this.base).mayStep(this)) this.#shakeNow();
     else if (!under.closed) under._holdReading(Hold.FILTER);
@@ -102,9 +105,19 @@ export class TlsStream extends StackedStream {
     }
     this.#handDown();
     if (!this.#shaking || this.closed) return;
-    if (wants !== 1) this.#shaken(wants, false);
+    if (wants === 3) this.#findContext();
+    else if (wants !== 1) this.#shaken(wants, false);
     else if (this._end?.error !== undefined) this.#broken(this._end.error);
     else this.under._releaseReading(Hold.FILTER);
+  }
+  /** The handshake rests; its deadline runs on. */
+  async #findContext(): Promise<void> {
+    this.#asking = true;
+    this.under._holdReading(Hold.FILTER);
+    const waits = () => this.#shaking && !this.closed && !this.base._closed;
+    const found = await this.#tls.findContext(this.#plan.ask, waits);
+    this.#asking = false;
+    if (found) HandshakeTurns.of(this.base).stepLater(this);
   }
   /** `code`: of the handshake, or the milliseconds in which it was to be done. */
   #shaken(code: number, late: boolean): void {

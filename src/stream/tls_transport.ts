@@ -11,7 +11,7 @@ import type { EventHandle } from '../event/event_handle.js';
 import { native, TLS_MORE, TlsCode } from '../native.js';
 import { checkBoolean, checkObject } from '../validate.js';
 import { type HandshakeFailure, whyHandshakeFailed } from './tls_failures.js';
-import type { TlsInfo, TlsPlan } from './tls_options.js';
+import type { NameContext, TlsInfo, TlsPlan } from './tls_options.js';
 
 export type { HandshakeFailure };
 
@@ -20,6 +20,9 @@ const { EAGAIN } = constants.errno;
 export const MEMORY = -1;
 /** Plain text of one record (native/core/tls_session.h, kTlsRecordMax). */
 export const RECORD_BYTES = 16 * 1024;
+
+/** Of tlsAnswer. */
+const REFUSED = -1;
 
 /** What OpenSSL's reason means to whoever reads it. */
 const MEANINGS: Record<string, string> = {
@@ -43,6 +46,7 @@ export class TlsTransport {
   #unfinished = 0;
   #offered = 0;
   #info: TlsInfo | undefined = undefined;
+  #refusal: { name: string; error: unknown } | undefined = undefined;
 
   protected constructor(base: number, session: number) {
     this.#base = base;
@@ -60,9 +64,34 @@ export class TlsTransport {
     return transport;
   }
 
-  /** 0: done; 1, 2: it goes on when the socket can be read, written; or a negative code. */
+  /**
+   * 0: done; 1, 2: it goes on when the socket can be read, written; 3: when it is told what to use
+   * for the name `asked`; or a negative code.
+   */
   handshake(): number {
     return native.tlsHandshake(this.#base, this.#session);
+  }
+  get asked(): string {
+    return native.tlsAsked(this.#base, this.#session);
+  }
+  /**
+   * Has it told: then the handshake goes on, or fails with the alert unrecognized_name. False:
+   * nobody waits for it any more.
+   */
+  async findContext(ask: NameContext | undefined, waits: () => boolean): Promise<boolean> {
+    try {
+      // One that is gone when the answer comes was replaced meanwhile.
+      for (let found = false; !found; ) {
+        const context = (await ask?.(this.asked)) ?? 0;
+        if (!waits()) return false;
+        found = native.tlsAnswer(this.#base, this.#session, context);
+      }
+    } catch (error) {
+      if (!waits()) return false;
+      this.#refusal = { name: this.asked, error };
+      native.tlsAnswer(this.#base, this.#session, REFUSED);
+    }
+    return true;
   }
 
   /** Bytes that are now where the slab's free memory begins, 0 at the end, or a negative code. */
@@ -122,7 +151,7 @@ export class TlsTransport {
     if (this.#info !== undefined) return this.#info;
     const facts = native.tlsFacts(this.#base, this.#session);
     if (facts === undefined) return undefined;
-    const [protocol, cipher, servername, alpn, reused, unauthorized, certificate] = facts;
+    const [protocol, cipher, servername, alpn, reused, unauthorized, certificate, ocsp] = facts;
     this.#info = {
       protocol,
       cipher,
@@ -132,6 +161,7 @@ export class TlsTransport {
       authorized: unauthorized === '',
       ...(unauthorized === '' ? {} : { authorizationError: unauthorized }),
       ...(certificate === undefined ? {} : { peerCertificate: certificate }),
+      ...(ocsp === undefined ? {} : { ocspResponse: ocsp }),
     };
     return this.#info;
   }
@@ -156,16 +186,23 @@ export class TlsTransport {
   }
   /** The same, as one of a fixed set. */
   handshakeFailure(code: number): HandshakeFailure {
+    if (this.#refusal !== undefined) return 'unknown name';
     return whyHandshakeFailed(code, native.tlsError(this.#base, this.#session));
   }
   /** What a negative code of handshake() means. */
   handshakeError(code: number): Error {
     let said: string;
-    let cause: Error | undefined;
-    if (code === TlsCode.TRUNCATED) said = 'the peer has closed the connection in the middle of it';
+    let cause: unknown;
+    if (this.#refusal !== undefined) {
+      const { name, error } = this.#refusal;
+      cause = error;
+      said = `'${name}' was refused: ${error instanceof Error ? error.message : String(error)}`;
+    } else if (code === TlsCode.TRUNCATED)
+      said = 'the peer has closed the connection in the middle of it';
     else if (code > TlsCode.FAILED) {
-      cause = systemError(code, 'recv');
-      said = cause.message;
+      const failed = systemError(code, 'recv');
+      cause = failed;
+      said = failed.message;
     } else said = this.#reason();
     const message = `The TLS handshake has failed: ${said}`;
     return new MultiloopError('ERR_TLS_HANDSHAKE', message, { cause });

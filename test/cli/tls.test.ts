@@ -114,6 +114,34 @@ test('over a unix socket, and what is no TLS is counted by --stats', async () =>
   await cli.seen('stdout', /\nhandshakes failed: 1 \(not TLS 1\)\n/);
   plain.destroy();
   far.destroy();
+});
+
+test('--tls-watch: new files by themselves, and what is wrong with them', async () => {
+  const [cert, key] = [scratch('watched.pem'), scratch('watched-key.pem')];
+  const use = (name: string) => {
+    copyFileSync(file(name), cert);
+    copyFileSync(file(`${name}-key`), key);
+  };
+  use('localhost');
+  const cli = new Cli([
+    'serve',
+    'echo',
+    '--port',
+    '0',
+    '--loops',
+    '1',
+    ...flags(cert, key),
+    '--tls-watch',
+  ]);
+  const port = await cli.port();
+  const first = await connect(port);
+  use('rsa');
+  await cli.seen('stderr', /watched\.pem was read anew, for connections from now on\n/);
+  const second = await connect(port, { checkServerIdentity: () => undefined });
+  assert.is.not(shown(second), shown(first));
+  copyFileSync(file('www-key'), key);
+  await cli.seen('stderr', /watched\.pem, .*watched-key\.pem: the key is not the certificate's/);
+  for (const far of [first, second]) far.destroy();
   await stopped(cli);
 });
 
@@ -130,6 +158,7 @@ test('what is wrong is said of the file that it is wrong with', async () => {
   const cases: [string[], number, RegExp][] = [
     [['--tls-cert', cert], 2, /--tls-cert needs --tls-key too/],
     [['--tls-key', key], 2, /--tls-key needs --tls-cert too/],
+    [['--tls-watch'], 2, /--tls-watch needs --tls-cert and --tls-key/],
     [flags('/nowhere/c.pem', key), 1, /certificate cannot be read: \/nowhere\/c\.pem: there is no/],
     [flags(text, key), 1, /text\.pem is no PEM/],
     [flags(empty, key), 1, /empty\.pem is no PEM/],

@@ -1,20 +1,12 @@
 // The TLS engine over the system's OpenSSL, where its library and its headers are.
-#include <dlfcn.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 
 #include "../../native/core/ledger.h"
-#include "../../native/core/tls_library.h"
-#include "../../native/core/tls_session.h"
-#include "check.h"
-#include "fixture.h"
+#include "tls_fixture.h"
 
 namespace multiloop::test {
-
 TEST(a_name_is_matched_exactly_first_and_a_star_stands_for_one_label) {
   // Nobody looks into the contexts: two addresses are enough.
   const auto marks = std::make_shared<int[]>(2);
@@ -36,91 +28,46 @@ TEST(a_name_is_matched_exactly_first_and_a_star_stands_for_one_label) {
     EXPECT_TRUE(found(stranger) == nullptr);
 }
 
+TEST(learned_names_are_kept_up_to_a_limit_the_latest_used_longest) {
+  const auto marks = std::make_shared<int[]>(2);
+  const auto mark = [&marks](int at) {
+    return TlsContextRef(marks, reinterpret_cast<const TlsContext*>(&marks[at]));
+  };
+  TlsLearnedNames names;
+  EXPECT_TRUE(names.find("a.test") == nullptr);
+  names.add("A.test.", mark(0));
+  EXPECT_TRUE(names.find("a.TEST").get() == mark(0).get());
+  names.add("a.test", mark(1));
+  EXPECT_EQ(names.size(), 1U);
+  for (std::size_t i = 0; i < 2 * TlsLearnedNames::kMax; ++i) {
+    names.add("n" + std::to_string(i), mark(0));
+    EXPECT_TRUE(names.find("a.test").get() == mark(1).get());
+  }
+  EXPECT_EQ(names.size(), TlsLearnedNames::kMax);
+  EXPECT_TRUE(names.find("n0") == nullptr && names.find("n1023") != nullptr);
+}
+
+TEST(a_server_name_is_taken_from_its_extension_and_from_nothing_else) {
+  const auto read = [](const std::string& body) {
+    return std::string(
+        server_name_in(reinterpret_cast<const unsigned char*>(body.data()), body.size()));
+  };
+  const std::string good("\0\6\0\0\3a.b", 8);
+  EXPECT_TRUE(read(good) == "a.b");
+  for (std::size_t cut = 0; cut < good.size(); ++cut) EXPECT_TRUE(read(good.substr(0, cut)) == "");
+  EXPECT_TRUE(read(good + "x") == "");
+  for (const std::size_t at : {0U, 1U, 2U, 3U, 4U}) {
+    std::string bad = good;
+    bad[at] = static_cast<char>(bad[at] + 1);
+    EXPECT_TRUE(read(bad) == "");
+  }
+  EXPECT_TRUE(is_askable_name("a.b") && is_askable_name(std::string(253, 'a')));
+  for (const std::string& name : {std::string(), std::string(254, 'a'), std::string("a b"),
+                                  std::string("a\0b", 3), std::string("\xc3\xa4")})
+    EXPECT_TRUE(!is_askable_name(name));
+}
+
 #ifdef ML_HAVE_TLS
-
-namespace {
-
-// Node exports OpenSSL's functions; a program of ours has to load them first.
-bool available() {
-  static const bool loaded = dlopen("libssl.so.3", RTLD_NOW | RTLD_GLOBAL) != nullptr;
-  const char* why = tls_unavailable();
-  if (loaded && why == nullptr) return true;
-  static bool told = false;
-  if (!told) std::printf("Skipped: TLS: %s\n", loaded ? why : "there is no libssl.so.3 here");
-  told = true;
-  return false;
-}
-
-std::string file(const char* name) {
-  std::string text;
-  std::FILE* in = std::fopen((std::string("test/tls/") + name).c_str(), "r");
-  if (!EXPECT_TRUE(in != nullptr)) return text;
-  char piece[4'096];
-  for (std::size_t n = 0; (n = std::fread(piece, 1, sizeof piece, in)) > 0;) text.append(piece, n);
-  std::fclose(in);
-  return text;
-}
-
-TlsSettings server_settings() {
-  TlsSettings settings;
-  settings.server = true;
-  settings.certificates = {file("localhost.pem")};
-  settings.keys = {file("localhost-key.pem")};
-  return settings;
-}
-TlsContextRef make(const TlsSettings& settings) {
-  std::string error;
-  TlsContextRef context = make_tls_context(settings, &error);
-  EXPECT_TRUE(context != nullptr);
-  if (context == nullptr) std::printf("%s\n", error.c_str());
-  return context;
-}
-TlsContextRef client_context() {
-  TlsSettings settings;
-  settings.authorities = {file("ca.pem")};
-  return make(settings);
-}
-TlsSession* open(const TlsContextRef& context, int fd, const TlsPeer& peer = {}) {
-  std::string error;
-  TlsSession* session = TlsSession::make(context, fd, peer, &error);
-  EXPECT_TRUE(session != nullptr);
-  return session;
-}
-
-// Steps both until both are done or one has failed; what the worse one answered.
-long shake(TlsSession* one, TlsSession* other) {
-  for (int step = 0; step < 20; ++step) {
-    const long first = one->handshake();
-    const long second = other->handshake();
-    if (first <= 0 && second <= 0) return first < second ? first : second;
-  }
-  return -ETIMEDOUT;
-}
-
-// Two ends of one connection, past their handshake.
-struct Ends {
-  Pair pair;
-  TlsSession* server = open(make(server_settings()), pair.near);
-  TlsSession* client = open(client_context(), pair.far, {"localhost", "localhost", ""});
-  Ends() { EXPECT_EQ(shake(client, server), 0); }
-  Ends(const Ends&) = delete;
-  Ends& operator=(const Ends&) = delete;
-  ~Ends() {
-    free_tls_session(server);
-    free_tls_session(client);
-  }
-};
-
-std::string receive(TlsSession* from, std::size_t room = 100, bool* more = nullptr) {
-  std::string text(room, '\0');
-  bool rest = false;
-  const long count = from->read(text.data(), room, &rest);
-  if (more != nullptr) *more = rest;
-  text.resize(count > 0 ? static_cast<std::size_t>(count) : 0);
-  return text;
-}
-
-}  // namespace
 
 TEST(what_is_wrong_with_a_context_is_said) {
   if (!available()) return;
@@ -139,12 +86,6 @@ TEST(what_is_wrong_with_a_context_is_said) {
   says(complaint([](TlsSettings& s) { s.certificates[0].resize(300); }), "the certificate is no");
   says(complaint([](TlsSettings& s) { s.keys = {"nothing"}; }), "the key is no PEM");
   says(complaint([](TlsSettings& s) { s.keys = {file("www-key.pem")}; }), "mismatch");
-  // Two of two kinds, and both keys are the first one's.
-  says(complaint([](TlsSettings& s) {
-         s.certificates.push_back(file("rsa.pem"));
-         s.keys.push_back(s.keys[0]);
-       }),
-       "the key is not the certificate's");
   says(complaint([](TlsSettings& s) { s.authorities = {""}; }), "the authorities are no PEM");
   says(complaint([](TlsSettings& s) { s.ciphers = "none-such"; }), "no cipher match");
   says(complaint([](TlsSettings& s) { s.cipher_suites = "none-such"; }), "TLS 1.3");
@@ -152,6 +93,11 @@ TEST(what_is_wrong_with_a_context_is_said) {
   // A chain of which the second is damaged is nothing half configured.
   says(complaint([](TlsSettings& s) { s.certificates[0] += s.certificates[0].substr(0, 200); }),
        "the certificate is no PEM");
+  // Two of two kinds, and both keys are the first one's.
+  says(complaint([](TlsSettings& s) {
+    s.certificates.push_back(file("rsa.pem"));
+    s.keys.push_back(s.keys[0]);
+       }),
   TlsSettings old = server_settings();
   old.certificates = {file("expired.pem")};
   old.keys = {file("expired-key.pem")};
@@ -347,169 +293,6 @@ TEST(a_ticket_resumes_over_a_name_of_the_context) {
     session.assign(exported.begin(), exported.end());
     free_tls_session(near);
     free_tls_session(far);
-  }
-}
-
-namespace {
-
-// Two sessions over memory, and the records that are on their way between them.
-struct Memories {
-  TlsSession* server = open(make(server_settings()), kTlsMemory);
-  TlsSession* client = open(client_context(), kTlsMemory, {"localhost", "localhost", ""});
-  std::string to_server;
-  std::string to_client;
-
-  Memories() = default;
-  Memories(const Memories&) = delete;
-  Memories& operator=(const Memories&) = delete;
-  ~Memories() {
-    free_tls_session(server);
-    free_tls_session(client);
-  }
-
-  // One call of `who`, which may take `most` bytes of what came, and give as many.
-  template <typename Call>
-  long call(TlsSession* who, Call what, std::size_t most = 65'536, bool ends = false) {
-    std::string& came = who == server ? to_server : to_client;
-    std::string& goes = who == server ? to_client : to_server;
-    std::string room(most, '\0');
-    TlsMemory memory;
-    memory.from = reinterpret_cast<const unsigned char*>(came.data());
-    memory.from_length = std::min(most, came.size());
-    memory.ends = ends;
-    memory.into = reinterpret_cast<unsigned char*>(room.data());
-    memory.into_length = most;
-    who->lend(&memory);
-    const long result = what(who);
-    who->lend(nullptr);
-    EXPECT_TRUE(memory.taken <= memory.from_length && memory.given <= most);
-    came.erase(0, memory.taken);
-    goes.append(room, 0, memory.given);
-    return result;
-  }
-  long shake(std::size_t most = 65'536) {
-    const auto step = [](TlsSession* who) { return who->handshake(); };
-    for (int i = 0; i < 100'000; ++i) {
-      const long first = call(client, step, most);
-      const long second = call(server, step, most);
-      if (first <= 0 && second <= 0) return std::min(first, second);
-    }
-    return -ETIMEDOUT;
-  }
-  std::string read(TlsSession* who, std::size_t most = 65'536) {
-    std::string all;
-    for (;;) {
-      const long count = call(
-          who,
-          [&all](TlsSession* from) {
-            std::string text(1'000, '\0');
-            bool more = false;
-            const long got = from->read(text.data(), text.size(), &more);
-            if (got > 0) all.append(text, 0, static_cast<std::size_t>(got));
-            return got;
-          },
-          most);
-      const std::string& came = who == server ? to_server : to_client;
-      if (count <= 0 && (count != -EAGAIN || came.empty())) return all;
-    }
-  }
-  // All of it, in as many calls as the room asks for.
-  void write(TlsSession* who, std::string text, std::size_t most = 65'536) {
-    while (!text.empty()) {
-      const long count = call(
-          who, [&text](TlsSession* to) { return to->write(text.data(), text.size()); }, most);
-      if (!EXPECT_TRUE(count > 0 || count == -EAGAIN)) return;
-      if (count > 0) text.erase(0, static_cast<std::size_t>(count));
-    }
-  }
-};
-
-}  // namespace
-
-TEST(a_session_over_memory_does_all_in_whatever_pieces_it_is_lent) {
-  if (!available()) return;
-  for (const std::size_t most : {65'536U, 100U, 1U}) {
-    Memories ends;
-    EXPECT_EQ(ends.shake(most), 0);
-    const std::string data(most == 1 ? 2'000 : 40'000, 'd');
-    ends.write(ends.client, data, most);
-    EXPECT_TRUE(ends.read(ends.server, most) == data);
-    ends.write(ends.server, data, most);
-    EXPECT_TRUE(ends.read(ends.client, most) == data);
-    EXPECT_TRUE(ends.client->facts().unauthorized == nullptr);
-  }
-}
-
-TEST(a_session_that_is_lent_nothing_waits) {
-  if (!available()) return;
-  Memories ends;
-  EXPECT_EQ(ends.client->handshake(), TlsSession::kWrites);
-  EXPECT_EQ(ends.server->handshake(), TlsSession::kReads);
-  EXPECT_EQ(ends.shake(), 0);
-  char byte = 0;
-  bool more = true;
-  EXPECT_EQ(ends.server->read(&byte, 1, &more), -EAGAIN);
-  EXPECT_EQ(ends.server->write("x", 1), -EAGAIN);
-  EXPECT_EQ(ends.server->unfinished(), 1U);
-  // In the middle of a record there is no clean end, and no new key.
-  EXPECT_EQ(ends.server->shutdown(), kTlsFailed);
-  EXPECT_EQ(ends.server->update_keys(false), -EAGAIN);
-  ends.write(ends.server, "x");
-  EXPECT_TRUE(ends.read(ends.client) == "x");
-}
-
-TEST(memory_that_ends_is_an_end_only_after_a_close_notify) {
-  if (!available()) return;
-  Memories ends;
-  EXPECT_EQ(ends.shake(), 0);
-  const auto read = [](TlsSession* who) {
-    char byte = 0;
-    bool more = false;
-    return who->read(&byte, 1, &more);
-  };
-  EXPECT_EQ(ends.call(ends.client, [](TlsSession* who) { return who->shutdown(); }), 0);
-  EXPECT_EQ(ends.call(ends.server, read), 0);
-  EXPECT_EQ(ends.call(ends.client, read, 65'536, true), kTlsTruncated);
-  Memories cut;
-  EXPECT_EQ(cut.call(
-                cut.server, [](TlsSession* who) { return who->handshake(); }, 10, true),
-            kTlsTruncated);
-}
-
-TEST(keys_are_updated_while_both_write) {
-  if (!available()) return;
-  for (const bool over_memory : {true, false}) {
-    if (!over_memory) {
-      const Ends ends;
-      for (int i = 0; i < 20; ++i) {
-        EXPECT_EQ(ends.client->update_keys(i % 2 == 0), 0);
-        EXPECT_EQ(ends.client->write("to", 2), 2);
-        EXPECT_TRUE(receive(ends.server) == "to");
-        EXPECT_EQ(ends.server->write("fro", 3), 3);
-        EXPECT_TRUE(receive(ends.client) == "fro");
-      }
-      continue;
-    }
-    Memories ends;
-    EXPECT_EQ(ends.shake(), 0);
-    const auto update = [](TlsSession* who) { return who->update_keys(true); };
-    for (int i = 0; i < 20; ++i) {
-      // A byte at a time: the message is begun, and finished by whatever follows.
-      EXPECT_EQ(ends.call(ends.client, update, 1), -EAGAIN);
-      if (i % 2 == 0) {
-        long status = -EAGAIN;
-        while (status == -EAGAIN) status = ends.call(ends.client, update, 1);
-        EXPECT_EQ(status, 0);
-      }
-      ends.write(ends.client, "to", 1);
-      EXPECT_TRUE(ends.read(ends.server, 1) == "to");
-      ends.write(ends.server, "fro");
-      EXPECT_TRUE(ends.read(ends.client) == "fro");
-      if (i % 2 != 0) EXPECT_EQ(ends.call(ends.client, update), 0);
-      EXPECT_TRUE(ends.read(ends.server).empty());
-    }
-    EXPECT_EQ(ends.call(ends.client, [](TlsSession* who) { return who->shutdown(); }), 0);
-    EXPECT_EQ(ends.call(ends.server, [](TlsSession* who) { return who->shutdown(); }), 0);
   }
 }
 

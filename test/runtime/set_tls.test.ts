@@ -158,6 +158,7 @@ test('failed handshakes are counted by reason', () =>
         'bad certificate': 1,
         timeout: 1,
         'peer gone': 1,
+        'unknown name': 0,
         other: 0,
       });
       // In the group's numbers they outlive their loop's thread and its generation.
