@@ -7,8 +7,14 @@ import type { BufferEvent } from '../stream/buffer_event.js';
 import { Listener } from '../stream/listener.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { SocketStream } from '../stream/socket_stream.js';
-import { planListener, type TlsPlan, type TlsServerOptions } from '../stream/tls_options.js';
-import { checkObject } from '../validate.js';
+import {
+  type NameContext,
+  planListener,
+  type TlsListenerPlan,
+  type TlsPlan,
+  type TlsServerOptions,
+} from '../stream/tls_options.js';
+import { checkObject, invalidValue } from '../validate.js';
 
 /**
  * What `HttpServer.listen()` answers. With `tls` its connections are HTTPS, and a handshake that
@@ -40,7 +46,7 @@ export class HttpListener extends Listener {
     checkObject('listen', options);
     const { tls, ...place } = options;
     // First, so that nothing listens where TLS cannot be.
-    const plan = tls === undefined ? undefined : planListener('listen.tls', tls);
+    const plan = tls === undefined ? undefined : planOf('listen.tls', tls);
     try {
       return new HttpListener(base, place, attach, onError, plan);
     } catch (error) {
@@ -74,7 +80,7 @@ export class HttpListener extends Listener {
           ? 'The listener is closed'
           : 'The listener has no TLS, and gets none while it runs; give it to listen()',
       );
-    this.#plan = planListener('tls', tls);
+    this.#plan = planOf('tls', tls, old.context);
     release(old);
   }
 
@@ -84,6 +90,37 @@ export class HttpListener extends Listener {
     this.#plan = undefined;
     release(plan);
   }
+}
+
+/** With `before` the ticket keys of that context go on. */
+function planOf(name: string, options: TlsServerOptions, before?: number): TlsPlan {
+  checkObject(name, options);
+  if (options.watch)
+    throw invalidValue(`${name}.watch`, 'is for listeners of serve(); here call setTls()', true);
+  const made = planListener(name, options, before);
+  return { ...made.plan, ask: made.ask && asking(made, made.ask) };
+}
+
+/** Asks once for all who wait for a name; the answer is learned by the listener's context. */
+function asking({ plan }: TlsListenerPlan, ask: NameContext): NameContext {
+  const asked = new Map<string, Promise<number>>();
+  const learn = async (servername: string) => {
+    try {
+      const context = await ask(servername);
+      if (context === 0) return 0;
+      native.tlsContextLearn(plan.context, servername, context);
+      // Those who wait take it before that.
+      setImmediate(() => native.tlsContextFree(context));
+      return context;
+    } finally {
+      asked.delete(servername);
+    }
+  };
+  return (servername) => {
+    const waiting = asked.get(servername) ?? learn(servername);
+    asked.set(servername, waiting);
+    return waiting;
+  };
 }
 
 /** The sessions that have its context keep it. */
