@@ -155,8 +155,8 @@ function aboutServe(): string[] {
     'second one does not wait.',
     '',
     'http FOLDER serves the files of a folder, with ranges, conditional requests and what is there',
-    'as FILE.br, FILE.zst or FILE.gz; without a folder it shows what its loops do. Beside that it has',
-    '/status.json (every loop), /loop.json (the one that answers), /events (an event stream of the',
-    'same, once a second) and /echo (a WebSocket); a file of such a name goes before.',
+    'as FILE.br, FILE.zst or FILE.gz; without a folder it shows what its loops do. Beside that it',
+    'has /status.json (every loop), /loop.json (the one that answers), /events (an event stream of',
+    'the same, once a second) and /echo (a WebSocket); a file of such a name goes before.',
   ];
 }

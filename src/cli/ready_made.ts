@@ -41,10 +41,6 @@ export function findWorker(
     checkArguments(name, given);
     return { worker: new URL(`${name}.js`, folder), isReadyMade: true };
   }
-  if (isFolder(name))
-    throw new UsageError(
-      `'${name}' is a folder and no module; to serve its files: multiloop serve http ${name}`,
-    );
   if (/[/.]/.test(name) || existsSync(name)) return { worker: name, isReadyMade: false };
   const near = nearest(name, names);
   const list = `${names.slice(0, -1).join(', ')} and ${names.at(-1)}`;

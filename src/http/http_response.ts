@@ -225,9 +225,9 @@ export class HttpResponse {
   /**
    * The whole answer: `length` bytes of a file from `offset` on, -1 meaning up to its end, which
    * the kernel sends (sendfile(2)). A descriptor is closed then, also if this throws; a FileSegment
-   * stays the caller's to close. Until all of it has left the request is under way: its connection stays
-   * where it is, and a file that has become shorter cuts it off (ERR_FILE_TRUNCATED, as the cause
-   * of what the error hook is told). For ranges and conditions there is sendFile() of its own.
+   * stays the caller's to close. Until all of it has left the request is under way: its connection
+   * stays where it is, and a file that has become shorter cuts it off (ERR_FILE_TRUNCATED, as the
+   * cause of what the error hook is told). With ranges and conditions: the function sendFile().
    */
   sendFile(file: number | FileSegment, offset = 0, length = -1): void {
     if (file instanceof FileSegment) {

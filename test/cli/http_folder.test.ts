@@ -67,7 +67,6 @@ test('what is no folder is said before anything starts; the help tells of it', a
     [['http', file], /is no folder/],
     [['http', 'nowhere'], /http: 'nowhere' is no folder/],
     [['http', '.', 'more'], /'more' is one too many/],
-    [['.'], /'\.' is a folder and no module; to serve its files: multiloop serve http \./],
   ] as const) {
     const { code, stderr } = await run('serve', ...args);
     assert.is(code, 2);

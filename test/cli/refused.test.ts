@@ -44,7 +44,7 @@ const misuses: [args: string[], message: RegExp][] = [
   ],
   [['serve', '--path', 'x', '--port', '1'], /^--path and --port exclude each other$/],
   [['serve', 'htp'], /^'htp' is neither a file .* echo, http and tail; did you mean http\?$/],
-  [['serve', 'http', 'echo'], /^http takes no argument; 'echo' is one too many$/],
+  [['serve', 'http', 'echo'], /^http: 'echo' is no folder$/],
   [['serve', 'echo', '--', '--port'], /^echo takes no argument; '--port' is one too many$/],
   [['serve', 'tail'], /^tail needs a FILE: multiloop serve tail FILE$/],
   [['serve', 'tail', '--port', '0'], /^tail needs a FILE: multiloop serve tail FILE$/],
