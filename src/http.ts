@@ -1,6 +1,11 @@
 // The public surface of `multiloop/http`.
 
-export type { AccessEntry, AccessLog, AccessLogOption, AccessLogOptions } from './http/access_log.js';
+export type {
+  AccessEntry,
+  AccessLog,
+  AccessLogOption,
+  AccessLogOptions,
+} from './http/access_log.js';
 export { HttpHeaders } from './http/headers.js';
 export type { HttpConnection } from './http/http_connection.js';
 export { RefusedError } from './http/http_errors.js';

@@ -62,6 +62,7 @@ export type {
   TlsServerOptions,
   TlsVersion,
 } from './stream/tls_options.js';
+export type { TopicLimits } from './stream/topic_table.js';
 export {
   type TransformFilterOptions,
   transformFilter,
@@ -69,5 +70,4 @@ export {
   type ZlibFormat,
   zlibFilter,
 } from './stream/transform_filter.js';
-export type { TopicLimits } from './stream/topic_table.js';
 export { version, versionNumber } from './version.js';

@@ -1,8 +1,8 @@
 // What a server of HTTP can be told, and what it does when it is told nothing. Everything that a
 // peer could make large or slow has a limit; nothing of libevent's evhttp has one by default.
 
-import { type AccessLogOption, checkAccessLog } from './access_log.js';
 import { checkFunction, checkInteger, checkMillis, checkObject } from '../validate.js';
+import { type AccessLogOption, checkAccessLog } from './access_log.js';
 import type { HttpRequest } from './http_request.js';
 import type { HttpResponse } from './http_response.js';
 import type { FetchHandler } from './web_handler.js';

@@ -132,12 +132,7 @@ test('options', () => {
     codeOf(() => new HttpServer(rig.base, { request: nothing, accessLog: accessLog as never }));
   assert.equal(
     [make(5), make({ path: 5 }), make({ format: 'w3c' }), make({ bufferMax: 0 })],
-    [
-      'ERR_INVALID_ARG_TYPE',
-      'ERR_INVALID_ARG_TYPE',
-      'ERR_INVALID_ARG_VALUE',
-      'ERR_OUT_OF_RANGE',
-    ],
+    ['ERR_INVALID_ARG_TYPE', 'ERR_INVALID_ARG_TYPE', 'ERR_INVALID_ARG_VALUE', 'ERR_OUT_OF_RANGE'],
   );
 });
 
