@@ -11,8 +11,8 @@
 #include "../core/base.h"
 #include "../core/inbox.h"
 #include "../core/quota.h"
-#include "../core/topic_log.h"
 #include "../core/sys.h"
+#include "../core/topic_log.h"
 #include "napi_util.h"
 #include "tls_sessions.h"
 

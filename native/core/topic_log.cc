@@ -187,9 +187,13 @@ std::vector<std::string> TopicLog::adopt(InboxHandle reader, ConnectionId id,
   const auto found = subscriptions_.find(id);
   if (found == subscriptions_.end()) return {};
   const InboxHandle before = found->second.reader;
-  if (const Reader* there = reader_of(before); there != nullptr) *position = there->next;
-  for (const auto& [inbox, next] : gone_)
-    if (inbox == before) *position = next;
+  if (const Reader* there = reader_of(before); there != nullptr) {
+    *position = there->next;
+  } else {
+    // The latest is the last: a loop may have left and come again before it died.
+    for (const auto& [inbox, next] : gone_)
+      if (inbox == before) *position = next;
+  }
   found->second.reader = reader;
   return found->second.topics;
 }

@@ -1,5 +1,5 @@
-// Topics of WebSockets: a message is framed once, and compressed once for all who have agreed on
-// that, on each thread. Under serve() a loop's topics are the group's; without it, the server's own.
+// Topics of WebSockets: on each thread a message is framed once, and compressed once for all who
+// have agreed on that. Under serve() topics are the group's; without it, the server's own.
 
 import { checkTopic, Published, TopicTable, topicSettings } from '../stream/topic_table.js';
 import type { WebSocket } from './websocket.js';

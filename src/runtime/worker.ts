@@ -77,7 +77,8 @@ export interface LoopContext {
   /**
    * Has a connection of this loop written what is published from now on, until the answer is
    * disposed of or the connection is closed; it stays subscribed when it moves or is rescued. Once
-   * for a topic, however often this is called: each answer ends it. ERR_OUT_OF_RANGE past topicsMax.
+   * for a topic, however often this is called: each answer ends it. ERR_OUT_OF_RANGE past
+   * topicsMax.
    */
   subscribe(conn: Connection, topic: string): Disposable;
 }
