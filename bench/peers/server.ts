@@ -62,7 +62,7 @@ export function echoServers(options: BenchOptions): Record<string, Command> {
   return servers;
 }
 
-function hasBun(): boolean {
+export function hasBun(): boolean {
   try {
     execFileSync('bun', ['--version'], { stdio: 'ignore' });
     return true;
