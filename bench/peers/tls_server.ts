@@ -5,8 +5,23 @@
 
 import type { AddressInfo } from 'node:net';
 import tls, { type TLSSocket } from 'node:tls';
-import { BufferEvent, Ev, EventBase, Listener, serve } from '../../src/index.js';
+import {
+  type BevEvent,
+  type BevHandlers,
+  BufferEvent,
+  Ev,
+  EventBase,
+  Listener,
+  serve,
+} from '../../src/index.js';
 import { PIECE, pairOf, taskOf } from './tls_options.js';
+
+const event = (bev: BufferEvent, { eof, error }: BevEvent) => {
+  if (eof || error !== undefined) bev.close();
+};
+const drain = (bev: BufferEvent) => bev.input.drain(bev.input.length);
+const ECHO: BevHandlers = { event, read: (bev) => bev.write(bev.input) };
+const SINK: BevHandlers = { event, read: drain };
 
 const [kind, ...rest] = process.argv.slice(2);
 const task = taskOf(rest);
@@ -51,15 +66,11 @@ function serveSocket(socket: TLSSocket): void {
   }
 }
 
-function handlers() {
-  const event = (bev: BufferEvent, { eof, error }: { eof?: true; error?: Error }) => {
-    if (eof || error !== undefined) bev.close();
-  };
-  if (task.role === 'echo') return { event, read: (bev: BufferEvent) => bev.write(bev.input) };
-  const drain = (bev: BufferEvent) => bev.input.drain(bev.input.length);
-  if (task.role === 'sink') return { event, read: drain };
+function handlers(): BevHandlers {
+  if (task.role === 'echo') return ECHO;
+  if (task.role === 'sink') return SINK;
   let left = task.bytes;
-  const more = (bev: BufferEvent) => {
+  const write = (bev: BufferEvent) => {
     while (left > 0) {
       const piece = left < PIECE.length ? PIECE.subarray(0, left) : PIECE;
       left -= piece.length;
@@ -69,10 +80,10 @@ function handlers() {
   };
   const read = (bev: BufferEvent) => {
     drain(bev);
-    bev.handlers.write = more;
-    more(bev);
+    bev.handlers = { ...SINK, write };
+    write(bev);
   };
-  return { event, read, write: undefined as ((bev: BufferEvent) => void) | undefined };
+  return { ...SINK, read };
 }
 
 function print(address: object): void {

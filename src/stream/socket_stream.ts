@@ -140,11 +140,11 @@ export class SocketStream extends BufferEvent {
     this.#shaking = true;
     this._readHeld |= Hold.CONNECTING;
     this._writeHeld |= Hold.CONNECTING;
-    const late = () => this.#shaken(plan.timeoutMs, true);
+    const late = () => this.#shaken(plan.timeoutMs, true, true);
     tls.deadline = this._inContext(() => this.base.timer(late, { priority: this.priority }));
     if (!this._refed) tls.deadline.unref();
     tls.deadline.add(plan.timeoutMs);
-    this.#shake();
+    this.#shake(false);
     return this;
   }
   /** @internal Whether it is in its handshake. */
@@ -152,9 +152,10 @@ export class SocketStream extends BufferEvent {
     return this.#shaking;
   }
 
-  #shake(): void {
+  /** `direct`: in a callback of the stream's own. */
+  #shake(direct: boolean): void {
     if (HandshakeTurns.of(this.base).mayStep(this)) {
-      this.#shakeNow();
+      this.#shakeNow(direct);
       return;
     }
     // Or the socket would tell of itself in every turn.
@@ -163,9 +164,9 @@ export class SocketStream extends BufferEvent {
   }
   /** @internal Its turn has come. */
   _step(): void {
-    this.base._runIn(this._reader, () => this.#shakeNow());
+    this.base._runIn(this._reader, () => this.#shakeNow(true));
   }
-  #shakeNow(): void {
+  #shakeNow(direct: boolean): void {
     const wants = (this._tls as TlsTransport).handshake();
     if (wants === 1) {
       this.#writeEvent?.del();
@@ -173,10 +174,10 @@ export class SocketStream extends BufferEvent {
     } else if (wants === 2) {
       this.#readEvent?.del();
       this.#writer.add();
-    } else this.#shaken(wants, false);
+    } else this.#shaken(wants, false, direct);
   }
   /** `code`: of the handshake, or the milliseconds in which it was to be done. */
-  #shaken(code: number, late: boolean): void {
+  #shaken(code: number, late: boolean, direct: boolean): void {
     const tls = this._tls as TlsTransport;
     this.#shaking = false;
     HandshakeTurns.of(this.base).forget(this);
@@ -186,7 +187,7 @@ export class SocketStream extends BufferEvent {
     this.#writeEvent?.del();
     if (code === 0) {
       this.#connected(this.#fd);
-      this._secured();
+      this._secured(direct);
       return;
     }
     const text = `The TLS handshake was not done within ${code} ms`;
@@ -197,8 +198,10 @@ export class SocketStream extends BufferEvent {
     this._notSecured(late ? { timeout: true, error } : { error }, reason);
   }
   /** @internal */
-  protected _secured(): void {
-    this._eventLater({ connected: true });
+  protected _secured(direct: boolean): void {
+    // Most streams are told nothing later than at once, and need nothing to remember it in.
+    if (direct) this._tellEvent({ connected: true });
+    else this._eventLater({ connected: true });
   }
   /** @internal */
   protected _notSecured(event: BevEvent, _reason: HandshakeFailure): void {
@@ -247,7 +250,7 @@ export class SocketStream extends BufferEvent {
 
   #readable(what: EvMask): void {
     if (this.#shaking) {
-      this.#shake();
+      this.#shake(true);
       return;
     }
     if (!(what & Ev.READ)) {
@@ -356,7 +359,7 @@ export class SocketStream extends BufferEvent {
   #writable(what: EvMask): void {
     const tls = this._tls;
     if (this.#shaking) {
-      this.#shake();
+      this.#shake(true);
       return;
     }
     if (tls?.readWantsWrite) {
