@@ -13,7 +13,7 @@ export interface Peer {
 
 /** What gcc, clang and the linker say without the headers or the library. */
 const LIBEVENT_MISSING =
-  /event2\/\S+: No such file|'event2\/\S+' file not found|find (library )?-levent/;
+  /event2\/\S+: No such file|'event2\/\S+' file not found|find (library )?-levent|openssl\/\S+: No such file|'openssl\/\S+' file not found|find (library )?-l(ssl|crypto)/;
 
 // From dist/bench/peers/.
 const root = fileURLToPath(new URL('../../../', import.meta.url));

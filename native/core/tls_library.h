@@ -85,6 +85,7 @@ namespace multiloop {
   F(SSL_free)                        \
   F(SSL_ctrl)                        \
   F(SSL_set_bio)                     \
+  F(SSL_set_default_read_buffer_len) \
   F(SSL_set_accept_state)            \
   F(SSL_set_connect_state)           \
   F(SSL_set_SSL_CTX)                 \

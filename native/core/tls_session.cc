@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
+#include <utility>
 
 #include "check.h"
 #include "sys.h"
@@ -42,6 +44,46 @@ bool is_ip(const std::string& text) {
 
 }  // namespace
 
+// Records of one write() on their way to the socket: with one system call for all of them, since
+// for one of 16 KiB alone it costs as much as its encryption. What the socket does not take stays
+// with the session. On the stack of write(): OpenSSL has its own copy of one record at a time.
+struct TlsBatch {
+  // An estimate for a record's header, padding and tag; what does not fit is sent sooner.
+  char bytes[kTlsBatchMax + 4 * 256];
+  std::size_t used = 0;
+  // No record follows: the one to come needs no copy.
+  bool last = false;
+
+  // All of them, or -errno.
+  long take(TlsSession* session, const char* from, std::size_t length) {
+    if (last || used + length > sizeof bytes || !session->sealed_.empty()) {
+      const long status = send(session, from, length);
+      return status < 0 ? status : static_cast<long>(length);
+    }
+    std::memcpy(bytes + used, from, length);
+    used += length;
+    return static_cast<long>(length);
+  }
+
+  // Sends what was taken and `from` behind it: 0 or -errno.
+  long send(TlsSession* session, const char* from, std::size_t length) {
+    std::vector<char>& rest = session->sealed_;
+    std::size_t sent = 0;
+    if (rest.empty()) {
+      const iovec vectors[] = {{bytes, used}, {const_cast<char*>(from), length}};
+      const long count = used > 0 ? sys::sendv(session->fd_, vectors, length > 0 ? 2 : 1)
+                                  : sys::sendv(session->fd_, vectors + 1, 1);
+      if (count < 0 && count != -EAGAIN) return count;
+      if (count > 0) sent = static_cast<std::size_t>(count);
+    }
+    if (sent < used) rest.insert(rest.end(), bytes + sent, bytes + used);
+    const std::size_t direct = sent > used ? sent - used : 0;
+    if (direct < length) rest.insert(rest.end(), from + direct, from + length);
+    used = 0;
+    return 0;
+  }
+};
+
 // OpenSSL's way to the socket: a BIO of our own, since that of OpenSSL raises SIGPIPE and asks the
 // socket once more after a read that has emptied it.
 struct TlsSocket {
@@ -71,8 +113,13 @@ struct TlsSocket {
   static int write(BIO* bio, const char* from, int length) {
     TlsSession* session = of(bio);
     tls_library().BIO_clear_flags(bio, BIO_FLAGS_RWS | BIO_FLAGS_SHOULD_RETRY);
-    const iovec vector{const_cast<char*>(from), static_cast<std::size_t>(length)};
-    const long count = sys::sendv(session->fd_, &vector, 1);
+    const auto bytes = static_cast<std::size_t>(length);
+    const iovec vector{const_cast<char*>(from), bytes};
+    long count = 0;
+    if (session->batch_ != nullptr)
+      count = session->batch_->take(session, from, bytes);
+    else if ((count = session->send_sealed()) == 0)
+      count = sys::sendv(session->fd_, &vector, 1);
     if (count == -EAGAIN) return retry(bio, session, false);
     if (count < 0) session->io_error_ = count;
     return count < 0 ? -1 : static_cast<int>(count);
@@ -115,6 +162,7 @@ TlsSession::TlsSession(TlsContextRef context, ssl_st* ssl, int fd)
   tls.BIO_set_init(bio, 1);
   // Both directions; SSL_set_bio counts one reference when they are the same.
   tls.SSL_set_bio(ssl_, bio, bio);
+  tls.SSL_set_default_read_buffer_len(ssl_, kTlsReadBuffer);
   if (context_->server())
     tls.SSL_set_accept_state(ssl_);
   else
@@ -233,14 +281,17 @@ long TlsSession::read(void* into, std::size_t length, bool* more) {
   const Use use(&used_);
   begin();
   ML_CHECK(length > 0);
+  const TlsLibrary& tls = tls_library();
   auto* bytes = static_cast<char*>(into);
   std::size_t total = 0;
   long why = -EAGAIN;
   while (total < length && read_over_ > 0) {
     const std::size_t room = std::min<std::size_t>(length - total, 1U << 30);
-    const int count = tls_library().SSL_read(ssl_, bytes + total, static_cast<int>(room));
+    const int count = tls.SSL_read(ssl_, bytes + total, static_cast<int>(room));
     if (count > 0) {
       total += static_cast<std::size_t>(count);
+      // Asking once more would only be answered that there is nothing.
+      if (drained_ && tls.SSL_has_pending(ssl_) == 0) break;
       continue;
     }
     why = outcome(count);
@@ -248,34 +299,74 @@ long TlsSession::read(void* into, std::size_t length, bool* more) {
     read_over_ = why;
   }
   const bool over = read_over_ <= 0;
-  *more = total > 0 && (over || (total == length && tls_library().SSL_has_pending(ssl_) == 1));
+  *more = total > 0 && (over || (total == length && tls.SSL_has_pending(ssl_) == 1));
   if (total > 0) return static_cast<long>(total);
   if (over) return read_over_;
   return waits_for_ == kWrites ? kTlsWantsOther : -EAGAIN;
 }
 
-long TlsSession::write(const void* from, std::size_t length) {
-  const Use use(&used_);
-  begin();
-  ML_CHECK(length > 0 && length >= unfinished_);
-  const auto* bytes = static_cast<const char*>(from);
-  const std::size_t most = std::min(length, kTlsWriteMax);
+// Sends the records that the socket has not taken: 0, -EAGAIN or -errno.
+long TlsSession::send_sealed() {
+  if (sealed_.empty()) return 0;
+  const std::size_t left = sealed_.size() - sealed_sent_;
+  const iovec vector{sealed_.data() + sealed_sent_, left};
+  const long count = sys::sendv(fd_, &vector, 1);
+  if (count < 0) return count;
+  sealed_sent_ += static_cast<std::size_t>(count);
+  if (static_cast<std::size_t>(count) < left) return -EAGAIN;
+  sealed_ = {};
+  sealed_sent_ = 0;
+  return 0;
+}
+
+// Makes records of up to `length` bytes, at most a batch, and sends them. How many have left; less
+// than were taken when sealed_bytes_ or begun_ say so, or write_over_.
+std::size_t TlsSession::write_batch(const char* from, std::size_t length) {
+  TlsBatch batch;
+  // Memory takes what there is room for, and costs no call.
+  batch_ = fd_ == kTlsMemory ? nullptr : &batch;
+  const std::size_t most = std::min(length, kTlsBatchMax);
   std::size_t total = 0;
-  while (total < most && write_over_ == 0) {
+  while (total < most) {
     // A record that was begun is finished with just what it has.
-    const std::size_t part = unfinished_ > 0 ? unfinished_ : std::min(most - total, kTlsRecordMax);
-    const int count = tls_library().SSL_write(ssl_, bytes + total, static_cast<int>(part));
+    const std::size_t part = begun_ > 0 ? begun_ : std::min(most - total, kTlsRecordMax);
+    batch.last = total + part >= most;
+    const int count = tls_library().SSL_write(ssl_, from + total, static_cast<int>(part));
     if (count > 0) {
-      unfinished_ = 0;
+      begun_ = 0;
       total += static_cast<std::size_t>(count);
       continue;
     }
     const long why = outcome(count);
-    if (why == -EAGAIN) {
-      unfinished_ = part;
-      break;
-    }
-    write_over_ = why == 0 ? -EPIPE : why;
+    if (why == -EAGAIN)
+      begun_ = part;
+    else
+      write_over_ = why == 0 ? -EPIPE : why;
+    break;
+  }
+  batch_ = nullptr;
+  if (batch.used > 0 && write_over_ == 0) write_over_ = batch.send(this, nullptr, 0);
+  if (write_over_ < 0) return 0;
+  if (sealed_.empty()) return total;
+  sealed_bytes_ = total;
+  return 0;
+}
+
+long TlsSession::write(const void* from, std::size_t length) {
+  const Use use(&used_);
+  begin();
+  ML_CHECK(length > 0 && length >= unfinished());
+  if (write_over_ < 0) return write_over_;
+  const long status = send_sealed();
+  if (status == -EAGAIN) return -EAGAIN;
+  if (status < 0) return write_over_ = status;
+  const auto* bytes = static_cast<const char*>(from);
+  const std::size_t most = std::min(length, kTlsWriteMax);
+  std::size_t total = std::exchange(sealed_bytes_, 0);
+  while (total < most && write_over_ == 0) {
+    const std::size_t count = write_batch(bytes + total, most - total);
+    total += count;
+    if (unfinished() > 0) break;
   }
   if (total > 0) return static_cast<long>(total);
   if (write_over_ < 0) return write_over_;
@@ -287,7 +378,7 @@ long TlsSession::shutdown() {
   begin();
   // In the middle of a record or of the handshake, or after a failure, there is no clean end
   // (SSL_shutdown(3)).
-  if (!shaken_ || unfinished_ > 0 || write_over_ < 0 || read_over_ < 0) return kTlsFailed;
+  if (!shaken_ || unfinished() > 0 || write_over_ < 0 || read_over_ < 0) return kTlsFailed;
   if (const long why = settle(); why < 0) return why;
   const int result = tls_library().SSL_shutdown(ssl_);
   if (result >= 0) return 0;
@@ -309,7 +400,7 @@ long TlsSession::update_keys(bool request) {
   begin();
   if (!shaken_ || write_over_ < 0 || read_over_ < 0) return kTlsFailed;
   // OpenSSL refuses it between two parts of a record (SSL_key_update(3)).
-  if (unfinished_ > 0) return -EAGAIN;
+  if (unfinished() > 0) return -EAGAIN;
   if (const long why = settle(); why < 0) return why;
   if (updating_) {
     updating_ = false;

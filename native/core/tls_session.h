@@ -30,10 +30,17 @@ constexpr long kTlsNotOwned = -20'004;
 
 // Plain text in one record (RFC 8446 section 5.1).
 constexpr std::size_t kTlsRecordMax = 16 * 1'024;
+// Plain text that is sent with one system call, and so what of a session may be encrypted and
+// unsent.
+constexpr std::size_t kTlsBatchMax = 4 * kTlsRecordMax;
+// Records that are read with one system call: OpenSSL's buffer, which it has while there is a part
+// of a record in it.
+constexpr std::size_t kTlsReadBuffer = kTlsBatchMax + 4 * 256;
 // Plain text that one write() takes: other connections want to write too.
 constexpr std::size_t kTlsWriteMax = 16 * kTlsRecordMax;
 
 class TlsSession;
+struct TlsBatch;
 // Nothing is sent. Null is fine.
 void free_tls_session(TlsSession* session);
 
@@ -77,9 +84,10 @@ class TlsSession {
   // As many bytes as fit and are here; 0: the peer has ended with a close_notify; -EAGAIN. `more`:
   // there may be more inside, of which the socket will not tell.
   long read(void* into, std::size_t length, bool* more);
-  // Bytes taken, or -EAGAIN. What was refused is to be offered again, at least unfinished() bytes.
+  // Bytes that have left, or -EAGAIN. Others are to be offered again, at least unfinished() of
+  // them: these are encrypted, or about to be, and the session keeps their records with it.
   long write(const void* from, std::size_t length);
-  std::size_t unfinished() const { return unfinished_; }
+  std::size_t unfinished() const { return sealed_bytes_ + begun_; }
   // Sends the close_notify: 0, -EAGAIN, or why not.
   long shutdown();
   // TLS 1.3: new keys for what is written from now on (RFC 8446 section 4.6.3); with `request` the
@@ -106,6 +114,7 @@ class TlsSession {
   friend void free_tls_session(TlsSession* session);
   friend struct TlsSocket;
   friend struct TlsMemoryBio;
+  friend struct TlsBatch;
 
   TlsSession(TlsContextRef context, ssl_st* ssl, int fd);
   ~TlsSession();
@@ -113,6 +122,8 @@ class TlsSession {
   long outcome(int result);
   void begin();
   long settle();
+  long send_sealed();
+  std::size_t write_batch(const char* from, std::size_t length);
 
   const TlsContextRef context_;
   ssl_st* const ssl_;
@@ -124,11 +135,16 @@ class TlsSession {
   int waits_for_ = 0;     // Handshake
   long io_error_ = 0;
   TlsMemory* memory_ = nullptr;
+  TlsBatch* batch_ = nullptr;
   // For the rest of its life.
-  bool ended_ = false;   // recv has answered 0
-  long read_over_ = 1;   // not positive: what every further read answers
-  long write_over_ = 0;  // negative: what every further write answers
-  std::size_t unfinished_ = 0;
+  bool ended_ = false;     // recv has answered 0
+  long read_over_ = 1;     // not positive: what every further read answers
+  long write_over_ = 0;    // negative: what every further write answers
+  std::size_t begun_ = 0;  // plain bytes that OpenSSL wants to be offered again
+  // Records that the socket has not taken, from sealed_sent_ on, and the plain bytes in them.
+  std::vector<char> sealed_;
+  std::size_t sealed_sent_ = 0;
+  std::size_t sealed_bytes_ = 0;
   bool shaken_ = false;
   bool updating_ = false;  // update_keys() has answered -EAGAIN with its message begun
   std::string error_;

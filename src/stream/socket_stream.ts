@@ -161,11 +161,11 @@ export class SocketStream extends BufferEvent {
     this.#shaking = true;
     this._readHeld |= Hold.CONNECTING;
     this._writeHeld |= Hold.CONNECTING;
-    const late = () => this.#shaken(plan.timeoutMs, true);
+    const late = () => this.#shaken(plan.timeoutMs, true, true);
     tls.deadline = this._inContext(() => this.base.timer(late, { priority: this.priority }));
     if (!this._refed) tls.deadline.unref();
     tls.deadline.add(plan.timeoutMs);
-    this.#shake();
+    this.#shake(false);
     return this;
   }
   /** @internal Whether it is in its handshake. */
@@ -173,9 +173,10 @@ export class SocketStream extends BufferEvent {
     return this.#shaking;
   }
 
-  #shake(): void {
+  /** `direct`: in a callback of the stream's own. */
+  #shake(direct: boolean): void {
     if (HandshakeTurns.of(this.base).mayStep(this)) {
-      this.#shakeNow();
+      this.#shakeNow(direct);
       return;
     }
     // Or the socket would tell of itself in every turn.
@@ -184,9 +185,9 @@ export class SocketStream extends BufferEvent {
   }
   /** @internal Its turn has come. */
   _step(): void {
-    this.base._runIn(this._reader, () => this.#shakeNow());
+    this.base._runIn(this._reader, () => this.#shakeNow(true));
   }
-  #shakeNow(): void {
+  #shakeNow(direct: boolean): void {
     const wants = (this._tls as TlsTransport).handshake();
     if (wants === 1) {
       this.#writeEvent?.del();
@@ -198,7 +199,7 @@ export class SocketStream extends BufferEvent {
       this.#readEvent?.del();
       this.#writeEvent?.del();
       this.#findContext(this._tls as TlsTransport);
-    } else this.#shaken(wants, false);
+    } else this.#shaken(wants, false, direct);
   }
   /** The handshake rests, out of the kernel's set and of the turns; its deadline runs on. */
   async #findContext(tls: TlsTransport): Promise<void> {
@@ -206,13 +207,13 @@ export class SocketStream extends BufferEvent {
     if (await tls.findContext(this.#ask, waits)) this._reader.activate(Ev.READ);
   }
   /** `code`: of the handshake, or the milliseconds in which it was to be done. */
-  #shaken(code: number, late: boolean): void {
+  #shaken(code: number, late: boolean, direct: boolean): void {
     const tls = this._tls as TlsTransport;
     this.#endShaking();
     this.#settled();
     if (code === 0) {
       this.#connected(this.#fd);
-      this._secured();
+      this._secured(direct);
       return;
     }
     const text = `The TLS handshake was not done within ${code} ms`;
@@ -232,8 +233,10 @@ export class SocketStream extends BufferEvent {
     this.#writeEvent?.del();
   }
   /** @internal */
-  protected _secured(): void {
-    this._eventLater({ connected: true });
+  protected _secured(direct: boolean): void {
+    // Most streams are told nothing later than at once, and need nothing to remember it in.
+    if (direct) this._tellEvent({ connected: true });
+    else this._eventLater({ connected: true });
   }
   /** @internal */
   protected _notSecured(event: BevEvent, _reason: HandshakeFailure): void {
@@ -282,7 +285,7 @@ export class SocketStream extends BufferEvent {
 
   #readable(what: EvMask): void {
     if (this.#shaking) {
-      this.#shake();
+      this.#shake(true);
       return;
     }
     if (!(what & Ev.READ)) {
@@ -391,7 +394,7 @@ export class SocketStream extends BufferEvent {
   #writable(what: EvMask): void {
     const tls = this._tls;
     if (this.#shaking) {
-      this.#shake();
+      this.#shake(true);
       return;
     }
     if (tls?.readWantsWrite) {

@@ -190,6 +190,59 @@ TEST(a_record_that_does_not_fit_is_finished_later_from_other_memory) {
   EXPECT_EQ(ends.server->unfinished(), 0U);
 }
 
+TEST(what_was_encrypted_and_not_sent_goes_along_to_another_thread) {
+  if (!available()) return;
+  constexpr InboxHandle kOwners[] = {1'029, 1'030};
+  for (const int version : {0x0303, 0x0304}) {
+    TlsSettings settings = server_settings();
+    settings.version_max = version;
+    Pair pair;
+    TlsSession* server = open(make(settings), pair.near);
+    TlsSession* client = open(client_context(), pair.far, {"localhost", "localhost", ""});
+    EXPECT_EQ(shake(client, server), 0);
+    std::string data(2'000'000, '\0');
+    for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>(i / 7 + i % 251);
+    ConnectionId id = kNoConnection;
+    EXPECT_EQ(Ledger::adopt(pair.near.release(), kOwners[0], 1, {}, &id), 0);
+    EXPECT_TRUE(Ledger::set_tls(id, kOwners[0], server));
+    std::size_t sent = 0;
+    std::string heard;
+    std::string room(70'000, '\0');
+    int moves = 0;
+    while (sent < data.size()) {
+      // Until the socket takes no more; each time another thread goes on.
+      std::thread([&] {
+        const InboxHandle me = kOwners[moves % 2];
+        TlsSession* mine = Ledger::tls(id, me);
+        if (!EXPECT_TRUE(mine != nullptr)) return;
+        long count = 0;
+        while (sent < data.size() && count >= 0) {
+          count = mine->write(data.data() + sent, data.size() - sent);
+          if (count > 0) sent += static_cast<std::size_t>(count);
+        }
+        if (sent == data.size()) return;
+        EXPECT_EQ(count, -EAGAIN);
+        EXPECT_TRUE(mine->unfinished() > 0 && mine->unfinished() <= kTlsBatchMax);
+        // There is no clean end in the middle of a record.
+        EXPECT_EQ(mine->shutdown(), kTlsFailed);
+        EXPECT_TRUE(Ledger::send(id, me, kOwners[1 - moves % 2]));
+        EXPECT_TRUE(Ledger::take(id, kOwners[1 - moves % 2]));
+        ++moves;
+      }).join();
+      bool more = true;
+      for (long count = 1; count > 0;) {
+        count = client->read(room.data(), room.size(), &more);
+        if (count > 0) heard.append(room, 0, static_cast<std::size_t>(count));
+      }
+      if (!EXPECT_TRUE(moves < 10'000)) break;
+    }
+    EXPECT_TRUE(moves > 1);
+    EXPECT_TRUE(heard == data);
+    free_tls_session(client);
+    EXPECT_TRUE(Ledger::close(id, kOwners[moves % 2], false));
+  }
+}
+
 TEST(a_hello_cut_or_damaged_at_any_byte_ends_the_handshake) {
   if (!available()) return;
   const TlsContextRef server = make(server_settings());
