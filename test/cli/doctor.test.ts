@@ -38,7 +38,7 @@ test('help and version at every level, on stdout', async () => {
   ])
     assert.match(serve, `--${flag} `);
   assert.match(serve, '--max-connections');
-  assert.match(serve, 'ready-made one: echo, http, tail FILE');
+  assert.match(serve, 'ready-made one: echo, http [FOLDER], tail FILE');
   for (const level of [[], ['serve'], ['doctor']])
     assert.match(good(await run(...level, '--version')), /^\d+\.\d+\.\d+\n$/);
 });
