@@ -95,9 +95,10 @@ TEST(what_is_wrong_with_a_context_is_said) {
        "the certificate is no PEM");
   // Two of two kinds, and both keys are the first one's.
   says(complaint([](TlsSettings& s) {
-    s.certificates.push_back(file("rsa.pem"));
-    s.keys.push_back(s.keys[0]);
+         s.certificates.push_back(file("rsa.pem"));
+         s.keys.push_back(s.keys[0]);
        }),
+       "the key is not the certificate's");
   TlsSettings old = server_settings();
   old.certificates = {file("expired.pem")};
   old.keys = {file("expired-key.pem")};
