@@ -19,4 +19,9 @@ namespace multiloop::sys {
 // Whether the kernel follows links inside of a folder.
 [[nodiscard]] bool follows_beneath();
 
+// For beneath*.cc: the descriptor if it is of a file or a directory, else it is closed; and a path
+// opened name by name, from directory to directory, which follows no link.
+[[nodiscard]] int only_served(int fd);
+[[nodiscard]] int open_by_name(int folder, const char* path);
+
 }  // namespace multiloop::sys

@@ -41,7 +41,9 @@ void relaxed_add(std::atomic<std::uint64_t>& counter) {
 // Ends a message that nobody will receive. Nobody else is left to close a descriptor in it, unless
 // it was looked at and taken away.
 void discard(const Message& message, InboxHandle receiver) {
-  const bool has_descriptor = message.id != kNoConnection;
+  const bool has_descriptor = message.kind != MessageKind::kPost &&
+                              message.kind != MessageKind::kReleased &&
+                              message.kind != MessageKind::kNews;
   if (has_descriptor && !Ledger::close_undelivered(message.id, receiver)) return;
   free_message(message);
 }
