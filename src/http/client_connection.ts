@@ -8,6 +8,7 @@
 
 import { MultiloopError } from '../errors.js';
 import { Ev } from '../event/ev.js';
+import { guarded } from '../guard.js';
 import { type BevEvent, CLOSED, type HandlersAbove } from '../stream/bev_options.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
 import { Hold } from '../stream/hold.js';
@@ -20,15 +21,7 @@ import type { ClientRequest } from './client_request.js';
 import { HttpClientResponse } from './client_response.js';
 import { Deadlines, Timed } from './deadlines.js';
 import { HttpHeaders } from './headers.js';
-import {
-  aborted,
-  answerError,
-  asError,
-  badAnswer,
-  guarded,
-  RefusedError,
-  timedOut,
-} from './http_errors.js';
+import { aborted, answerError, asError, badAnswer, RefusedError, timedOut } from './http_errors.js';
 import { Head, INCOMPLETE, WHOLE } from './request_parser.js';
 import { readAnswerHead } from './response_parser.js';
 import { isBodiless, type Refusal } from './status.js';

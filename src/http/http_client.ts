@@ -5,6 +5,7 @@ import { isIP } from 'node:net';
 import { MultiloopError } from '../errors.js';
 import type { EventBase } from '../event/event_base.js';
 import type { EventHandle } from '../event/event_handle.js';
+import { guarded } from '../guard.js';
 import type { Address } from '../stream/address.js';
 import { checkBase } from '../stream/bev_options.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
@@ -29,7 +30,7 @@ import { ClientRequest } from './client_request.js';
 import type { HttpClientResponse } from './client_response.js';
 import { Deadlines } from './deadlines.js';
 import { checkHeader } from './header_checks.js';
-import { aborted, asError, guarded } from './http_errors.js';
+import { aborted, asError } from './http_errors.js';
 
 /** What twice as long ends with. */
 const RETRY_DELAY_MAX = 3_600_000;
