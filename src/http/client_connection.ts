@@ -23,6 +23,7 @@ import { Deadlines, Timed } from './deadlines.js';
 import { HttpHeaders } from './headers.js';
 import { aborted, answerError, asError, badAnswer, RefusedError, timedOut } from './http_errors.js';
 import { Head, INCOMPLETE, WHOLE } from './request_parser.js';
+import { isGrown } from './reread.js';
 import { readAnswerHead } from './response_parser.js';
 import { isBodiless, type Refusal } from './status.js';
 
@@ -30,10 +31,6 @@ import { isBodiless, type Refusal } from './status.js';
 const INPUT_MAX = 64 * 1024;
 /** Answers before the answer. */
 const INFORMATIONAL_MAX = 100;
-/** A head that came in pieces is read again with every piece while it is short, */
-const REREAD_MAX = 1_024;
-/** and then when it has a new line or is so many times as long. */
-const REREAD_GROWTH = 1.25;
 
 const State = { CONNECTING: 0, IDLE: 1, BUSY: 2, GONE: 3 } as const;
 type State = (typeof State)[keyof typeof State];
@@ -75,6 +72,8 @@ export interface ConnectionOwner {
 export interface ClientDeadlines {
   readonly answers: Deadlines;
   readonly reads: Deadlines;
+  /** Of answers that nobody reads. */
+  readonly unread: Deadlines;
   readonly continues: Deadlines;
   /** Of connections that are kept, for this long. */
   idles(ms: number): Deadlines;
@@ -277,7 +276,9 @@ export class ClientConnection extends Timed implements HandlersAbove {
     }
     if (!response._wants) {
       if (input.length >= INPUT_MAX) this.stream._holdReading(Hold.HTTP);
-      Deadlines.clear(this);
+      const { unread } = this.#owner.deadlines;
+      // From the last piece that somebody took; what comes meanwhile counts for nothing.
+      if (this._queue !== unread) unread.set(this);
     } else if (!this.#peerEnded) this.#owner.deadlines.reads.set(this);
     else if (this.#untilClose) {
       response._end();
@@ -303,10 +304,9 @@ export class ClientConnection extends Timed implements HandlersAbove {
     if (this.#peerEnded) this.#fail(this.#ended('its answer'), true);
     return false;
   }
-  /** Reading all of a head anew for every byte of it would take its length squared. */
   #worthReading(length: number): boolean {
     const seen = this.#seen;
-    if (seen === 0 || length < REREAD_MAX || length >= seen * REREAD_GROWTH) return true;
+    if (seen === 0 || isGrown(length, seen)) return true;
     return this.stream.input.copyOut(length - seen, seen).includes(LF);
   }
 
@@ -466,10 +466,11 @@ export class ClientConnection extends Timed implements HandlersAbove {
 
   /** @internal */
   override _late(queue: Deadlines): void {
-    const { answers, reads, continues } = this.#owner.deadlines;
+    const { answers, reads, unread, continues } = this.#owner.deadlines;
     if (queue === continues && this.#exchange !== undefined) this.#sendBody(this.#exchange);
     else if (queue === answers) this.#fail(timedOut('answerTimeout'), false);
     else if (queue === reads) this.#fail(timedOut('readTimeout'), false);
+    else if (queue === unread) this.#fail(timedOut('unreadTimeout'), false);
     else this.#close(undefined);
   }
 }
