@@ -411,6 +411,8 @@ export class ClientConnection extends Timed implements HandlersAbove {
   /** @internal Somebody reads the body. */
   _wanted(response: HttpClientResponse): void {
     if (this.#response !== response) return;
+    const { unread } = this.#owner.deadlines;
+    if (this._queue === unread) unread.set(this);
     this.stream._releaseReading(Hold.HTTP);
     this.read();
   }
