@@ -34,6 +34,7 @@ export interface TlsContextSettings {
   alpn: Uint8Array;
   requestCertificate: boolean;
   rejectUnauthorized: boolean;
+  allowDirtyShutdown: boolean;
   names: string[];
   contexts: number[];
   /** DER; as many as there are certificates, or none; an empty one is none. */

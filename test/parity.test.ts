@@ -132,6 +132,15 @@ const functions: Record<string, string> = {
     evbuffer_add_cb evbuffer_remove_cb_entry evbuffer_remove_cb evbuffer_cb_set_flags
     evbuffer_cb_clear_flags evbuffer_pullup evbuffer_prepend evbuffer_prepend_buffer
     evbuffer_freeze evbuffer_unfreeze evbuffer_defer_callbacks evbuffer_add_iovec`,
+  'event2/bufferevent_ssl.h': `
+    bufferevent_ssl_get_flags bufferevent_ssl_set_flags bufferevent_ssl_clear_flags
+    bufferevent_openssl_filter_new bufferevent_openssl_socket_new
+    bufferevent_openssl_get_allow_dirty_shutdown bufferevent_openssl_set_allow_dirty_shutdown
+    bufferevent_openssl_get_ssl bufferevent_ssl_renegotiate bufferevent_get_openssl_error
+    bufferevent_mbedtls_filter_new bufferevent_mbedtls_socket_new
+    bufferevent_mbedtls_get_allow_dirty_shutdown bufferevent_mbedtls_set_allow_dirty_shutdown
+    bufferevent_mbedtls_get_ssl bufferevent_mbedtls_renegotiate bufferevent_get_mbedtls_error
+    bufferevent_mbedtls_dyncontext_new bufferevent_mbedtls_dyncontext_free`,
   'event2/listener.h': `
     evconnlistener_new evconnlistener_new_bind evconnlistener_free evconnlistener_enable
     evconnlistener_disable evconnlistener_get_base evconnlistener_get_fd evconnlistener_set_cb

@@ -21,7 +21,7 @@ import * as assert from 'uvu/assert';
 
 /** Low to high. A file uses its own layer and those below it; a name without .ts is a folder. */
 const layers = [
-  ['src/errors.ts', 'src/validate.ts', 'src/version.ts'],
+  ['src/errors.ts', 'src/guard.ts', 'src/validate.ts', 'src/version.ts'],
   ['src/native.ts'],
   ['src/event'],
   ['src/buffer'],

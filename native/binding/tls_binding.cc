@@ -107,6 +107,7 @@ napi_value tls_context_new(napi_env env, napi_callback_info info) {
   settings.alpn = binary_of(env, from["alpn"]);
   settings.request_certificate = from.boolean("requestCertificate");
   settings.reject_unauthorized = from.boolean("rejectUnauthorized");
+  settings.allow_dirty_shutdown = from.boolean("allowDirtyShutdown");
   from.each("names", [env, &settings](std::uint32_t, napi_value value) {
     settings.names.push_back({text_of(env, value), nullptr});
   });

@@ -185,6 +185,9 @@ bool TlsContext::set_protocol(const TlsSettings& settings, std::string* error) {
   const TlsLibrary& tls = tls_library();
   tls.SSL_CTX_set_options(
       context_, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
+  // Without it, nothing could be written any more after such an end (SSL_CTX_set_options(3)).
+  if (settings.allow_dirty_shutdown)
+    tls.SSL_CTX_set_options(context_, SSL_OP_IGNORE_UNEXPECTED_EOF);
   // Idle connections keep no buffers, and what is written may move between two attempts.
   tls.SSL_CTX_ctrl(context_, SSL_CTRL_MODE,
                    SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |

@@ -46,6 +46,8 @@ struct TlsSettings {
   // The server asks for a certificate; the peer's must be good, and a client's must be there.
   bool request_certificate = false;
   bool reject_unauthorized = true;
+  // An end without a close_notify is an end, after the handshake and between two records.
+  bool allow_dirty_shutdown = false;
   // Server only: contexts for names, `*.example.org` standing for one label.
   std::vector<std::pair<std::string, TlsContextRef>> names;
   // Server only: a handshake for another name waits until it is said what to use.

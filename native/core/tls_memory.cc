@@ -5,27 +5,14 @@
 #include <algorithm>
 #include <cstring>
 
-#include "check.h"
-#include "tls_library.h"
+#include "tls_bio.h"
 #include "tls_session.h"
 
 namespace multiloop {
 
-struct TlsMemoryBio {
-  static TlsSession* of(BIO* bio) {
-    return static_cast<TlsSession*>(tls_library().BIO_get_data(bio));
-  }
-
-  static int retry(BIO* bio, TlsSession* session, bool reads) {
-    session->waits_for_ = reads ? TlsSession::kReads : TlsSession::kWrites;
-    const int why = reads ? BIO_FLAGS_READ : BIO_FLAGS_WRITE;
-    tls_library().BIO_set_flags(bio, why | BIO_FLAGS_SHOULD_RETRY);
-    return -1;
-  }
-
+struct TlsMemoryBio : TlsBio {
   static int read(BIO* bio, char* into, int length) {
-    TlsSession* session = of(bio);
-    tls_library().BIO_clear_flags(bio, BIO_FLAGS_RWS | BIO_FLAGS_SHOULD_RETRY);
+    TlsSession* session = begin(bio);
     TlsMemory* memory = session->memory_;
     if (memory == nullptr || length <= 0) return retry(bio, session, true);
     const std::size_t left = memory->from_length - memory->taken;
@@ -41,8 +28,7 @@ struct TlsMemoryBio {
   }
 
   static int write(BIO* bio, const char* from, int length) {
-    TlsSession* session = of(bio);
-    tls_library().BIO_clear_flags(bio, BIO_FLAGS_RWS | BIO_FLAGS_SHOULD_RETRY);
+    TlsSession* session = begin(bio);
     TlsMemory* memory = session->memory_;
     const std::size_t room = memory == nullptr ? 0 : memory->into_length - memory->given;
     if (room == 0 || length <= 0) return retry(bio, session, false);
@@ -51,33 +37,11 @@ struct TlsMemoryBio {
     memory->given += count;
     return static_cast<int>(count);
   }
-
-  static long control(BIO* bio, int what, long, void*) {
-    switch (what) {
-      case BIO_CTRL_FLUSH:
-      case BIO_CTRL_DUP:
-        return 1;
-      case BIO_CTRL_EOF:
-        return of(bio)->ended_ ? 1 : 0;
-      default:
-        return 0;
-    }
-  }
-
-  static BIO_METHOD* make_method() {
-    const TlsLibrary& tls = tls_library();
-    BIO_METHOD* made =
-        tls.BIO_meth_new(tls.BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "multiloop memory");
-    ML_CHECK(made != nullptr);
-    tls.BIO_meth_set_read(made, read);
-    tls.BIO_meth_set_write(made, write);
-    tls.BIO_meth_set_ctrl(made, control);
-    return made;
-  }
 };
 
 const bio_method_st* tls_memory_method() {
-  static const BIO_METHOD* const made = TlsMemoryBio::make_method();
+  static const BIO_METHOD* const made =
+      TlsMemoryBio::make_method("multiloop memory", TlsMemoryBio::read, TlsMemoryBio::write);
   return made;
 }
 

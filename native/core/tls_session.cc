@@ -9,6 +9,7 @@
 
 #include "check.h"
 #include "sys.h"
+#include "tls_bio.h"
 #include "tls_library.h"
 
 namespace multiloop {
@@ -86,21 +87,9 @@ struct TlsBatch {
 
 // OpenSSL's way to the socket: a BIO of our own, since that of OpenSSL raises SIGPIPE and asks the
 // socket once more after a read that has emptied it.
-struct TlsSocket {
-  static TlsSession* of(BIO* bio) {
-    return static_cast<TlsSession*>(tls_library().BIO_get_data(bio));
-  }
-
-  static int retry(BIO* bio, TlsSession* session, bool reads) {
-    session->waits_for_ = reads ? TlsSession::kReads : TlsSession::kWrites;
-    const int why = reads ? BIO_FLAGS_READ : BIO_FLAGS_WRITE;
-    tls_library().BIO_set_flags(bio, why | BIO_FLAGS_SHOULD_RETRY);
-    return -1;
-  }
-
+struct TlsSocket : TlsBio {
   static int read(BIO* bio, char* into, int length) {
-    TlsSession* session = of(bio);
-    tls_library().BIO_clear_flags(bio, BIO_FLAGS_RWS | BIO_FLAGS_SHOULD_RETRY);
+    TlsSession* session = begin(bio);
     if (session->drained_) return retry(bio, session, true);
     const long count = sys::recv(session->fd_, into, static_cast<std::size_t>(length));
     if (count == -EAGAIN) return retry(bio, session, true);
@@ -111,8 +100,7 @@ struct TlsSocket {
   }
 
   static int write(BIO* bio, const char* from, int length) {
-    TlsSession* session = of(bio);
-    tls_library().BIO_clear_flags(bio, BIO_FLAGS_RWS | BIO_FLAGS_SHOULD_RETRY);
+    TlsSession* session = begin(bio);
     const auto bytes = static_cast<std::size_t>(length);
     const iovec vector{const_cast<char*>(from), bytes};
     long count = 0;
@@ -125,30 +113,8 @@ struct TlsSocket {
     return count < 0 ? -1 : static_cast<int>(count);
   }
 
-  static long control(BIO* bio, int what, long, void*) {
-    switch (what) {
-      case BIO_CTRL_FLUSH:
-      case BIO_CTRL_DUP:
-        return 1;
-      case BIO_CTRL_EOF:
-        return of(bio)->ended_ ? 1 : 0;
-      default:
-        return 0;
-    }
-  }
-
   static BIO_METHOD* method() {
-    static BIO_METHOD* const made = make_method();
-    return made;
-  }
-  static BIO_METHOD* make_method() {
-    const TlsLibrary& tls = tls_library();
-    BIO_METHOD* made =
-        tls.BIO_meth_new(tls.BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "multiloop socket");
-    ML_CHECK(made != nullptr);
-    tls.BIO_meth_set_read(made, read);
-    tls.BIO_meth_set_write(made, write);
-    tls.BIO_meth_set_ctrl(made, control);
+    static BIO_METHOD* const made = make_method("multiloop socket", read, write);
     return made;
   }
 };
@@ -240,7 +206,9 @@ long TlsSession::outcome(int result) {
     waits_for_ = kAsks;
     return -EAGAIN;
   }
-  if (kind == SSL_ERROR_ZERO_RETURN) return 0;
+  // An end without a close_notify is one with allow_dirty_shutdown, unless it is within a record.
+  if (kind == SSL_ERROR_ZERO_RETURN)
+    return ended_ && tls.SSL_has_pending(ssl_) == 1 ? kTlsTruncated : 0;
   if (io_error_ < 0) {
     tls.ERR_clear_error();
     return io_error_;

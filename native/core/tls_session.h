@@ -22,6 +22,7 @@ namespace multiloop {
 // Past every errno. The peer breaks the protocol, or refuses ours: error() says how.
 constexpr long kTlsFailed = -20'001;
 // The socket ended without a close_notify (RFC 8446 section 6.1): somebody may have cut it off.
+// With allow_dirty_shutdown only what ends within a record is that.
 constexpr long kTlsTruncated = -20'002;
 // Reading has to wait until the socket can be written, or writing until it can be read.
 constexpr long kTlsWantsOther = -20'003;
@@ -112,6 +113,7 @@ class TlsSession {
 
  private:
   friend void free_tls_session(TlsSession* session);
+  friend struct TlsBio;
   friend struct TlsSocket;
   friend struct TlsMemoryBio;
   friend struct TlsBatch;

@@ -4,7 +4,7 @@
 
 import type { EventBase } from '../event/event_base.js';
 import type { EventHandle } from '../event/event_handle.js';
-import { guarded } from './guard.js';
+import { guarded } from '../guard.js';
 
 /** Bytes: `before + added - removed` is the length after it. */
 export interface BufferChange {

@@ -3,8 +3,8 @@
 // whoever lent it is told when the last of them is gone.
 
 import { MultiloopError } from '../errors.js';
+import { guarded } from '../guard.js';
 import type { FileSegment } from './file_segment.js';
-import { guarded } from './guard.js';
 import { leaveSlab, SLAB_BYTES, type Slab, slabWith } from './slab.js';
 
 const NO_BYTES = Buffer.alloc(0);

@@ -4,6 +4,7 @@
 import type { KeyObject, X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { TlsServerOptions } from '../index.js';
+import { HAS_PASSPHRASE, whyUnread } from '../stream/tls_certificates.js';
 import { checkTls } from '../stream/tls_options.js';
 import { type Given, UsageError } from './args.js';
 import { Failure } from './failure.js';
@@ -14,13 +15,6 @@ export interface TlsFiles {
   key: string;
   watch: boolean;
 }
-
-/** What is wrong with a file by the error of its system call; else Node's words are as good. */
-const READ_ERRORS: Record<string, string> = {
-  ENOENT: 'there is no such file',
-  EACCES: 'it is not readable for you',
-  EISDIR: 'it is a folder',
-};
 
 /** Undefined without TLS; one of the two alone is a mistake. */
 export function tlsFiles(flags: {
@@ -61,8 +55,7 @@ export async function readTls(files: TlsFiles): Promise<TlsServerOptions> {
   } catch (error) {
     throw new Failure(
       key.includes('ENCRYPTED')
-        ? `${files.key} has a passphrase, which nobody could be asked for; ` +
-            'openssl pkey writes it without one'
+        ? `${files.key} ${HAS_PASSPHRASE}`
         : `${files.key} is no private key in PEM: ${(error as Error).message}`,
     );
   }
@@ -79,8 +72,7 @@ async function readPem(what: string, flag: string, file: string): Promise<string
   try {
     text = await readFile(file, 'latin1');
   } catch (error) {
-    const { code = '', message } = error as NodeJS.ErrnoException;
-    throw new Failure(`the ${what} cannot be read: ${file}: ${READ_ERRORS[code] ?? message}`);
+    throw new Failure(`the ${what} cannot be read: ${file}: ${whyUnread(error)}`);
   }
   if (!text.includes('-----BEGIN '))
     throw new Failure(`${file} is no PEM, which begins with -----BEGIN; ${flag} takes PEM only`);

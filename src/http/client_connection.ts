@@ -8,6 +8,7 @@
 
 import { MultiloopError } from '../errors.js';
 import { Ev } from '../event/ev.js';
+import { guarded } from '../guard.js';
 import { type BevEvent, CLOSED, type HandlersAbove } from '../stream/bev_options.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
 import { Hold } from '../stream/hold.js';
@@ -20,16 +21,9 @@ import type { ClientRequest } from './client_request.js';
 import { HttpClientResponse } from './client_response.js';
 import { Deadlines, Timed } from './deadlines.js';
 import { HttpHeaders } from './headers.js';
-import {
-  aborted,
-  answerError,
-  asError,
-  badAnswer,
-  guarded,
-  RefusedError,
-  timedOut,
-} from './http_errors.js';
+import { aborted, answerError, asError, badAnswer, RefusedError, timedOut } from './http_errors.js';
 import { Head, INCOMPLETE, WHOLE } from './request_parser.js';
+import { isGrown } from './reread.js';
 import { readAnswerHead } from './response_parser.js';
 import { isBodiless, type Refusal } from './status.js';
 
@@ -37,10 +31,6 @@ import { isBodiless, type Refusal } from './status.js';
 const INPUT_MAX = 64 * 1024;
 /** Answers before the answer. */
 const INFORMATIONAL_MAX = 100;
-/** A head that came in pieces is read again with every piece while it is short, */
-const REREAD_MAX = 1_024;
-/** and then when it has a new line or is so many times as long. */
-const REREAD_GROWTH = 1.25;
 
 const State = { CONNECTING: 0, IDLE: 1, BUSY: 2, GONE: 3 } as const;
 type State = (typeof State)[keyof typeof State];
@@ -82,6 +72,8 @@ export interface ConnectionOwner {
 export interface ClientDeadlines {
   readonly answers: Deadlines;
   readonly reads: Deadlines;
+  /** Of answers that nobody reads. */
+  readonly unread: Deadlines;
   readonly continues: Deadlines;
   /** Of connections that are kept, for this long. */
   idles(ms: number): Deadlines;
@@ -284,7 +276,9 @@ export class ClientConnection extends Timed implements HandlersAbove {
     }
     if (!response._wants) {
       if (input.length >= INPUT_MAX) this.stream._holdReading(Hold.HTTP);
-      Deadlines.clear(this);
+      const { unread } = this.#owner.deadlines;
+      // From the last piece that somebody took; what comes meanwhile counts for nothing.
+      if (this._queue !== unread) unread.set(this);
     } else if (!this.#peerEnded) this.#owner.deadlines.reads.set(this);
     else if (this.#untilClose) {
       response._end();
@@ -310,10 +304,9 @@ export class ClientConnection extends Timed implements HandlersAbove {
     if (this.#peerEnded) this.#fail(this.#ended('its answer'), true);
     return false;
   }
-  /** Reading all of a head anew for every byte of it would take its length squared. */
   #worthReading(length: number): boolean {
     const seen = this.#seen;
-    if (seen === 0 || length < REREAD_MAX || length >= seen * REREAD_GROWTH) return true;
+    if (seen === 0 || isGrown(length, seen)) return true;
     return this.stream.input.copyOut(length - seen, seen).includes(LF);
   }
 
@@ -418,6 +411,8 @@ export class ClientConnection extends Timed implements HandlersAbove {
   /** @internal Somebody reads the body. */
   _wanted(response: HttpClientResponse): void {
     if (this.#response !== response) return;
+    const { unread } = this.#owner.deadlines;
+    if (this._queue === unread) unread.set(this);
     this.stream._releaseReading(Hold.HTTP);
     this.read();
   }
@@ -473,10 +468,11 @@ export class ClientConnection extends Timed implements HandlersAbove {
 
   /** @internal */
   override _late(queue: Deadlines): void {
-    const { answers, reads, continues } = this.#owner.deadlines;
+    const { answers, reads, unread, continues } = this.#owner.deadlines;
     if (queue === continues && this.#exchange !== undefined) this.#sendBody(this.#exchange);
     else if (queue === answers) this.#fail(timedOut('answerTimeout'), false);
     else if (queue === reads) this.#fail(timedOut('readTimeout'), false);
+    else if (queue === unread) this.#fail(timedOut('unreadTimeout'), false);
     else this.#close(undefined);
   }
 }

@@ -43,7 +43,12 @@ export interface HttpClientTimeouts {
   answerTimeout?: number;
   /** Between two pieces of an answer's body, while there is room for them: 50 s. */
   readTimeout?: number;
-  /** In which the server must take something of what waits for it: 50 s; as the two above. */
+  /**
+   * How long an answer may keep the next request waiting because nobody reads on: 300 s. Then its
+   * connection is cut, and reading it further rejects.
+   */
+  unreadTimeout?: number;
+  /** In which the server must take something of what waits for it: 50 s; as those above. */
   sendTimeout?: number;
   /**
    * How long a connection is kept without a request: 30 s, or a second less than the server's
@@ -72,7 +77,10 @@ export interface HttpClientOptions extends HttpClientLimits, HttpClientTimeouts,
   path?: string;
   /** 4 or 6 for addresses of one family alone. */
   family?: 0 | 4 | 6;
-  /** As for BufferEvent.connect(); the certificate must be that of `host`. */
+  /**
+   * As for BufferEvent.connect(); the certificate must be that of `host`. Without a `session` here,
+   * later connections resume that of the one before.
+   */
   tls?: TlsClientOptions;
   localAddress?: string;
   localPort?: number;
@@ -120,6 +128,7 @@ export const HTTP_CLIENT_DEFAULTS = {
   connectTimeout: 45_000,
   answerTimeout: 300_000,
   readTimeout: 50_000,
+  unreadTimeout: 300_000,
   sendTimeout: 50_000,
   keepAliveTimeout: 30_000,
   continueTimeout: 1_000,

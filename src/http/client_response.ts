@@ -3,6 +3,7 @@
 
 import { MultiloopError } from '../errors.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
+import { Body, type BodyWaiter, readsAlready, wasRead } from './body.js';
 import type { BodyDecoder } from './body_decoder.js';
 import type { ClientConnection } from './client_connection.js';
 import type { HttpRequestOptions } from './client_options.js';
@@ -13,13 +14,8 @@ import type { Head } from './request_parser.js';
 /** Bytes of a body that are kept for who does not ask. */
 const KEPT_MAX = 64 * 1024;
 
-interface Waiter {
-  resolve(piece: Uint8Array | undefined): void;
-  reject(error: Error): void;
-}
-
 /** Belongs to its client's thread. */
-export class HttpClientResponse implements AsyncIterable<Uint8Array> {
+export class HttpClientResponse extends Body implements AsyncIterable<Uint8Array> {
   /** 200 to 999; 101 when what was asked for is another protocol. */
   readonly status: number;
   /** What the server calls it, perhaps ''. As Latin-1. */
@@ -35,7 +31,7 @@ export class HttpClientResponse implements AsyncIterable<Uint8Array> {
   readonly #kept: Uint8Array[] = [];
   #keptBytes = 0;
   #total = 0;
-  #waiter: Waiter | undefined = undefined;
+  #waiter: BodyWaiter | undefined = undefined;
   #failure: Error | undefined = undefined;
   #used = false;
   #stream: BufferEvent | undefined;
@@ -49,6 +45,7 @@ export class HttpClientResponse implements AsyncIterable<Uint8Array> {
     decoder: BodyDecoder | undefined,
     stream?: BufferEvent,
   ) {
+    super();
     this.#connection = connection;
     this.request = request;
     this.status = head.status;
@@ -79,10 +76,7 @@ export class HttpClientResponse implements AsyncIterable<Uint8Array> {
    * nobody asks for is not read from the server, but for some 64 KiB. Rejects as request() does.
    */
   read(): Promise<Uint8Array | undefined> {
-    if (this.#waiter !== undefined)
-      return Promise.reject(
-        new MultiloopError('ERR_HTTP_BODY_USED', 'read() waits already; one call at a time'),
-      );
+    if (this.#waiter !== undefined) return Promise.reject(readsAlready());
     const kept = this.#kept.shift();
     if (kept !== undefined) {
       this.#keptBytes -= kept.length;
@@ -113,14 +107,6 @@ export class HttpClientResponse implements AsyncIterable<Uint8Array> {
       throw error;
     }
     return Buffer.concat(pieces, length);
-  }
-  /** As UTF-8. */
-  async text(): Promise<string> {
-    return (await this.bytes()).toString();
-  }
-  /** Rejects with a SyntaxError for what is no JSON. */
-  async json(): Promise<unknown> {
-    return JSON.parse(await this.text());
   }
   /** Who stops before the end cancels the rest. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
@@ -163,8 +149,7 @@ export class HttpClientResponse implements AsyncIterable<Uint8Array> {
   }
 
   #use(): void {
-    if (this.#used)
-      throw new MultiloopError('ERR_HTTP_BODY_USED', 'The body of this answer was read already');
+    if (this.#used) throw wasRead('answer');
     this.#used = true;
   }
 

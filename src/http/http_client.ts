@@ -5,11 +5,13 @@ import { isIP } from 'node:net';
 import { MultiloopError } from '../errors.js';
 import type { EventBase } from '../event/event_base.js';
 import type { EventHandle } from '../event/event_handle.js';
+import { guarded } from '../guard.js';
 import type { Address } from '../stream/address.js';
 import { checkBase } from '../stream/bev_options.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
 import { checkAddress } from '../stream/connect.js';
 import { BufferEvent as Streams } from '../stream/kinds.js';
+import type { SocketStream } from '../stream/socket_stream.js';
 import { planClient, type TlsClientOptions } from '../stream/tls_options.js';
 import { checkObject, invalidType } from '../validate.js';
 import { reading } from './body_source.js';
@@ -29,7 +31,7 @@ import { ClientRequest } from './client_request.js';
 import type { HttpClientResponse } from './client_response.js';
 import { Deadlines } from './deadlines.js';
 import { checkHeader } from './header_checks.js';
-import { aborted, asError, guarded } from './http_errors.js';
+import { aborted, asError } from './http_errors.js';
 
 /** What twice as long ends with. */
 const RETRY_DELAY_MAX = 3_600_000;
@@ -62,12 +64,16 @@ export class HttpClient implements Disposable {
   #first: BufferEvent | undefined;
   /** The address that it was connected to, with `reuseAddress`. */
   #known: Address | undefined = undefined;
+  /** Of TLS, from the connection that was answered last, for the next one to resume. */
+  #session: Uint8Array | undefined = undefined;
+  #sessionOf: ClientConnection | undefined = undefined;
   #ending = false;
   #closed = false;
   #ended: (() => void)[] = [];
 
   readonly #answers: Deadlines;
   readonly #reads: Deadlines;
+  readonly #unread: Deadlines;
   readonly #continues: Deadlines;
   #idles: Deadlines | undefined = undefined;
   #idleMs = -1;
@@ -92,13 +98,15 @@ export class HttpClient implements Disposable {
     checkHeader('Host', this.#authority);
     this.#answers = new Deadlines(base, settings.answerTimeout);
     this.#reads = new Deadlines(base, settings.readTimeout);
+    this.#unread = new Deadlines(base, settings.unreadTimeout);
     this.#continues = new Deadlines(base, settings.continueTimeout);
     this.#owner = this.#makeOwner();
   }
 
   /**
    * Sends a request when those before it have their answers, and resolves with the head of its own.
-   * Read its body or `discard()` it: beyond 64 KiB, the next request waits for that.
+   * Read its body or `discard()` it: beyond 64 KiB, the next request waits for that, up to
+   * `unreadTimeout`.
    *
    * Rejects with what the system says when connecting fails (all that wait, after `retries`), with
    * ERR_HTTP_ABORTED when the connection ends before the answer, ERR_HTTP_TIMEOUT, ERR_HTTP_ANSWER
@@ -166,7 +174,8 @@ export class HttpClient implements Disposable {
     this.#failAll(error);
     this.#retry?.free();
     this.#retry = undefined;
-    for (const queue of [this.#answers, this.#reads, this.#continues, this.#idles]) queue?.close();
+    const { answers, reads, unread, continues } = this.#owner.deadlines;
+    for (const queue of [answers, reads, unread, continues, this.#idles]) queue?.close();
     for (const ended of this.#ended.splice(0)) ended();
   }
   [Symbol.dispose](): void {
@@ -222,10 +231,20 @@ export class HttpClient implements Disposable {
   #tls(tls: TlsClientOptions): TlsClientOptions {
     const { host } = this.#options;
     const named = host !== undefined && isIP(host) === 0 ? { servername: host } : {};
-    return { ALPNProtocols: ['http/1.1'], ...named, ...tls };
+    return { ALPNProtocols: ['http/1.1'], session: this.#session, ...named, ...tls };
+  }
+
+  /** Once for each connection, when data has come: TLS 1.3 has its tickets before that. */
+  #noteSession(): void {
+    const connection = this.#connection;
+    if (this.#options.tls === undefined || connection === this.#sessionOf) return;
+    this.#sessionOf = connection;
+    this.#session = (connection?.stream as Partial<SocketStream> | undefined)?.tlsSession;
   }
 
   #notConnected(error: Error): void {
+    // If that was the reason, the next try is without.
+    this.#session = this.#sessionOf = undefined;
     const { retries, retryDelay } = this.#settings;
     if (this.#attempts >= retries || this.#queue.length === 0) {
       this.#attempts = 0;
@@ -261,6 +280,7 @@ export class HttpClient implements Disposable {
       deadlines: {
         answers: this.#answers,
         reads: this.#reads,
+        unread: this.#unread,
         continues: this.#continues,
         idles,
       },
@@ -275,7 +295,10 @@ export class HttpClient implements Disposable {
           this.#notConnected(error ?? aborted('it could not be connected'));
         guarded(() => this.#options.close?.(error));
       },
-      answered: (exchange, response) => exchange.resolve(response),
+      answered: (exchange, response) => {
+        this.#noteSession();
+        exchange.resolve(response);
+      },
       completed: (exchange, response) => {
         (exchange as Waiting).forget();
         this.#current = undefined;

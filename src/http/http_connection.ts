@@ -21,6 +21,7 @@ import { HttpRequest } from './http_request.js';
 import { HttpResponse } from './http_response.js';
 import type { HttpServer } from './http_server.js';
 import { Head, INCOMPLETE, type Reading, readHead, WHOLE } from './request_parser.js';
+import { isGrown } from './reread.js';
 import { type Refusal, Refusals } from './status.js';
 
 /** Input that waits while a request is answered: more stays with the peer. */
@@ -29,10 +30,6 @@ const INPUT_MAX = 64 * 1024;
 const OUTPUT_HIGH = 64 * 1024;
 /** Bytes of a body that nobody read which are worth reading to keep the connection. */
 const DISCARD_MAX = 256 * 1024;
-/** A head that came in pieces is read again with every piece while it is short. */
-const REREAD_MAX = 1_024;
-/** A longer one when it has a new line, or has grown to so many times what it was. */
-const REREAD_GROWTH = 1.25;
 
 const State = { IDLE: 0, BUSY: 1, DISCARDING: 2, LINGERING: 3, GONE: 4 } as const;
 type State = (typeof State)[keyof typeof State];
@@ -219,10 +216,9 @@ export class HttpConnection extends Timed implements BevHandlers {
     if (reading === WHOLE) this.#pulled = bytes;
     return reading;
   }
-  /** Reading all of a head anew for every byte of it would take its length squared. */
   #worthReading(bytes: Uint8Array, start: number, length: number): boolean {
     const seen = this.#seen;
-    if (length < REREAD_MAX || length >= seen * REREAD_GROWTH) return true;
+    if (isGrown(length, seen)) return true;
     for (let at = start + seen; at < start + length; at++) if (bytes[at] === LF) return true;
     return false;
   }

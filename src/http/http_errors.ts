@@ -26,17 +26,6 @@ export function asError(thrown: unknown): Error {
   return thrown instanceof Error ? thrown : new Error(`thrown: ${String(thrown)}`);
 }
 
-/** A hook's exception is nobody's here: it is an uncaught one, and HTTP goes on. */
-export function guarded(hook: () => unknown): void {
-  try {
-    hook();
-  } catch (error) {
-    process.nextTick(() => {
-      throw error;
-    });
-  }
-}
-
 // ── a client's ──
 
 /** What came is no answer. */

@@ -1,7 +1,7 @@
 // A request, as its handler sees it. What is made of bytes is made when it is asked for.
 
-import { MultiloopError } from '../errors.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
+import { Body, type BodyWaiter, readsAlready, wasRead } from './body.js';
 import { BodyDecoder, PIECE_BYTES } from './body_decoder.js';
 import { HttpHeaders, NO_HEADERS } from './headers.js';
 import type { HttpConnection } from './http_connection.js';
@@ -9,16 +9,11 @@ import { aborted } from './http_errors.js';
 import type { HttpServer } from './http_server.js';
 import type { Head } from './request_parser.js';
 
-interface Waiter {
-  resolve(piece: Uint8Array | undefined): void;
-  reject(error: Error): void;
-}
-
 const NOT_NOTED = { at: 0, written: 0 };
 const NO_MORE = Promise.resolve(undefined);
 
 /** Belongs to its loop's thread. */
-export class HttpRequest implements AsyncIterable<Uint8Array> {
+export class HttpRequest extends Body implements AsyncIterable<Uint8Array> {
   /** As it was sent: methods are case-sensitive. */
   readonly method: string;
   /** As it was sent: a path with its query, a whole URL, or `*`. */
@@ -45,12 +40,13 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
   #trailers: HttpHeaders = NO_HEADERS;
   #used = false;
   #failure: Error | undefined = undefined;
-  #waiter: Waiter | undefined = undefined;
+  #waiter: BodyWaiter | undefined = undefined;
   #abort: AbortController | undefined = undefined;
   #aborted: Error | undefined = undefined;
 
   /** @internal */
   constructor(connection: HttpConnection, bytes: Buffer, head: Head) {
+    super();
     const { start, targetStart, targetEnd, headersStart, old } = head;
     const text = bytes.toString('latin1', start, head.headersEnd);
     this.#connection = connection;
@@ -152,10 +148,7 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
   read(): Promise<Uint8Array | undefined> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     if (this._body === undefined) return NO_MORE;
-    if (this.#waiter !== undefined)
-      return Promise.reject(
-        new MultiloopError('ERR_HTTP_BODY_USED', 'read() waits already; one call at a time'),
-      );
+    if (this.#waiter !== undefined) return Promise.reject(readsAlready());
     let piece: Uint8Array | undefined;
     try {
       piece = this.#take(this._body);
@@ -205,14 +198,6 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
     for (let piece = first; piece !== undefined; piece = await this.read()) pieces.push(piece);
     return pieces.length === 1 ? asBuffer(pieces[0]) : Buffer.concat(pieces);
   }
-  /** As UTF-8. */
-  async text(): Promise<string> {
-    return (await this.bytes()).toString();
-  }
-  /** Rejects with a SyntaxError for what is no JSON. */
-  async json(): Promise<unknown> {
-    return JSON.parse(await this.text());
-  }
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
     this.#use();
     for (;;) {
@@ -223,8 +208,7 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
   }
 
   #use(): void {
-    if (this.#used)
-      throw new MultiloopError('ERR_HTTP_BODY_USED', 'The body of this request was read already');
+    if (this.#used) throw wasRead('request');
     this.#used = true;
   }
 

@@ -4,6 +4,7 @@
 import { Ev } from '../event/ev.js';
 import type { EventBase } from '../event/event_base.js';
 import { sys } from '../event/sys.js';
+import { guarded } from '../guard.js';
 import type { Settings } from '../stream/bev_options.js';
 import { checkBase } from '../stream/bev_options.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
@@ -16,7 +17,7 @@ import { isToken } from './characters.js';
 import { beginning } from './date.js';
 import { Deadlines } from './deadlines.js';
 import { HttpConnection } from './http_connection.js';
-import { asError, guarded } from './http_errors.js';
+import { asError } from './http_errors.js';
 import { HttpListener } from './http_listener.js';
 import {
   type HttpOptions,

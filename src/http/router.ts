@@ -23,6 +23,11 @@ class Segment {
   /** Of what ends here, and of what has anything behind this. */
   routes: Routes | undefined = undefined;
   rest: Routes | undefined = undefined;
+
+  get empty(): boolean {
+    const { literals, parameter, routes, rest } = this;
+    return literals.size === 0 && (parameter ?? routes ?? rest) === undefined;
+  }
 }
 
 /** No token, so no method. */
@@ -105,15 +110,27 @@ export class Router {
   }
   /** Takes a handler away, or that of `any` without a method. Whether there was one. */
   off(pattern: string, method: string = ANY): boolean {
-    const { end, isRest } = this.#add(pattern);
-    const routes = isRest ? end.rest : end.routes;
-    const found = routes?.delete(method) ?? false;
-    // A pattern without handlers is none: its paths are answered 404 again.
-    if (routes?.size === 0) {
-      if (isRest) end.rest = undefined;
-      else end.routes = undefined;
+    const { steps, isRest } = stepsOf(pattern);
+    const way: Segment[] = [this.#root];
+    for (const step of steps) {
+      const at = way[way.length - 1];
+      const next = step === undefined ? at.parameter : at.literals.get(step);
+      if (next === undefined) return false;
+      way.push(next);
     }
-    return found;
+    const end = way[way.length - 1];
+    const routes = isRest ? end.rest : end.routes;
+    if (routes?.delete(method) !== true) return false;
+    if (routes.size > 0) return true;
+    // A pattern without handlers is none: its paths are answered 404 again.
+    if (isRest) end.rest = undefined;
+    else end.routes = undefined;
+    for (let depth = steps.length; depth > 0 && way[depth].empty; depth--) {
+      const step = steps[depth - 1];
+      if (step === undefined) way[depth - 1].parameter = undefined;
+      else way[depth - 1].literals.delete(step);
+    }
+    return true;
   }
   /** Takes a host away. Whether there was one of that name. */
   removeHost(name: string): boolean {
@@ -148,30 +165,18 @@ export class Router {
   }
 
   #add(pattern: string): { end: Segment; isRest: boolean; names: string[] } {
-    if (typeof pattern !== 'string') throw invalidType('pattern', 'of type string', pattern);
-    const parts = pattern.slice(1).split('/');
-    if (!pattern.startsWith('/') || parts.length > SEGMENTS_MAX)
-      throw invalidValue('pattern', `is no path of at most ${SEGMENTS_MAX} segments`, pattern);
-    const names: string[] = [];
-    let at = this.#root;
-    for (const [i, part] of parts.entries()) {
-      if (part === '*' && i === parts.length - 1) {
-        names.push('*');
-        return { end: at, isRest: true, names };
+    const { steps, isRest, names } = stepsOf(pattern);
+    let end = this.#root;
+    for (const step of steps) {
+      let next = step === undefined ? end.parameter : end.literals.get(step);
+      if (next === undefined) {
+        next = new Segment();
+        if (step === undefined) end.parameter = next;
+        else end.literals.set(step, next);
       }
-      if (/^:\w+$/.test(part) && !names.includes(part.slice(1))) {
-        names.push(part.slice(1));
-        at.parameter ??= new Segment();
-        at = at.parameter;
-        continue;
-      }
-      if (/[:*?#%]/.test(part))
-        throw invalidValue('pattern', `has a segment that is not understood, ${part}`, pattern);
-      const next = at.literals.get(part) ?? new Segment();
-      at.literals.set(part, next);
-      at = next;
+      end = next;
     }
-    return { end: at, isRest: false, names };
+    return { end, isRest, names };
   }
 
   #route(request: HttpRequest, response: HttpResponse): unknown {
@@ -198,6 +203,34 @@ export class Router {
     if (method !== 'OPTIONS') return refuse(response, 405, `${method} is not allowed here.\n`);
     return noContent(response);
   }
+}
+
+/** Of a pattern, before a `*` at its end: literals, and undefined for parameters. */
+interface Steps {
+  steps: (string | undefined)[];
+  isRest: boolean;
+  names: string[];
+}
+function stepsOf(pattern: string): Steps {
+  if (typeof pattern !== 'string') throw invalidType('pattern', 'of type string', pattern);
+  const parts = pattern.slice(1).split('/');
+  if (!pattern.startsWith('/') || parts.length > SEGMENTS_MAX)
+    throw invalidValue('pattern', `is no path of at most ${SEGMENTS_MAX} segments`, pattern);
+  const isRest = parts[parts.length - 1] === '*';
+  if (isRest) parts.pop();
+  const names: string[] = [];
+  const steps = parts.map((part) => {
+    const name = /^:(\w+)$/.exec(part)?.[1];
+    if (name !== undefined && !names.includes(name)) {
+      names.push(name);
+      return undefined;
+    }
+    if (/[:*?#%]/.test(part))
+      throw invalidValue('pattern', `has a segment that is not understood, ${part}`, pattern);
+    return part;
+  });
+  if (isRest) names.push('*');
+  return { steps, isRest, names };
 }
 
 /** By parameters that have a `*`: how many segments of the path are before it. */

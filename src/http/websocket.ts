@@ -6,6 +6,7 @@
 
 import { MultiloopError } from '../errors.js';
 import { Ev } from '../event/ev.js';
+import { guarded } from '../guard.js';
 import { type BevEvent, CLOSED, type HandlersAbove } from '../stream/bev_options.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
 import { Hold } from '../stream/hold.js';
@@ -508,14 +509,3 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
 
 const late = (why: string) =>
   new MultiloopError('ERR_WEBSOCKET_TIMEOUT', `A WebSocket was cut off: ${why}`);
-
-/** What these throw is an uncaught exception, and the WebSocket's end goes on. */
-function guarded(hook: () => unknown): void {
-  try {
-    hook();
-  } catch (error) {
-    process.nextTick(() => {
-      throw error;
-    });
-  }
-}

@@ -41,12 +41,16 @@ export interface CertificateFiles {
 /** Of a PEM text or a response; OpenSSL takes its length as an int. */
 const BYTES_MAX = 16 * 1024 * 1024;
 
-/** What is wrong with a file by the error of its system call; else Node's words are as good. */
 const READ_ERRORS: Record<string, string> = {
   ENOENT: 'there is no such file',
   EACCES: 'it is not readable for this process',
   EISDIR: 'it is a folder',
 };
+/** Why a file was not read: by the error of the system call; else Node's words are as good. */
+export function whyUnread(error: unknown): string {
+  const { code = '', message } = error as NodeJS.ErrnoException;
+  return READ_ERRORS[code] ?? message;
+}
 
 /** The text of a PEM file. */
 export function pem(name: string, value: unknown): Uint8Array {
@@ -69,8 +73,7 @@ function file(name: string, value: unknown): Uint8Array {
   try {
     bytes = readFileSync(value);
   } catch (cause) {
-    const { code = '', message } = cause as NodeJS.ErrnoException;
-    throw unusable(name, value, `it cannot be read: ${READ_ERRORS[code] ?? message}`, cause);
+    throw unusable(name, value, `it cannot be read: ${whyUnread(cause)}`, cause);
   }
   if (bytes.length === 0) throw unusable(name, value, 'it is empty');
   if (bytes.length > BYTES_MAX) throw unusable(name, value, `it has more than ${BYTES_MAX} bytes`);
@@ -124,8 +127,7 @@ export function loadCertificates(name: string, from: TlsCertificate): LoadedCert
     if (hasPassphrase(key))
       throw new MultiloopError(
         'ERR_TLS_CONFIG',
-        `${[from.keyFile ?? `${name}.key`].flat()[at] ?? `${name}.key`} has a passphrase, which ` +
-          'nobody could be asked for; openssl pkey writes it without one',
+        `${[from.keyFile ?? `${name}.key`].flat()[at] ?? `${name}.key`} ${HAS_PASSPHRASE}`,
       );
   if (from.ocspResponse === undefined && from.ocspFile === undefined)
     return { certificates, keys, ocsp: [] };
@@ -138,6 +140,8 @@ export function loadCertificates(name: string, from: TlsCertificate): LoadedCert
   return { certificates, keys, ocsp };
 }
 
+export const HAS_PASSPHRASE =
+  'has a passphrase, which nobody could be asked for; openssl pkey writes it without one';
 /** Both forms have the word in their head: RFC 7468 section 11, and RFC 1421's Proc-Type. */
 function hasPassphrase({ buffer, byteOffset, length }: Uint8Array): boolean {
   return Buffer.from(buffer, byteOffset, length).includes('ENCRYPTED');

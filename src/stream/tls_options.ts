@@ -40,6 +40,12 @@ interface TlsOptions {
   ca?: Bytes | Bytes[] | 'system';
   /** True unless said otherwise: the handshake fails without a certificate that is good. */
   rejectUnauthorized?: boolean;
+  /**
+   * A peer that ends without a close_notify, as some do, has ended (`eof`), and it is not known
+   * whether it meant to: only for protocols that tell the end themselves. An end that cuts a record
+   * stays ERR_TLS_TRUNCATED. False by default.
+   */
+  allowDirtyShutdown?: boolean;
   /** The most wanted first. Nothing in common ends the handshake (RFC 7301). */
   ALPNProtocols?: string[];
   /** TLS 1.2 by default. */
@@ -366,7 +372,8 @@ function commonSettings(name: string, options: TlsOptions, server: boolean): Tls
   checkObject(name, options);
   const { ca, rejectUnauthorized = true, ALPNProtocols = [], handshakeTimeout } = options;
   const { minVersion = 'TLSv1.2', maxVersion = 'TLSv1.3', ciphers, groups } = options;
-  const { keylog = false } = options;
+  const { keylog = false, allowDirtyShutdown = false } = options;
+  checkBoolean(`${name}.allowDirtyShutdown`, allowDirtyShutdown);
   checkBoolean(`${name}.rejectUnauthorized`, rejectUnauthorized);
   checkOneOf(`${name}.minVersion`, minVersion, VERSIONS);
   checkOneOf(`${name}.maxVersion`, maxVersion, VERSIONS);
@@ -393,6 +400,7 @@ function commonSettings(name: string, options: TlsOptions, server: boolean): Tls
     alpn: alpnBytes(`${name}.ALPNProtocols`, ALPNProtocols),
     requestCertificate: false,
     rejectUnauthorized,
+    allowDirtyShutdown,
     names: [],
     contexts: [],
     ocsp: [],

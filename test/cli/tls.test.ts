@@ -1,9 +1,9 @@
 // TLS by two flags: each ready-made worker behind it, what is wrong with the files, new files by
 // SIGHUP.
 
-import { createPrivateKey } from 'node:crypto';
+import { createPrivateKey, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { appendFileSync, copyFileSync } from 'node:fs';
+import { appendFileSync, copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import tls from 'node:tls';
 import { fileURLToPath } from 'node:url';
@@ -49,6 +49,52 @@ test('http is https, and so its banner says', async () => {
   far.write('GET /loop.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n');
   assert.match(await heard(far, /\}/), /^HTTP\/1\.1 200 [\s\S]*"loop":0/);
   far.destroy();
+  await stopped(cli);
+});
+
+test('a folder over TLS: a large file to a slow client comes whole, and others do not wait', async () => {
+  const folder = scratch('big-site');
+  mkdirSync(folder);
+  const big = randomBytes(6 * 1024 * 1024 + 123);
+  writeFileSync(`${folder}/big.bin`, big);
+  writeFileSync(`${folder}/small.txt`, 'small');
+  const site = ['http', 'big-site', '--port', '0', '--loops', '1'];
+  const cli = new Cli(['serve', ...site, ...localhost]);
+  const port = await cli.port();
+  const get = (path: string) => `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`;
+  const slow = await connect(port);
+  slow.write(get('/big.bin'));
+  const pieces: Buffer[] = [];
+  let received = 0;
+  let others = 0;
+  for await (const piece of slow) {
+    pieces.push(piece as Buffer);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    received += (piece as Buffer).length;
+    // In its course, at one MiB after the other.
+    if (others === 4 || received < others * 1024 * 1024) continue;
+    const quick = await connect(port);
+    quick.write(get('/small.txt'));
+    assert.match(await heard(quick, /small$/), /^HTTP\/1\.1 200 /);
+    quick.destroy();
+    others++;
+  }
+  assert.is(others, 4);
+  const answer = Buffer.concat(pieces);
+  const at = answer.indexOf('\r\n\r\n') + 4;
+  assert.match(
+    answer.toString('latin1', 0, at),
+    /^HTTP\/1\.1 200 [\s\S]*Content-Length: 6291579\r/,
+  );
+  assert.ok(answer.subarray(at).equals(big), 'it is the file');
+  // A part of it, the way that a broken download goes on.
+  const rest = await connect(port);
+  rest.write(
+    'GET /big.bin HTTP/1.1\r\nHost: x\r\nRange: bytes=6291400-\r\nConnection: close\r\n\r\n',
+  );
+  const part = Buffer.concat(await rest.toArray());
+  assert.match(part.toString('latin1', 0, 13), 'HTTP/1.1 206 ');
+  assert.ok(part.subarray(part.indexOf('\r\n\r\n') + 4).equals(big.subarray(6_291_400)));
   await stopped(cli);
 });
 

@@ -238,6 +238,31 @@ test('time: for connecting, for the answer, between its pieces, for taking the r
   assert.equal([unsent.code, /sendTimeout/.test(unsent.message)], ['ERR_HTTP_TIMEOUT', true]);
 });
 
+test('an answer that nobody reads keeps the next request waiting for unreadTimeout', async () => {
+  const length = 1_000_000;
+  const head = `HTTP/1.1 200 OK\r\nContent-Length: ${length}\r\n\r\n`;
+  const port = await raw((socket, connection) => {
+    if (connection === 1) socket.write(head + 'x'.repeat(length));
+    else socket.write(`${HEAD}abc`);
+  });
+  const { client, errors } = clientOf(port, { unreadTimeout: STEP_MS });
+  const left = await soon(client.request());
+  assert.is(await bodyOf(client), 'abc');
+  assert.equal(errors, ['ERR_HTTP_TIMEOUT']);
+  const late = await rejectionOf(soon(left.text()));
+  assert.equal([late.code, /unreadTimeout/.test(late.message)], ['ERR_HTTP_TIMEOUT', true]);
+
+  // Who reads, however slowly, is left alone: each piece has the time anew.
+  const slow = await raw((socket) => socket.write(head + 'x'.repeat(length)));
+  const { client: reader } = clientOf(slow, { unreadTimeout: 5 * STEP_MS });
+  let read = 0;
+  for await (const piece of await soon(reader.request())) {
+    read += piece.length;
+    await new Promise((resolve) => setTimeout(resolve, STEP_MS / 2));
+  }
+  assert.is(read, length);
+});
+
 test('a connection that is not made in connectTimeout: ETIMEDOUT', async () => {
   // A queue of one that is full: the kernel drops what comes further.
   const server = net.createServer();

@@ -2,6 +2,7 @@
 
 import { execFileSync } from 'node:child_process';
 import {
+  chmodSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -23,6 +24,9 @@ import { type FilesOptions, files, Router, sendFile } from '../../src/http.js';
 import { native } from '../../src/native.js';
 import { codeOf } from '../event/support.js';
 import { type Answer, HOST, type Served, useRig } from './rig.js';
+
+/** The user that nothing belongs to. */
+const NOBODY = 65_534;
 
 const rig = useRig();
 const top = mkdtempSync(join(tmpdir(), 'multiloop-files-'));
@@ -202,13 +206,27 @@ test('names that begin with a dot, as it was asked for', async () => {
 });
 
 test('what may not be read is refused as it was asked for', async () => {
-  if (process.getuid?.() === 0) return;
   put('private/a.txt');
-  execFileSync('chmod', ['000', join(folder, 'private')]);
-  assert.is((await ask(plain, '/private/a.txt')).status, 403);
-  assert.is((await ask(plain, '/private/')).status, 403);
-  assert.is((await ask(serve({ denied: 404 }), '/private/a.txt')).status, 404);
-  execFileSync('chmod', ['700', join(folder, 'private')]);
+  put('secret/page.html');
+  chmodSync(join(folder, 'private'), 0o000);
+  chmodSync(join(folder, 'secret', 'page.html'), 0o000);
+  // Nothing is refused to root, so that is somebody else for a while.
+  const isRoot = process.geteuid?.() === 0;
+  if (isRoot) {
+    chmodSync(top, 0o755);
+    process.seteuid?.(NOBODY);
+  }
+  try {
+    assert.is((await ask(plain, '/a.txt')).status, 200);
+    assert.is((await ask(plain, '/private/a.txt')).status, 403);
+    assert.is((await ask(plain, '/private/')).status, 403);
+    assert.is((await ask(plain, '/secret/page.html')).status, 403);
+    assert.is((await ask(serve({ denied: 404 }), '/private/a.txt')).status, 404);
+    assert.is((await ask(serve({ denied: 404 }), '/secret/page.html')).status, 404);
+  } finally {
+    if (isRoot) process.seteuid?.(0);
+    chmodSync(join(folder, 'private'), 0o700);
+  }
 });
 
 test('a socket in the folder is no file', async () => {

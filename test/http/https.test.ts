@@ -9,7 +9,12 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { HttpListener, HttpOptions, HttpServer } from '../../src/http.js';
+import {
+  HttpClient,
+  type HttpListener,
+  type HttpOptions,
+  type HttpServer,
+} from '../../src/http.js';
 import {
   BufferEvent,
   Ev,
@@ -85,6 +90,28 @@ async function connect(port: number, options: tls.ConnectionOptions = {}): Promi
 }
 const shown = (client: Client) =>
   (client.socket as tls.TLSSocket).getPeerX509Certificate()?.subjectAltName;
+
+for (const maxVersion of VERSIONS)
+  test(`${maxVersion}: a client resumes the session of its connection before`, async () => {
+    const { port } = secure({
+      request: ({ stream }, response) => response.send(String(stream.tls?.reused)),
+    });
+    const options = { host: '127.0.0.1', port, reuseAddress: false };
+    const tlsOptions = { ca, servername: 'localhost', maxVersion };
+    const ask = async (client: HttpClient) =>
+      (await client.request({ headers: { Connection: 'close' } })).text();
+    const client = new HttpClient(rig.base, { ...options, tls: tlsOptions });
+    assert.equal(
+      [await ask(client), await ask(client), await ask(client)],
+      ['false', 'true', 'true'],
+    );
+    client.close();
+    // One that is given is used each time.
+    const given = { ...tlsOptions, session: Buffer.alloc(0) };
+    const other = new HttpClient(rig.base, { ...options, tls: given });
+    assert.equal([await ask(other), await ask(other)], ['false', 'false']);
+    other.close();
+  });
 
 interface Got {
   status: number | undefined;

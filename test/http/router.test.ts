@@ -1,5 +1,7 @@
 // Which handler a request finds, and what it is told when it finds none.
 
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type RequestHandler, Router } from '../../src/http.js';
@@ -82,6 +84,44 @@ test('virtual hosts', async () => {
   assert.is(await bodyOf('GET /', 'a.x.example'), 'below x {}');
   assert.is(await bodyOf('GET /', 'example'), 'root {}');
   assert.is(await bodyOf('GET http://other.example/', 'a'), 'other {}');
+});
+
+test('off() leaves nothing of a pattern, nor of one that never was, and all of the others', async () => {
+  const one = new Router().get('/a', named('a')).get('/a/:b/c', named('c')).get('/a/*', named('*'));
+  const { port } = rig.serve({ request: one.handler });
+  const ask = async (path: string) => {
+    const client = await rig.connect(port);
+    client.send(`GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`);
+    const { status, body } = await client.answer();
+    client.socket.destroy();
+    return status === 200 ? body : status;
+  };
+  for (const never of ['/', '/*', '/x', '/:x', '/a/b', '/a/:b', '/a/:b/*', '/a/:b/c/d', '/a/:b/:c'])
+    assert.is(one.off(never, 'GET'), false, never);
+  assert.is(one.off('/a/:b/c', 'PUT'), false);
+  assert.is(one.off('/a/:other/c', 'GET'), true);
+  assert.equal([await ask('/a/x/c'), await ask('/a')], ['* {"*":"x/c"}', 'a {}']);
+  assert.is(one.off('/a', 'GET'), true);
+  assert.equal([await ask('/a/x'), await ask('/a')], ['* {"*":"x"}', 404]);
+  assert.is(one.off('/a/*', 'GET'), true);
+  assert.is(await ask('/a/x'), 404);
+  one.get('/a/:b/c', named('again'));
+  assert.is(await ask('/a/x/c'), 'again {"b":"x"}');
+
+  setFlagsFromString('--expose-gc');
+  const gc = runInNewContext('gc') as () => void;
+  const used = () => {
+    gc();
+    return process.memoryUsage().heapUsed;
+  };
+  const before = used();
+  for (let n = 0; n < 20_000; n++) {
+    one.off(`/never/${n}/:id/x`);
+    one.any(`/once/${n}/:id/x`, nothing).off(`/once/${n}/:id/x`);
+  }
+  // A segment has a Map, so that either would have left more than ten times as much.
+  const left = used() - before;
+  assert.ok(left < 2_000_000, `${left} bytes are left`);
 });
 
 test('patterns and hosts are checked', () => {
