@@ -1,12 +1,17 @@
 // What of a WebSocket is not in its stream: the fragments of a message, and what travels.
 
+import { agreementFromByte, agreementToByte } from './ws_deflate.js';
+import type { DeflateAgreement } from './ws_negotiation.js';
+
 /** The first fragments get so much memory at once, later ones twice what there was. */
 const FRAGMENTS_BYTES = 4 * 1024;
 const NO_BYTES = Buffer.alloc(0);
 
 export interface WebSocketPacked {
   subprotocol: string;
-  deflate: boolean;
+  deflate: DeflateAgreement | undefined;
+  /** Of the peer's earlier messages, see WebSocket.contextBytes; what is sent begins anew. */
+  context: Uint8Array | undefined;
   rescuable: boolean;
   needDrain: boolean;
   pong: Uint8Array | undefined;
@@ -64,26 +69,35 @@ export class Fragments {
   }
 }
 
-// A checkpoint: these four bytes, whether it is compressed, the subprotocol's length and itself,
+// A checkpoint: these four bytes, how it is compressed, the subprotocol's length and itself,
 // and the user's bytes.
 const MAGIC = Buffer.from('\0ws1');
 /** Bytes of a subprotocol's name at most. */
 export const SUBPROTOCOL_MAX = 255;
 
-export function packCheckpoint(subprotocol: string, deflate: boolean, user: Uint8Array): Buffer {
+export function packCheckpoint(
+  subprotocol: string,
+  deflate: DeflateAgreement | undefined,
+  user: Uint8Array,
+): Buffer {
   const name = Buffer.from(subprotocol, 'latin1');
-  return Buffer.concat([MAGIC, Buffer.from([deflate ? 1 : 0, name.length]), name, user]);
+  const head = Buffer.from([agreementToByte(deflate), name.length]);
+  return Buffer.concat([MAGIC, head, name, user]);
 }
 
 /** Undefined: it is not a WebSocket's. */
-export function unpackCheckpoint(
-  bytes: Uint8Array | undefined,
-): { subprotocol: string; deflate: boolean; user: Uint8Array | undefined } | undefined {
+export function unpackCheckpoint(bytes: Uint8Array | undefined):
+  | {
+      subprotocol: string;
+      deflate: DeflateAgreement | undefined;
+      user: Uint8Array | undefined;
+    }
+  | undefined {
   if (bytes === undefined || !MAGIC.equals(bytes.subarray(0, 4))) return undefined;
   const userAt = 6 + bytes[5];
   return {
     subprotocol: Buffer.from(bytes.subarray(6, userAt)).toString('latin1'),
-    deflate: bytes[4] === 1,
+    deflate: agreementFromByte(bytes[4]),
     user: bytes.length > userAt ? bytes.slice(userAt) : undefined,
   };
 }
