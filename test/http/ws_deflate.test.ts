@@ -14,10 +14,10 @@ import {
   type WebSocketDeflate,
   type WebSocketOptions,
 } from '../../src/http.js';
-import { EventBase, LoopFlag, type LoopGroup, serve } from '../../src/index.js';
+import { type LoopGroup, serve } from '../../src/index.js';
 import { codeOf, PATIENCE_MS, within } from '../event/support.js';
 import { portOf, until } from '../runtime/clients.js';
-import { Client, nothing, Rig } from './rig.js';
+import { nothing, Rig } from './rig.js';
 
 let rig: Rig;
 let group: LoopGroup | undefined;
@@ -500,13 +500,13 @@ class Counter {
 const busyOf = ({ id }: Facts) => group?.connections().find((one) => one.id === id)?.busy;
 
 test('it moves, with what the peer may refer to', async () => {
-  const { move } = await start().then((one) => ({ move: one.move.bind(one) }));
+  const one = await start();
   const client = await new Counter().open();
   let facts = await client.talk();
   assert.is(busyOf(facts), true);
   for (let i = 0; i < 6; i++) {
     const there = 1 - facts.loop;
-    await within(PATIENCE_MS, move(facts.id, there), 'a move');
+    await within(PATIENCE_MS, one.move(facts.id, there), 'a move');
     facts = await client.talk();
     assert.is(facts.loop, there);
   }
@@ -520,7 +520,7 @@ test('rebalancing passes over it, but not over one with the server’s context a
   const all = await Promise.all(
     Array.from({ length: 6 }, (_, i) => new Counter({ clientNoContextTakeover: i >= 4 }).open()),
   );
-  const facts = [];
+  const facts: Facts[] = [];
   for (const client of all) {
     await client.ask('move 0');
     facts.push(await client.talk());
