@@ -27,7 +27,7 @@ export class Flaw {
 }
 
 const broken = (why: string) => new Flaw(CloseCode.PROTOCOL_ERROR, why);
-const Flaws = {
+export const Flaws = {
   RESERVED_BIT: broken('a reserved bit is set'),
   RSV1: broken('RSV1 is set, and no extension uses it here'),
   MASKED: broken('a server masks no frames'),

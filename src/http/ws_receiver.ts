@@ -4,7 +4,7 @@
 import type { EvBuffer } from '../buffer/ev_buffer.js';
 import type { Deflate } from './ws_deflate.js';
 import { applyMask, FRAME_HEAD_MAX, FrameHead, Opcode, RSV1, readFrameHead } from './ws_frames.js';
-import { Flaw, flawOf, readMessage } from './ws_payload.js';
+import { Flaw, Flaws, flawOf, readMessage } from './ws_payload.js';
 import { Fragments } from './ws_state.js';
 
 /** A text up to this long is unmasked in memory of the thread's. */
@@ -93,8 +93,11 @@ export class Receiver {
     const { fragments } = this;
     if (opcode !== Opcode.CONTINUATION) fragments.begin(opcode, compressed);
     fragments.add(bytes);
-    if (!fin) return Found.FRAGMENT;
     const { opcode: kind, compressed: packed } = fragments;
+    if (!fin) {
+      if (kind === Opcode.TEXT && !packed && !fragments.startsText()) return this.#fail(Flaws.TEXT);
+      return Found.FRAGMENT;
+    }
     return this.#message(kind, packed, fragments.take());
   }
 

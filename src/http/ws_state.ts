@@ -1,5 +1,6 @@
 // What of a WebSocket is not in its stream: the fragments of a message, and what travels.
 
+import { isUtf8 } from 'node:buffer';
 import { agreementFromByte, agreementToByte } from './ws_deflate.js';
 import type { DeflateAgreement } from './ws_negotiation.js';
 
@@ -29,6 +30,8 @@ export class Fragments {
   compressed = false;
   length = 0;
   #bytes: Buffer = NO_BYTES;
+  /** Up to here there are whole characters. */
+  #checked = 0;
 
   get begun(): boolean {
     return this.opcode !== 0;
@@ -47,6 +50,14 @@ export class Fragments {
     this.#bytes.set(bytes, this.length);
     this.length = needed;
   }
+  /** Whether these may be the beginning of a text: what came with the last add() is looked at. */
+  startsText(): boolean {
+    const bytes = this.#bytes.subarray(this.#checked, this.length);
+    const cut = cutCharacter(bytes);
+    const whole = bytes.subarray(0, bytes.length - cut.length);
+    this.#checked += whole.length;
+    return isUtf8(whole) && canBeCompleted(cut);
+  }
   /** The whole message. */
   take(): Buffer {
     const whole = this.#bytes.subarray(0, this.length);
@@ -54,7 +65,7 @@ export class Fragments {
     return whole;
   }
   drop(): void {
-    this.opcode = this.length = 0;
+    this.opcode = this.length = this.#checked = 0;
     this.#bytes = NO_BYTES;
   }
 
@@ -67,6 +78,28 @@ export class Fragments {
     this.begin(opcode, compressed);
     if (fragments !== undefined) this.add(fragments);
   }
+}
+
+/** The bytes at the end that begin a character, if it is not whole. */
+function cutCharacter(bytes: Buffer): Buffer {
+  for (let count = 1; count <= Math.min(3, bytes.length); count++) {
+    const byte = bytes[bytes.length - count];
+    if (byte < 0x80) break;
+    if (byte < 0xc0) continue;
+    return sizeOf(byte) > count ? bytes.subarray(bytes.length - count) : NO_BYTES;
+  }
+  return NO_BYTES;
+}
+/** Of the character that this byte begins (RFC 3629 section 3). */
+const sizeOf = (byte: number): number => (byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4);
+
+/** Whether there are bytes that make a character of it. */
+function canBeCompleted(cut: Buffer): boolean {
+  if (cut.length === 0) return true;
+  const [first] = cut;
+  if (cut.length === 1) return first >= 0xc2 && first <= 0xf4;
+  // Only the second byte's range depends on others (RFC 3629 section 4).
+  return isUtf8(Buffer.concat([cut, Buffer.alloc(sizeOf(first) - cut.length, 0x80)]));
 }
 
 // A checkpoint: these four bytes, how it is compressed, the subprotocol's length and itself,
