@@ -70,7 +70,7 @@ export function flawOf(
   return length + fragments.length > most ? Flaws.TOO_BIG : undefined;
 }
 
-/** A text as a string, anything else as bytes: `bytes` itself, unless `deflate` is to inflate it. */
+/** A text as a string, anything else as bytes: `bytes` itself, unless `deflate` inflates it. */
 export function readMessage(
   opcode: number,
   deflate: Deflate | undefined,

@@ -101,7 +101,6 @@ for (const version of VERSIONS)
       client.raw.write(Buffer.from('01840000000066726167', 'hex'));
       const rest = Buffer.from('80850000000068656c6c6f', 'hex');
       client.raw.write(rest.subarray(0, 8));
-      client.socket.ping();
       await within(PATIENCE_MS, one.move(id, 1 - loop), 'a move within a message');
       client.raw.write(rest.subarray(8));
       loop = 1 - loop;
@@ -160,10 +159,10 @@ test('a loop that dies: who is between two messages goes on elsewhere', async ()
   await until(idle, 'all are at a boundary');
   const killer = all.pop() as Client;
   killer.socket.send('die');
-  await until(() => one.stats().rescues === all.length, 'the rescues');
+  // The one that did it was answered before, so it may be at a boundary too.
+  await until(() => one.stats().rescues >= all.length, 'the rescues');
   for (const client of all) assert.is((await client.ask('there')).seen, seen + 1);
-  await until(() => killer.closed !== undefined, 'the end of the other');
-  for (const client of all) client.socket.terminate();
+  for (const client of [killer, ...all]) client.socket.terminate();
 });
 
 // ── our client ──────────────────────────────────────────────────────────────────────────────────
