@@ -1,6 +1,6 @@
 // Topics of WebSockets: on each thread a message is framed once, and compressed once for all who
-// have agreed on that without context between messages. Under serve() topics are the group's; without
-// it, the server's own.
+// have agreed on that without context between messages. Under serve() topics are the group's;
+// without it, the server's own.
 
 import { checkTopic, Published, TopicTable, topicSettings } from '../stream/topic_table.js';
 import type { WebSocket } from './websocket.js';
