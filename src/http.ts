@@ -56,7 +56,9 @@ export { Uri, type UriOptions } from './http/uri.js';
 export type { FetchHandler, FetchInfo } from './http/web_handler.js';
 export { WebSocket } from './http/websocket.js';
 export { connectWebSocket, type WebSocketClientOptions } from './http/ws_client.js';
+export { DEFLATE_DEFAULTS, type WebSocketDeflate } from './http/ws_deflate.js';
 export { isWebSocketRequest, upgradeWebSocket } from './http/ws_handshake.js';
+export type { DeflateAgreement } from './http/ws_negotiation.js';
 export {
   WEBSOCKET_DEFAULTS,
   type WebSocketHandlers,

@@ -15,13 +15,14 @@ import { checkBytes, invalidValue, outOfRange } from '../validate.js';
 import { type Deadlines, Timed } from './deadlines.js';
 import { asError } from './http_errors.js';
 import type { HttpRequest } from './http_request.js';
-import { deflateMessage } from './ws_deflate.js';
+import { Deflate } from './ws_deflate.js';
 import { CONTROL_MAX, FIN, isCloseCode, Opcode, RSV1, writeFrame } from './ws_frames.js';
+import type { DeflateAgreement } from './ws_negotiation.js';
 import type { WebSocketContext } from './ws_options.js';
 import { CloseCode, Flaw, readClose } from './ws_payload.js';
 import { Found, Receiver } from './ws_receiver.js';
 import { packCheckpoint, type WebSocketPacked } from './ws_state.js';
-import { framed, framedDeflated, type TopicHub } from './ws_topics.js';
+import { framed, type TopicHub } from './ws_topics.js';
 
 /** With more output than this a ping is answered later, and only the last one. */
 const PONG_OUTPUT_MAX = 64 * 1024;
@@ -77,7 +78,15 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
   }
   /** Whether messages are compressed, if they are long enough. */
   get deflated(): boolean {
-    return this.#receiver.deflate;
+    return this.#receiver.deflate !== undefined;
+  }
+  /**
+   * Bytes of the peer's earlier messages that later ones refer to: 32 KiB at most, and none unless
+   * `deflate` has agreed on context. They go along when it moves. With any, `busy` is true of its
+   * connection, so rebalancing passes over it, and it is not rescued.
+   */
+  get contextBytes(): number {
+    return this.#receiver.deflate?.contextBytes ?? 0;
   }
   /** Bytes that wait for the peer. */
   get bufferedAmount(): number {
@@ -101,11 +110,12 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
       );
     let first: number = FIN | (binary ? Opcode.BINARY : Opcode.TEXT);
     let payload = data;
-    if (this.#receiver.deflate && data.length >= settings.deflateMin) {
+    const { deflate } = this.#receiver;
+    if (deflate !== undefined && data.length >= settings.deflateMin) {
       const plain = typeof data === 'string' ? Buffer.from(data) : data;
-      payload = deflateMessage(plain);
-      if (payload.length < plain.length) first |= RSV1;
-      else payload = plain;
+      const packed = deflate.pack(plain);
+      if (packed !== undefined) first |= RSV1;
+      payload = packed ?? plain;
     }
     if (this.#frame(first, payload)) return true;
     this.#needDrain = true;
@@ -162,7 +172,7 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
   checkpoint(bytes: Uint8Array): void {
     checkBytes('bytes', bytes);
     if (!this.#rescuable) return;
-    const packed = packCheckpoint(this.#subprotocol, this.#receiver.deflate, bytes);
+    const packed = packCheckpoint(this.#subprotocol, this.#receiver.deflate?.agreed, bytes);
     this._context.keeper?.checkpoint(this.stream, packed);
   }
 
@@ -196,14 +206,14 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
   [PUBLISHED](published: Published): void {
     if (this.#state !== State.OPEN) return;
     const { deflateMin } = this._context.settings;
-    const packed = this.#receiver.deflate && published.bytes.length >= deflateMin;
-    this.stream.write(packed ? framedDeflated(published) : framed(published));
+    const deflate = published.bytes.length < deflateMin ? undefined : this.#receiver.deflate;
+    this.stream.write(framed(published, deflate));
   }
 
   // ── for the handshakes and the worker ──
 
   /** @internal */
-  _open(subprotocol: string, deflate: boolean, request?: HttpRequest): void {
+  _open(subprotocol: string, deflate: DeflateAgreement | undefined, request?: HttpRequest): void {
     this.#begin(subprotocol, deflate);
     const { keeper, handlers } = this._context;
     keeper?.upgraded(this.stream, this as WebSocket);
@@ -223,9 +233,10 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
     }
     this.#goOn();
   }
-  #begin(subprotocol: string, deflate: boolean): void {
+  #begin(subprotocol: string, agreed: DeflateAgreement | undefined): void {
     this.#subprotocol = subprotocol;
-    this.#receiver.deflate = deflate;
+    if (agreed !== undefined)
+      this.#receiver.deflate = new Deflate(agreed, this._context.settings.deflate);
     this.#state = State.OPEN;
     this.stream.handlers = this as HandlersAbove;
     this._context.quiet.set(this);
@@ -233,7 +244,7 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
   }
 
   /** @internal It was rescued. */
-  _adopt(subprotocol: string, deflate: boolean): void {
+  _adopt(subprotocol: string, deflate: DeflateAgreement | undefined): void {
     this.#begin(subprotocol, deflate);
     this.#goOn();
   }
@@ -244,15 +255,19 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
     this.#needDrain = packed.needDrain;
     this.#pong = packed.pong;
     if (this.#needDrain || this.#pong !== undefined) this.write = this.#written;
-    this._adopt(packed.subprotocol, packed.deflate);
+    this.#begin(packed.subprotocol, packed.deflate);
+    if (packed.context !== undefined) this.#receiver.deflate?.restore(packed.context);
     this.#mark();
+    this.#goOn();
   }
   /** @internal */
   _pack(state: unknown): WebSocketPacked {
+    const { deflate } = this.#receiver;
     return {
       ...this.#receiver.fragments.pack(),
       subprotocol: this.#subprotocol,
-      deflate: this.#receiver.deflate,
+      deflate: deflate?.agreed,
+      context: this.contextBytes === 0 ? undefined : deflate?.received,
       rescuable: this.#rescuable,
       needDrain: this.#needDrain,
       pong: this.#pong,
@@ -262,6 +277,7 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
   /** @internal The stream is on another loop. */
   _left(): void {
     this.#state = State.CLOSED;
+    this.#receiver.drop();
     this._context.remove(this as WebSocket);
   }
   /** @internal The stream is over, or about to be. */
@@ -272,6 +288,7 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
       this.#tellClose(CloseCode.ABNORMAL, '');
     }
     this.#state = State.CLOSED;
+    this.#receiver.drop();
     this.#hold = undefined;
     this._context.remove(this as WebSocket);
   }
@@ -343,9 +360,9 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
     }
     if (this.#rests()) return false;
     const receiver = this.#receiver;
-    const within = receiver.fragments.begun;
+    const within = receiver.adoptable;
     const found = receiver.next(input);
-    if (within !== receiver.fragments.begun) this.#mark();
+    if (within !== receiver.adoptable) this.#mark();
     if (found === Found.MESSAGE) this.#message(receiver.data);
     else if (found === Found.CONTROL) this.#control(receiver.opcode, receiver.payload);
     else if (found === Found.FLAW) this.#fail(receiver.flaw as Flaw);
@@ -435,7 +452,7 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
   #end(code: number, reason: string): void {
     this.#state = State.LINGERING;
     this.#stay();
-    this.#receiver.fragments.drop();
+    this.#receiver.drop();
     this._context.closings.set(this);
     this.stream.end();
     this.stream._releaseReading(Hold.HTTP | Hold.PAUSED);
@@ -489,10 +506,7 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
     this.#hold ??= this._context.keeper?.hold(this.stream);
   }
   #mark(): void {
-    this._context.keeper?.setUnfinished(
-      this.stream,
-      this.#receiver.fragments.begun || !this.#rescuable,
-    );
+    this._context.keeper?.setUnfinished(this.stream, !this.#receiver.adoptable || !this.#rescuable);
   }
 
   #tell(error: Error): void {

@@ -13,8 +13,9 @@ import { isFieldValue, isToken } from './characters.js';
 import { Deadlines, Timed } from './deadlines.js';
 import { HttpHeaders } from './headers.js';
 import { WebSocket } from './websocket.js';
-import { DEFLATE, isDeflateAnswer } from './ws_deflate.js';
+import type { DeflateSettings } from './ws_deflate.js';
 import { acceptOf, checkProtocols } from './ws_handshake.js';
+import { agreementOf, offerOf } from './ws_negotiation.js';
 import {
   WebSocketContext,
   type WebSocketHandlers,
@@ -63,7 +64,7 @@ export function connectWebSocket<State = unknown>(
   checkMillis('options.timeout', timeout);
   const context = new WebSocketContext(base, 'options', options as WebSocketOptions, true);
   const key = randomBytes(16).toString('base64');
-  const request = requestFor(place, key, options as WebSocketClientOptions);
+  const request = requestFor(place, key, options as WebSocketClientOptions, context);
   const stream =
     options.stream ??
     Streams.connect(
@@ -105,7 +106,12 @@ function placeOf(given: string | URL): Place {
   };
 }
 
-function requestFor(place: Place, key: string, options: WebSocketClientOptions): string {
+function requestFor(
+  place: Place,
+  key: string,
+  options: WebSocketClientOptions,
+  { settings: { deflate } }: WebSocketContext,
+): string {
   const lines = [
     `GET ${place.target} HTTP/1.1`,
     `Host: ${place.authority}`,
@@ -116,7 +122,7 @@ function requestFor(place: Place, key: string, options: WebSocketClientOptions):
   ];
   if (options.protocols !== undefined && options.protocols.length > 0)
     lines.push(`Sec-WebSocket-Protocol: ${options.protocols.join(', ')}`);
-  if (options.deflate) lines.push(`Sec-WebSocket-Extensions: ${DEFLATE}`);
+  if (deflate !== undefined) lines.push(`Sec-WebSocket-Extensions: ${offerOf(deflate)}`);
   for (const [name, value] of Object.entries(options.headers ?? {})) {
     if (!isToken(name)) throw invalidValue('options.headers', 'has a malformed name', name);
     if (OWN.has(name.toLowerCase()) || /^sec-websocket-/i.test(name))
@@ -133,7 +139,7 @@ class Opening extends Timed implements HandlersAbove {
   readonly #ws: WebSocket;
   readonly #key: string;
   readonly #protocols: readonly string[];
-  readonly #deflate: boolean;
+  readonly #deflate: DeflateSettings | undefined;
   readonly #deadlines: Deadlines;
 
   constructor(
@@ -178,7 +184,8 @@ class Opening extends Timed implements HandlersAbove {
     input.drain(end + 4);
     this.#done();
     const extensions = headers.get('sec-websocket-extensions');
-    this.#ws._open(headers.get('sec-websocket-protocol') ?? '', extensions !== undefined);
+    const agreed = extensions && this.#deflate && agreementOf(extensions, this.#deflate);
+    this.#ws._open(headers.get('sec-websocket-protocol') ?? '', agreed || undefined);
   }
 
   /** Section 4.1, what the client has to check. */
@@ -193,7 +200,7 @@ class Opening extends Timed implements HandlersAbove {
     if (protocol !== undefined && !this.#protocols.includes(protocol))
       return 'its subprotocol was not offered';
     const extensions = headers.get('sec-websocket-extensions');
-    if (extensions !== undefined && !(this.#deflate && isDeflateAnswer(extensions)))
+    if (extensions !== undefined && !(this.#deflate && agreementOf(extensions, this.#deflate)))
       return 'its extensions were not offered';
     return undefined;
   }

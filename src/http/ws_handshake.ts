@@ -9,7 +9,7 @@ import type { HttpRequest } from './http_request.js';
 import type { HttpResponse } from './http_response.js';
 import { reasonOf } from './status.js';
 import { WebSocket } from './websocket.js';
-import { acceptsDeflate, DEFLATE } from './ws_deflate.js';
+import { answerTo } from './ws_negotiation.js';
 import { type StreamKeeper, WebSocketContext, type WebSocketOptions } from './ws_options.js';
 import { SUBPROTOCOL_MAX } from './ws_state.js';
 import { OwnTopics, type TopicHub } from './ws_topics.js';
@@ -190,16 +190,17 @@ function upgrade(
   if (response.begun)
     throw new MultiloopError('ERR_HTTP_ANSWERED', 'The request was answered already');
   const subprotocol = choose(request, context.handlers.protocols);
-  const offers = request.headers.get('sec-websocket-extensions') ?? '';
-  const deflate = context.settings.deflate && acceptsDeflate(offers);
+  const offers = request.headers.get('sec-websocket-extensions');
+  const wish = context.settings.deflate;
+  const deflate = wish && offers !== undefined ? answerTo(offers, wish) : undefined;
   const answer: Record<string, string> = { 'Sec-WebSocket-Accept': acceptOf(key) };
   if (subprotocol !== '') answer['Sec-WebSocket-Protocol'] = subprotocol;
-  if (deflate) answer['Sec-WebSocket-Extensions'] = DEFLATE;
+  if (deflate !== undefined) answer['Sec-WebSocket-Extensions'] = deflate.answer;
   // Until the checkpoint says what it is, nobody is to adopt it.
   const hold = context.keeper?.hold(request.stream);
   const stream = response._upgrade('websocket', answer, context.movable);
   const ws = new WebSocket(context, stream);
-  ws._open(subprotocol, deflate, request);
+  ws._open(subprotocol, deflate?.agreed, request);
   hold?.[Symbol.dispose]();
   return ws;
 }

@@ -2,16 +2,11 @@
 
 import type { EventBase } from '../event/event_base.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
-import {
-  checkBoolean,
-  checkFunction,
-  checkInteger,
-  checkMillis,
-  checkObject,
-} from '../validate.js';
+import { checkFunction, checkInteger, checkMillis, checkObject } from '../validate.js';
 import { Deadlines } from './deadlines.js';
 import type { HttpRequest } from './http_request.js';
 import type { WebSocket } from './websocket.js';
+import { type DeflateSettings, deflateSettings, type WebSocketDeflate } from './ws_deflate.js';
 import type { TopicHub } from './ws_topics.js';
 
 /**
@@ -54,8 +49,11 @@ export interface WebSocketLimits {
   idleTimeout?: number;
   /** Milliseconds for the closing handshake and the end of the stream: 5 s. */
   closeTimeout?: number;
-  /** Offers, or accepts, permessage-deflate (RFC 7692): false. */
-  deflate?: boolean;
+  /**
+   * Offers, or accepts, permessage-deflate (RFC 7692): false. True compresses each message for
+   * itself.
+   */
+  deflate?: boolean | WebSocketDeflate;
   /** Bytes from which on a message is compressed then: 1 KiB. */
   deflateMin?: number;
 }
@@ -92,7 +90,9 @@ export const WEBSOCKET_DEFAULTS = {
   deflateMin: 1024,
 } as const;
 
-type Settings = Required<WebSocketLimits>;
+type Settings = Required<Omit<WebSocketLimits, 'deflate'>> & {
+  deflate: DeflateSettings | undefined;
+};
 /** A message is one piece of memory, so there is an end to what may be asked for. */
 const MESSAGE_BYTES_MAX = 2 ** 30;
 const HOOKS = ['open', 'message', 'ping', 'pong', 'drain', 'close', 'error', 'accept'] as const;
@@ -103,13 +103,13 @@ export function webSocketSettings(name: string, options: WebSocketOptions): Sett
   const at = (key: string) => `${name}.${key}`;
   for (const hook of [...HOOKS, ...MOVING_HOOKS])
     if (options[hook] !== undefined) checkFunction(at(hook), options[hook]);
-  const settings: Settings = { ...WEBSOCKET_DEFAULTS };
+  const settings: Settings = { ...WEBSOCKET_DEFAULTS, deflate: undefined };
   const { messageMax, outputMax, idleTimeout, closeTimeout, deflate, deflateMin } = options;
   if (messageMax !== undefined)
     settings.messageMax = checkInteger(at('messageMax'), messageMax, 0, MESSAGE_BYTES_MAX);
   if (outputMax !== undefined) settings.outputMax = checkInteger(at('outputMax'), outputMax, 0);
   if (deflateMin !== undefined) settings.deflateMin = checkInteger(at('deflateMin'), deflateMin, 0);
-  if (deflate !== undefined) settings.deflate = checkBoolean(at('deflate'), deflate);
+  if (deflate !== undefined) settings.deflate = deflateSettings(at('deflate'), deflate);
   for (const [key, value] of Object.entries({ idleTimeout, closeTimeout })) {
     if (value === undefined) continue;
     checkMillis(at(key), value);

@@ -1,7 +1,7 @@
 // What may be in a frame, and what a payload says: nothing here knows a stream.
 
 import { isUtf8 } from 'node:buffer';
-import { inflateMessage } from './ws_deflate.js';
+import type { Deflate } from './ws_deflate.js';
 import { CONTROL_MAX, type FrameHead, isCloseCode, Opcode, RSV1 } from './ws_frames.js';
 import type { Fragments } from './ws_state.js';
 
@@ -27,7 +27,7 @@ export class Flaw {
 }
 
 const broken = (why: string) => new Flaw(CloseCode.PROTOCOL_ERROR, why);
-const Flaws = {
+export const Flaws = {
   RESERVED_BIT: broken('a reserved bit is set'),
   RSV1: broken('RSV1 is set, and no extension uses it here'),
   MASKED: broken('a server masks no frames'),
@@ -70,16 +70,16 @@ export function flawOf(
   return length + fragments.length > most ? Flaws.TOO_BIG : undefined;
 }
 
-/** A text as a string, anything else as bytes: `bytes` itself, unless it is compressed. */
+/** A text as a string, anything else as bytes: `bytes` itself, unless `deflate` inflates it. */
 export function readMessage(
   opcode: number,
-  compressed: boolean,
+  deflate: Deflate | undefined,
   bytes: Buffer,
   most: number,
 ): string | Buffer | Flaw {
   let whole = bytes;
-  if (compressed) {
-    const inflated = inflateMessage(bytes, most);
+  if (deflate !== undefined) {
+    const inflated = deflate.unpack(bytes, most);
     if (inflated === 'large') return Flaws.TOO_BIG;
     if (inflated === 'bad') return Flaws.DEFLATE;
     whole = inflated;

@@ -2,8 +2,9 @@
 // looked at meanwhile; what is kept here are the fragments of a message that is not whole.
 
 import type { EvBuffer } from '../buffer/ev_buffer.js';
+import type { Deflate } from './ws_deflate.js';
 import { applyMask, FRAME_HEAD_MAX, FrameHead, Opcode, RSV1, readFrameHead } from './ws_frames.js';
-import { Flaw, flawOf, readMessage } from './ws_payload.js';
+import { Flaw, Flaws, flawOf, readMessage } from './ws_payload.js';
 import { Fragments } from './ws_state.js';
 
 /** A text up to this long is unmasked in memory of the thread's. */
@@ -21,7 +22,7 @@ const NO_BYTES = Buffer.alloc(0);
 export class Receiver {
   readonly fragments = new Fragments();
   /** Messages may be compressed. */
-  deflate = false;
+  deflate: Deflate | undefined = undefined;
   /** Of the frame that was found. */
   opcode = 0;
   /** Of a message. */
@@ -38,6 +39,17 @@ export class Receiver {
     this.#most = most;
   }
 
+  /** What of the peer's messages is still needed is in the stream. */
+  get adoptable(): boolean {
+    return !this.fragments.begun && (this.deflate?.contextBytes ?? 0) === 0;
+  }
+
+  /** Nothing will be looked at any more. */
+  drop(): void {
+    this.fragments.drop();
+    this.deflate?.drop();
+  }
+
   /** Takes the next frame out of the input, if it is whole. */
   next(input: EvBuffer): Found {
     const { length } = input;
@@ -50,7 +62,7 @@ export class Receiver {
       const copy = input.copyOut(FRAME_HEAD_MAX);
       if (!readFrameHead(copy, 0, copy.length, head)) return Found.NOTHING;
     }
-    const flaw = flawOf(head, this.#client, this.deflate, this.fragments, this.#most);
+    const flaw = flawOf(head, this.#client, this.deflate !== undefined, this.fragments, this.#most);
     if (flaw !== undefined) return this.#fail(flaw);
     const { opcode, fin, mask, size, length: count } = head;
     const whole = size + count;
@@ -81,13 +93,16 @@ export class Receiver {
     const { fragments } = this;
     if (opcode !== Opcode.CONTINUATION) fragments.begin(opcode, compressed);
     fragments.add(bytes);
-    if (!fin) return Found.FRAGMENT;
     const { opcode: kind, compressed: packed } = fragments;
+    if (!fin) {
+      if (kind === Opcode.TEXT && !packed && !fragments.startsText()) return this.#fail(Flaws.TEXT);
+      return Found.FRAGMENT;
+    }
     return this.#message(kind, packed, fragments.take());
   }
 
   #message(opcode: number, compressed: boolean, bytes: Buffer): Found {
-    const data = readMessage(opcode, compressed, bytes, this.#most);
+    const data = readMessage(opcode, compressed ? this.deflate : undefined, bytes, this.#most);
     if (data instanceof Flaw) return this.#fail(data);
     this.data = data;
     return Found.MESSAGE;

@@ -1,9 +1,10 @@
 // Topics of WebSockets: on each thread a message is framed once, and compressed once for all who
-// have agreed on that. Under serve() topics are the group's; without it, the server's own.
+// have agreed on that without context between messages. Under serve() topics are the group's;
+// without it, the server's own.
 
 import { checkTopic, Published, TopicTable, topicSettings } from '../stream/topic_table.js';
 import type { WebSocket } from './websocket.js';
-import { deflateMessage } from './ws_deflate.js';
+import type { Deflate } from './ws_deflate.js';
 import { FIN, frameOf, Opcode, RSV1 } from './ws_frames.js';
 
 /** Who knows which WebSockets have subscribed to what. */
@@ -16,21 +17,28 @@ export interface TopicHub {
   gone?(ws: WebSocket): void;
 }
 
-/** The bytes of a message as a server sends it. */
-export function framed(published: Published): Buffer {
-  published.frame ??= frameOf(FIN | opcodeOf(published), published.bytes);
-  return published.frame;
-}
-/** Without context between messages, so for everybody the same; plain if that is shorter. */
-export function framedDeflated(published: Published): Buffer {
-  if (published.deflated !== undefined) return published.deflated;
-  const { bytes } = published;
-  const packed = deflateMessage(bytes);
-  published.deflated =
-    packed.length < bytes.length
-      ? frameOf(FIN | RSV1 | opcodeOf(published), packed)
-      : framed(published);
-  return published.deflated;
+/**
+ * The bytes of a message as a server sends it: plain if that is shorter. Compressed without context
+ * between messages it is the same for all with one size of window; with it, each one's own.
+ */
+export function framed(published: Published, deflate: Deflate | undefined): Buffer {
+  if (deflate === undefined) {
+    published.frame ??= frameOf(FIN | opcodeOf(published), published.bytes);
+    return published.frame;
+  }
+  const bits = deflate.sharedBits;
+  const made = published.deflated?.get(bits);
+  if (made !== undefined) return made;
+  const packed = deflate.pack(published.bytes);
+  const frame =
+    packed === undefined
+      ? framed(published, undefined)
+      : frameOf(FIN | RSV1 | opcodeOf(published), packed);
+  if (bits > 0) {
+    published.deflated ??= new Map();
+    published.deflated.set(bits, frame);
+  }
+  return frame;
 }
 const opcodeOf = ({ text }: Published): number => (text ? Opcode.TEXT : Opcode.BINARY);
 

@@ -1,7 +1,8 @@
 // HTTP under serve(): a worker whose connections are HTTP's. Between two requests a connection is
 // at a boundary, so it moves, outlives a reload and is rescued then; while a request is answered it
 // is held. A head that is not whole travels as unread input. A WebSocket moves between two frames
-// and is rescued between two messages; its checkpoint says that it is one.
+// and is rescued between two messages, unless it has context of those that have come; its
+// checkpoint says that it is one.
 
 import type { HttpConnection } from '../http/http_connection.js';
 import type { HttpOptions } from '../http/http_options.js';

@@ -38,9 +38,9 @@ export class Published {
   /** A string's UTF-8, or bytes. Not to be changed: several streams may refer to them. */
   readonly bytes: Buffer;
   readonly text: boolean;
-  /** As a WebSocket's frame, and as a compressed one; made when the first one needs it. */
+  /** As a WebSocket's frame, and compressed by the window's bits; made when one needs it. */
   frame: Buffer | undefined = undefined;
-  deflated: Buffer | undefined = undefined;
+  deflated: Map<number, Buffer> | undefined = undefined;
 
   constructor(bytes: Buffer, text: boolean) {
     this.bytes = bytes;

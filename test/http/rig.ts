@@ -14,6 +14,16 @@ export { HttpConnection };
 export const nothing = () => undefined;
 export const HOST = 'Host: a\r\n';
 
+/** Whether bytes behind these could make UTF-8 of them: by WHATWG's decoder, which tells what is wrong from what is not whole. */
+export function canBegin(bytes: Uint8Array): boolean {
+  try {
+    new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes, { stream: true });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 export interface Served {
   server: HttpServer;
   port: number;

@@ -19,7 +19,7 @@ import { BufferEvent, Listener } from '../../src/index.js';
 import { codeOf, PATIENCE_MS, within } from '../event/support.js';
 import { until } from '../runtime/clients.js';
 import { ca, pair } from '../tls/pems.js';
-import { type Client, nothing, useRig } from './rig.js';
+import { type Client, canBegin, nothing, useRig } from './rig.js';
 
 const rig = useRig();
 const request = () => nothing();
@@ -325,7 +325,22 @@ const anyFrame = fc
     ),
     mask: fc.integer(),
   })
-  .map(({ opcode, fin, reserved, payload, mask }) => frame(opcode | fin | reserved, payload, mask));
+  .map((one) => {
+    const { opcode, fin, reserved, payload, mask } = one;
+    return { ...one, text: frame(opcode | fin | reserved, payload, mask) };
+  });
+
+/** Ours fails at once what no later fragment could make a text of, the ws package at its end. */
+function hasBadFragment(frames: { opcode: number; fin: number; payload: Buffer }[]): boolean {
+  let text: Buffer | undefined;
+  for (const { opcode, fin, payload } of frames) {
+    if (opcode === 1) text = fin === 0 ? payload : undefined;
+    else if (opcode === 0 && text !== undefined) text = Buffer.concat([text, payload]);
+    if (text !== undefined && !canBegin(text)) return true;
+    if (opcode === 0 && fin !== 0) text = undefined;
+  }
+  return false;
+}
 
 test('any frames: the same messages and the same end as from the ws package’s server', async () => {
   const ours = new Log();
@@ -357,9 +372,10 @@ test('any frames: the same messages and the same end as from the ws package’s 
   await fc.assert(
     fc.asyncProperty(fc.array(anyFrame, { minLength: 1, maxLength: 6 }), async (frames) => {
       ours.told.length = theirs.length = 0;
-      const bytes = frames.join('');
+      const bytes = frames.map(({ text }) => text).join('');
       const code = await answerTo(port, bytes);
-      assert.is(code, await answerTo(theirPort, bytes));
+      const theirCode = await answerTo(theirPort, bytes);
+      if (code !== 1_007 || !hasBadFragment(frames)) assert.is(code, theirCode);
       await ours.until('close');
       await until(() => theirs.at(-1) === 'close', 'the end of theirs');
       assert.equal(messages(ours.told), messages(theirs));

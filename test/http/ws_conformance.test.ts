@@ -4,7 +4,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { WebSocket } from '../../src/http.js';
-import { type Client, nothing, useRig } from './rig.js';
+import { type Client, canBegin, nothing, useRig } from './rig.js';
 
 const rig = useRig();
 const { port } = rig.serve({
@@ -182,6 +182,36 @@ test('what is wrong is failed with its code, and nothing behind it is looked at'
     assert.is(answers.readUInt16BE(before + 2), code, name);
     assert.is(answers.length, before + 2 + answers[before + 1], name);
     assert.ok(at >= before);
+  }
+});
+
+test('a fragment fails at its first bad byte, and not before', async () => {
+  const prefix = 'κόσμε😀';
+  for (const hex of NOT_UTF8) {
+    const bytes = Buffer.from(hex, 'hex');
+    // The first byte after which no more bytes can make it a text; none in what is only cut off.
+    const bad = Array.from(bytes.keys()).find((i) => !canBegin(bytes.subarray(0, i + 1)));
+    for (const before of ['', prefix]) {
+      const client: Client = await rig.connect(port);
+      client.send(HANDSHAKE);
+      await client.answer(true);
+      const pieces = [Buffer.from(before), ...[...bytes].map((byte) => Buffer.from([byte]))];
+      for (const [i, piece] of pieces.entries()) {
+        // The pong shows that nothing was wrong up to here.
+        client.send(sent(i === 0 ? 0x01 : 0x00, piece).toString('latin1'));
+        if (i - 1 === bad) break;
+        client.send(sent(0x89, String(i)).toString('latin1'));
+        const pong = frame(0x8a, String(i)).toString('latin1');
+        await client.until(() => client.text.length >= 3, 'a pong');
+        assert.is(client.text, pong, `${hex} at ${i}`);
+        client.text = '';
+      }
+      // Cut off, it is wrong when the message is over.
+      if (bad === undefined) client.send(sent(0x80).toString('latin1'));
+      const end = Buffer.from(await client.all(), 'latin1');
+      assert.equal([end[0], end.readUInt16BE(2)], [0x88, 1007], hex);
+      client.socket.destroy();
+    }
   }
 });
 

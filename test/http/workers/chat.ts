@@ -13,7 +13,7 @@ interface Counted {
 }
 const connOf = (ws: WebSocket<Counted>) => ws.stream as Connection;
 
-const chat: WebSocketOptions<Counted, { packed: number }> = {
+export const chat: WebSocketOptions<Counted, { packed: number }> = {
   protocols: ['chat'],
   deflate: true,
   deflateMin: 1,
