@@ -1,7 +1,9 @@
 // A request, as its handler sees it. What is made of bytes is made when it is asked for.
 
+import { type Segment, tellLenders } from '../buffer/segment.js';
 import { MultiloopError } from '../errors.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
+import { checkFunction } from '../validate.js';
 import { BodyDecoder, PIECE_BYTES } from './body_decoder.js';
 import { HttpHeaders, NO_HEADERS } from './headers.js';
 import type { HttpConnection } from './http_connection.js';
@@ -12,7 +14,10 @@ import type { Head } from './request_parser.js';
 interface Waiter {
   resolve(piece: Uint8Array | undefined): void;
   reject(error: Error): void;
+  /** What forEach() shows it to; read() takes it. */
+  see?: See;
 }
+type See = (piece: Uint8Array) => void;
 
 const NOT_NOTED = { at: 0, written: 0 };
 const NO_MORE = Promise.resolve(undefined);
@@ -175,28 +180,81 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
 
   #take(body: BodyDecoder): Uint8Array | undefined {
     const piece = body.take(this.#connection.stream.input);
-    if (body.done) {
-      this.#trailers = body.trailers;
-      this._body = undefined;
-      this.#used = true;
-      this.#connection._bodyRead();
-    }
+    if (body.done) this.#whole(body);
     return piece;
+  }
+  #whole(body: BodyDecoder): void {
+    this.#trailers = body.trailers;
+    this._body = undefined;
+    this.#used = true;
+    this.#connection._bodyRead();
+  }
+
+  /**
+   * Shows every piece of the body where it has come to lie, without a copy: it is the stream's
+   * memory, and `see` must not keep it after it has returned. Resolves after the last one. What
+   * `see` throws rejects, and the rest is not read; otherwise it rejects as read() does.
+   */
+  forEach(see: (piece: Uint8Array) => void): Promise<void> {
+    checkFunction('see', see);
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    if (this.#used || this.#waiter !== undefined) return Promise.reject(usedAlready());
+    this.#used = true;
+    const { _body: body } = this;
+    if (body === undefined) return NO_MORE;
+    try {
+      if (this.#show(body, see)) return NO_MORE;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    const waiting = new Promise<undefined>((resolve, reject) => {
+      this.#waiter = { resolve: resolve as Waiter['resolve'], reject, see };
+    });
+    this.#connection._wantBody();
+    return waiting;
+  }
+  /** What has come by now. Whether that was the end of it. */
+  #show(body: BodyDecoder, see: See): boolean {
+    const { input } = this.#connection.stream;
+    for (;;) {
+      let piece: Segment | undefined;
+      try {
+        piece = body.lend(input);
+      } catch (error) {
+        this.#connection._refuseBody(error as Error);
+        throw error;
+      }
+      if (piece === undefined) break;
+      try {
+        see(piece.view());
+      } finally {
+        piece.drop();
+        tellLenders();
+      }
+      if (this._body === body) continue;
+      // It was answered there, or cut off.
+      if (body.done) return true;
+      throw this.#failure;
+    }
+    if (body.done) this.#whole(body);
+    return body.done;
   }
 
   /** All of the body; of a request without one, no bytes. Once. */
   bytes(): Promise<Buffer> {
     const { _body: body } = this;
     // That of most requests has come with the head, and is taken at once.
-    const free = !this.#used && this.#waiter === undefined && this.#failure === undefined;
-    if (body !== undefined && free) {
-      const count = body.remaining ?? Number.POSITIVE_INFINITY;
-      if (count <= PIECE_BYTES && count <= this.#connection.stream.inputLength) {
-        this.#used = true;
-        return Promise.resolve(asBuffer(this.#take(body) as Uint8Array));
-      }
+    if (body !== undefined && this.#isHere(body, this.#connection.stream.inputLength)) {
+      this.#used = true;
+      return Promise.resolve(asBuffer(this.#take(body) as Uint8Array));
     }
     return this.#gather();
+  }
+  /** Whether nobody has begun to read it, and the `length` bytes that have come are all of it. */
+  #isHere(body: BodyDecoder, length: number): boolean {
+    if (this.#used || this.#waiter !== undefined || this.#failure !== undefined) return false;
+    const count = body.remaining ?? Number.POSITIVE_INFINITY;
+    return count <= PIECE_BYTES && count <= length;
   }
   async #gather(): Promise<Buffer> {
     this.#use();
@@ -207,6 +265,16 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
   }
   /** As UTF-8. */
   async text(): Promise<string> {
+    const { _body: body } = this;
+    // Where nobody keeps the bytes, they are not copied.
+    if (body !== undefined && this.#isHere(body, this.#connection.stream.input.contiguous)) {
+      let text = '';
+      this.#used = true;
+      this.#show(body, (piece) => {
+        text = asBuffer(piece).toString();
+      });
+      return text;
+    }
     return (await this.bytes()).toString();
   }
   /** Rejects with a SyntaxError for what is no JSON. */
@@ -223,8 +291,7 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
   }
 
   #use(): void {
-    if (this.#used)
-      throw new MultiloopError('ERR_HTTP_BODY_USED', 'The body of this request was read already');
+    if (this.#used) throw usedAlready();
     this.#used = true;
   }
 
@@ -237,7 +304,12 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
   /** @internal There is more input. */
   _more(): void {
     const { _body: body } = this;
+    const see = this.#waiter?.see;
     if (body === undefined || this.#waiter === undefined) return;
+    if (see !== undefined) {
+      this.#showMore(body, see);
+      return;
+    }
     let piece: Uint8Array | undefined;
     try {
       piece = this.#take(body);
@@ -249,6 +321,16 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
     const waiter = this.#waiter;
     this.#waiter = undefined;
     waiter?.resolve(piece);
+  }
+  #showMore(body: BodyDecoder, see: See): void {
+    const waiter = this.#waiter;
+    try {
+      if (!this.#show(body, see)) return;
+      waiter?.resolve(undefined);
+    } catch (error) {
+      waiter?.reject(error as Error);
+    }
+    this.#waiter = undefined;
   }
   /** @internal The body is of no interest any more: the answer is given. */
   _close(): void {
@@ -275,6 +357,9 @@ export class HttpRequest implements AsyncIterable<Uint8Array> {
     waiter?.reject(error);
   }
 }
+
+const usedAlready = () =>
+  new MultiloopError('ERR_HTTP_BODY_USED', 'The body of this request was read already');
 
 const NO_PARAMS: Readonly<Record<string, string>> = Object.freeze(Object.create(null));
 const SLASH = 47;
