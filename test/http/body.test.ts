@@ -76,9 +76,11 @@ test.before.each(() => {
 });
 
 const waiting = () =>
-  new Promise<{ request: HttpRequest; response: HttpResponse; seen?: Promise<unknown> }>((resolve) => {
-    told = resolve as never;
-  });
+  new Promise<{ request: HttpRequest; response: HttpResponse; seen?: Promise<unknown> }>(
+    (resolve) => {
+      told = resolve as never;
+    },
+  );
 
 test('as bytes, text, JSON and pieces, one after the other on one connection', async () => {
   const client = await rig.connect(port);
@@ -164,8 +166,7 @@ test('one megabyte, in chunks and sized, from Node’s client', async () => {
     for await (const piece of response) pieces.push(piece);
     assert.ok(Buffer.concat(pieces).equals(body));
     const counting = http.request({ port, method: 'POST', path: '/each-count', agent, headers });
-    for (let at = 0; at < body.length; at += 77_777)
-      counting.write(body.subarray(at, at + 77_777));
+    for (let at = 0; at < body.length; at += 77_777) counting.write(body.subarray(at, at + 77_777));
     counting.end();
     const [counted] = await within(PATIENCE_MS, once(counting, 'response'), 'an answer');
     assert.is((await counted.toArray()).join(''), '[1000000,{}]');
