@@ -30,6 +30,7 @@ const SMALL_TEXT_MAX = Math.floor((SMALL_FRAME_MAX - FRAME_HEAD_MAX) / 3);
 /** Below this an array of words costs more than it saves. */
 const UNMASK_WORDS_MIN = 48;
 const RANDOM_BYTES = 4_096;
+const NO_BYTES = Buffer.alloc(0);
 /** So much is copied byte by byte: calling what copies it would cost more. */
 const LOOP_BYTES = 24;
 
@@ -171,8 +172,9 @@ function writeSmall(
   length: number,
   masked: boolean,
 ): boolean {
-  // It drops what is written, or refuses it.
-  if (stream.closed || stream.ended) return stream.write('');
+  // First it notes that it is written to, or refuses that.
+  stream.write(NO_BYTES);
+  if (stream.closed) return false;
   const mask = masked ? newMask() : undefined;
   const { output } = stream;
   const room = output._room(headLength(length, mask) + length);
@@ -184,7 +186,8 @@ function writeSmall(
   else bytes.set(payload, from);
   if (mask !== undefined) applyMask(bytes, from, end, mask);
   output._fill(room, end - start);
-  return output.length <= stream._settings.writeHigh;
+  // It notes too that somebody waits.
+  return output.length <= stream._settings.writeHigh || stream.write(NO_BYTES);
 }
 
 function headLength(length: number, mask: number | undefined): number {
