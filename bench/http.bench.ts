@@ -28,12 +28,15 @@ interface What {
   form?: 'fetch';
   /** Clients are ours, since wrk does not speak it. */
   own?: true;
+  /** Not with --quick. */
+  full?: true;
 }
 const WHATS: What[] = [
   { name: 'hello', path: '/' },
   { name: 'hello, fetch form', path: '/', form: 'fetch' },
   { name: '100 kB answers', path: '/large' },
   { name: '10 kB uploads', path: '/upload' },
+  { name: '10 kB uploads, kept', path: '/whole', full: true },
   { name: 'HTTPS hello', path: '/', tls: true },
   { name: 'WebSocket echo', path: '/ws', own: true },
 ];
@@ -161,7 +164,7 @@ export default async function* http({ quick }: BenchOptions): AsyncIterable<Case
   const bench = new Bench(quick);
   const ours = ['HttpServer', 'serve()'];
   try {
-    for (const what of WHATS)
+    for (const what of WHATS.filter(({ full }) => full === undefined || !quick))
       yield* measured(bench, what, bench.servers(what), 'server', (name) => ours.includes(name));
     const many = (kind: string): Command => [
       process.execPath,

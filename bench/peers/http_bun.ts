@@ -30,7 +30,7 @@ const server = Bun.serve({
     const path = request.url.slice(request.url.indexOf('/', 8));
     if (path === '/') return new Response('Hello, World!', init);
     if (path === '/large') return new Response(LARGE, init);
-    if (path === '/upload')
+    if (path === '/upload' || path === '/whole')
       return request.arrayBuffer().then((body) => new Response(String(body.byteLength)));
     if (path === '/ws' && bun.upgrade(request)) return undefined;
     return new Response(null, { status: 404 });

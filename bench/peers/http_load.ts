@@ -30,7 +30,7 @@ const MESSAGE_BYTES = 64;
 type Bev = InstanceType<typeof BufferEvent>;
 
 function question(path: string): Buffer {
-  if (path === '/upload')
+  if (path === '/upload' || path === '/whole')
     return Buffer.from(
       `POST ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: ${UPLOAD.length}\r\n\r\n${UPLOAD}`,
     );

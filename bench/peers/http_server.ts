@@ -85,10 +85,22 @@ const starts: Record<string, (options: Options) => unknown> = {
           if (isLast) res.end(String(length));
         });
       })
+      .post('/whole', (res) => {
+        const chunks: Buffer[] = [];
+        res.onAborted(() => undefined);
+        res.onData((chunk, isLast) => {
+          // Its memory is the server's again after this call.
+          chunks.push(Buffer.from(chunk.slice(0)));
+          if (isLast) res.end(String(joined(chunks).length));
+        });
+      })
       .ws('/ws', { message: (ws, message, isBinary) => void ws.send(message, isBinary) })
       .listen(HOST, 0, (socket) => tell(socket === false ? 0 : us_socket_local_port(socket)));
   },
 };
+
+const joined = (chunks: Buffer[]): Buffer =>
+  chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
 
 function answer(req: http.IncomingMessage, res: http.ServerResponse): void {
   if (req.url === '/') {
@@ -103,6 +115,10 @@ function answer(req: http.IncomingMessage, res: http.ServerResponse): void {
       length += chunk.length;
     });
     req.on('end', () => res.end(String(length)));
+  } else if (req.url === '/whole') {
+    const chunks: Buffer[] = [];
+    req.on('data', (chunk: Buffer) => chunks.push(chunk));
+    req.on('end', () => res.end(String(joined(chunks).length)));
   } else {
     res.writeHead(404);
     res.end();

@@ -25,7 +25,7 @@ export function hasWrk(): boolean {
 
 export async function wrk({ port, path, tls, connections, ms }: Load): Promise<Asked> {
   const url = `${tls ? 'https' : 'http'}://127.0.0.1:${port}${path}`;
-  const script = path === '/upload' ? ['-s', upload] : [];
+  const script = path === '/upload' || path === '/whole' ? ['-s', upload] : [];
   // It counts whole seconds; and a machine that is busy may well answer after its two seconds.
   const seconds = String(Math.max(1, Math.round(ms / 1_000)));
   const options = ['-t1', `-c${connections}`, `-d${seconds}s`, '--latency', '--timeout', '30s'];

@@ -3,6 +3,7 @@
 // guess. As of a head, what it makes of the bytes does not depend on how they were cut.
 
 import type { EvBuffer } from '../buffer/ev_buffer.js';
+import type { Segment } from '../buffer/segment.js';
 import { CLASS, COLON, CR, FIELD, HEX, hexValue, LF, SEMICOLON, TOKEN } from './characters.js';
 import { HttpHeaders, NO_HEADERS } from './headers.js';
 import { RefusedError } from './http_errors.js';
@@ -81,6 +82,24 @@ export class BodyDecoder {
       else more.push(piece);
     }
     return more === undefined ? first : Buffer.concat(more);
+  }
+
+  /**
+   * The next bytes that are in one piece, as a segment of the same memory; whoever has looked at it
+   * drops it. undefined: none yet, or no more. Throws a refusal.
+   */
+  lend(input: EvBuffer): Segment | undefined {
+    if (this.#chunked ? !this.#advance(input) : this.#left === 0 || input.length === 0)
+      return undefined;
+    // A part of a file becomes memory.
+    if (input.contiguous === 0) input.peek(1);
+    const front = input._front as Segment;
+    const count = Math.min(this.#left, front.length);
+    const piece = front.range(front.start, front.start + count);
+    this.#left -= count;
+    if (this.#left === 0) this.#phase = this.#chunked ? Phase.DATA_END : Phase.DONE;
+    input.drain(count);
+    return piece;
   }
 
   /** Passes over what is no data. Whether there is some now. */

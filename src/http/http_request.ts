@@ -1,6 +1,8 @@
 // A request, as its handler sees it. What is made of bytes is made when it is asked for.
 
+import { type Segment, tellLenders } from '../buffer/segment.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
+import { checkFunction } from '../validate.js';
 import { Body, type BodyWaiter, readsAlready, wasRead } from './body.js';
 import { BodyDecoder, PIECE_BYTES } from './body_decoder.js';
 import { HttpHeaders, NO_HEADERS } from './headers.js';
@@ -8,6 +10,12 @@ import type { HttpConnection } from './http_connection.js';
 import { aborted } from './http_errors.js';
 import type { HttpServer } from './http_server.js';
 import type { Head } from './request_parser.js';
+
+interface Waiter extends BodyWaiter {
+  /** What forEach() shows it to; read() takes it. */
+  see?: See;
+}
+type See = (piece: Uint8Array) => void;
 
 const NOT_NOTED = { at: 0, written: 0 };
 const NO_MORE = Promise.resolve(undefined);
@@ -40,7 +48,7 @@ export class HttpRequest extends Body implements AsyncIterable<Uint8Array> {
   #trailers: HttpHeaders = NO_HEADERS;
   #used = false;
   #failure: Error | undefined = undefined;
-  #waiter: BodyWaiter | undefined = undefined;
+  #waiter: Waiter | undefined = undefined;
   #abort: AbortController | undefined = undefined;
   #aborted: Error | undefined = undefined;
 
@@ -168,28 +176,81 @@ export class HttpRequest extends Body implements AsyncIterable<Uint8Array> {
 
   #take(body: BodyDecoder): Uint8Array | undefined {
     const piece = body.take(this.#connection.stream.input);
-    if (body.done) {
-      this.#trailers = body.trailers;
-      this._body = undefined;
-      this.#used = true;
-      this.#connection._bodyRead();
-    }
+    if (body.done) this.#whole(body);
     return piece;
+  }
+  #whole(body: BodyDecoder): void {
+    this.#trailers = body.trailers;
+    this._body = undefined;
+    this.#used = true;
+    this.#connection._bodyRead();
+  }
+
+  /**
+   * Shows every piece of the body where it has come to lie, without a copy: it is the stream's
+   * memory, and `see` must not keep it after it has returned. Resolves after the last one. What
+   * `see` throws rejects, and the rest is not read; otherwise it rejects as read() does.
+   */
+  forEach(see: (piece: Uint8Array) => void): Promise<void> {
+    checkFunction('see', see);
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    if (this.#used || this.#waiter !== undefined) return Promise.reject(wasRead('request'));
+    this.#used = true;
+    const { _body: body } = this;
+    if (body === undefined) return NO_MORE;
+    try {
+      if (this.#show(body, see)) return NO_MORE;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    const waiting = new Promise<undefined>((resolve, reject) => {
+      this.#waiter = { resolve: resolve as Waiter['resolve'], reject, see };
+    });
+    this.#connection._wantBody();
+    return waiting;
+  }
+  /** What has come by now. Whether that was the end of it. */
+  #show(body: BodyDecoder, see: See): boolean {
+    const { input } = this.#connection.stream;
+    for (;;) {
+      let piece: Segment | undefined;
+      try {
+        piece = body.lend(input);
+      } catch (error) {
+        this.#connection._refuseBody(error as Error);
+        throw error;
+      }
+      if (piece === undefined) break;
+      try {
+        see(piece.view());
+      } finally {
+        piece.drop();
+        tellLenders();
+      }
+      if (this._body === body) continue;
+      // It was answered there, or cut off.
+      if (body.done) return true;
+      throw this.#failure;
+    }
+    if (body.done) this.#whole(body);
+    return body.done;
   }
 
   /** All of the body; of a request without one, no bytes. Once. */
   bytes(): Promise<Buffer> {
     const { _body: body } = this;
     // That of most requests has come with the head, and is taken at once.
-    const free = !this.#used && this.#waiter === undefined && this.#failure === undefined;
-    if (body !== undefined && free) {
-      const count = body.remaining ?? Number.POSITIVE_INFINITY;
-      if (count <= PIECE_BYTES && count <= this.#connection.stream.inputLength) {
-        this.#used = true;
-        return Promise.resolve(asBuffer(this.#take(body) as Uint8Array));
-      }
+    if (body !== undefined && this.#isHere(body, this.#connection.stream.inputLength)) {
+      this.#used = true;
+      return Promise.resolve(asBuffer(this.#take(body) as Uint8Array));
     }
     return this.#gather();
+  }
+  /** Whether nobody has begun to read it, and the `length` bytes that have come are all of it. */
+  #isHere(body: BodyDecoder, length: number): boolean {
+    if (this.#used || this.#waiter !== undefined || this.#failure !== undefined) return false;
+    const count = body.remaining ?? Number.POSITIVE_INFINITY;
+    return count <= PIECE_BYTES && count <= length;
   }
   async #gather(): Promise<Buffer> {
     this.#use();
@@ -197,6 +258,19 @@ export class HttpRequest extends Body implements AsyncIterable<Uint8Array> {
     const pieces: Uint8Array[] = [];
     for (let piece = first; piece !== undefined; piece = await this.read()) pieces.push(piece);
     return pieces.length === 1 ? asBuffer(pieces[0]) : Buffer.concat(pieces);
+  }
+  override async text(): Promise<string> {
+    const { _body: body } = this;
+    // Where nobody keeps the bytes, they are not copied.
+    if (body !== undefined && this.#isHere(body, this.#connection.stream.input.contiguous)) {
+      let text = '';
+      this.#used = true;
+      this.#show(body, (piece) => {
+        text = asBuffer(piece).toString();
+      });
+      return text;
+    }
+    return super.text();
   }
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
     this.#use();
@@ -221,7 +295,12 @@ export class HttpRequest extends Body implements AsyncIterable<Uint8Array> {
   /** @internal There is more input. */
   _more(): void {
     const { _body: body } = this;
+    const see = this.#waiter?.see;
     if (body === undefined || this.#waiter === undefined) return;
+    if (see !== undefined) {
+      this.#showMore(body, see);
+      return;
+    }
     let piece: Uint8Array | undefined;
     try {
       piece = this.#take(body);
@@ -233,6 +312,16 @@ export class HttpRequest extends Body implements AsyncIterable<Uint8Array> {
     const waiter = this.#waiter;
     this.#waiter = undefined;
     waiter?.resolve(piece);
+  }
+  #showMore(body: BodyDecoder, see: See): void {
+    const waiter = this.#waiter;
+    try {
+      if (!this.#show(body, see)) return;
+      waiter?.resolve(undefined);
+    } catch (error) {
+      waiter?.reject(error as Error);
+    }
+    this.#waiter = undefined;
   }
   /** @internal The body is of no interest any more: the answer is given. */
   _close(): void {

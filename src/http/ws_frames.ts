@@ -4,6 +4,7 @@
 import { randomFillSync } from 'node:crypto';
 import { EvBuffer } from '../buffer/ev_buffer.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
+import { putUtf8, utf8Length } from './response_head.js';
 
 export const Opcode = {
   CONTINUATION: 0,
@@ -29,6 +30,9 @@ const SMALL_TEXT_MAX = Math.floor((SMALL_FRAME_MAX - FRAME_HEAD_MAX) / 3);
 /** Below this an array of words costs more than it saves. */
 const UNMASK_WORDS_MIN = 48;
 const RANDOM_BYTES = 4_096;
+const NO_BYTES = Buffer.alloc(0);
+/** So much is copied byte by byte: calling what copies it would cost more. */
+const LOOP_BYTES = 24;
 
 /** A head, as readFrameHead leaves it. */
 export class FrameHead {
@@ -120,8 +124,8 @@ function newMask(): number {
   return random.readInt32LE(randomAt - 4);
 }
 
-/** Of the thread: a small frame is copied out of it by the write. */
-const scratch = Buffer.alloc(SMALL_FRAME_MAX + 1);
+/** Of the thread: the head of a frame whose payload is written by reference. */
+const scratch = Buffer.alloc(FRAME_HEAD_MAX);
 
 /**
  * Writes a frame; `first` is its first byte. Answers as the stream's write() does. An unmasked
@@ -136,11 +140,10 @@ export function writeFrame(
   let payload = data;
   if (typeof payload === 'string') {
     if (payload.length <= SMALL_TEXT_MAX)
-      return writeSmall(stream, first, scratch.write(payload, FRAME_HEAD_MAX), masked);
+      return writeSmall(stream, first, payload, utf8Length(payload), masked);
     payload = Buffer.from(payload);
   } else if (payload.length <= SMALL_FRAME_MAX - FRAME_HEAD_MAX) {
-    scratch.set(payload, FRAME_HEAD_MAX);
-    return writeSmall(stream, first, payload.length, masked);
+    return writeSmall(stream, first, payload, payload.length, masked);
   }
   const mask = masked ? newMask() : undefined;
   if (mask !== undefined) {
@@ -148,48 +151,70 @@ export function writeFrame(
     applyMask(copy, 0, copy.length, mask);
     payload = copy;
   }
-  const start = writeHead(first, payload.length, mask);
+  const end = putHead(scratch, 0, first, payload.length, mask);
   const frame = new EvBuffer();
-  frame.add(scratch.subarray(start, FRAME_HEAD_MAX)).addReference(payload);
+  frame.add(scratch.subarray(0, end)).addReference(payload);
   return stream.write(frame);
 }
 
 /** A whole frame without a mask, as a server sends it. */
 export function frameOf(first: number, payload: Uint8Array): Buffer {
-  const start = writeHead(first, payload.length, undefined);
-  const frame = Buffer.allocUnsafe(FRAME_HEAD_MAX - start + payload.length);
-  frame.set(scratch.subarray(start, FRAME_HEAD_MAX));
-  frame.set(payload, FRAME_HEAD_MAX - start);
+  const frame = Buffer.allocUnsafe(headLength(payload.length, undefined) + payload.length);
+  frame.set(payload, putHead(frame, 0, first, payload.length, undefined));
   return frame;
 }
 
-function writeSmall(stream: BufferEvent, first: number, length: number, masked: boolean): boolean {
+/** Writes a frame where it leaves from. `length`: bytes of the payload. */
+function writeSmall(
+  stream: BufferEvent,
+  first: number,
+  payload: Uint8Array | string,
+  length: number,
+  masked: boolean,
+): boolean {
+  // First it notes that it is written to, or refuses that.
+  stream.write(NO_BYTES);
+  if (stream.closed) return false;
   const mask = masked ? newMask() : undefined;
-  const end = FRAME_HEAD_MAX + length;
-  if (mask !== undefined) applyMask(scratch, FRAME_HEAD_MAX, end, mask);
-  return stream.write(scratch.subarray(writeHead(first, length, mask), end));
+  const { output } = stream;
+  const room = output._room(headLength(length, mask) + length);
+  const { bytes, end: start } = room;
+  const from = putHead(bytes, start, first, length, mask);
+  let end = from + length;
+  if (typeof payload === 'string') end = putUtf8(bytes, from, payload, length);
+  else if (length <= LOOP_BYTES) for (let i = 0; i < length; i++) bytes[from + i] = payload[i];
+  else bytes.set(payload, from);
+  if (mask !== undefined) applyMask(bytes, from, end, mask);
+  output._fill(room, end - start);
+  // It notes too that somebody waits.
+  return output.length <= stream._settings.writeHigh || stream.write(NO_BYTES);
 }
 
-/** Up to where the payload begins in `scratch`; answers where the head does. */
-function writeHead(first: number, length: number, mask: number | undefined): number {
-  let at = FRAME_HEAD_MAX;
-  if (mask !== undefined) {
-    at -= 4;
-    scratch.writeInt32LE(mask, at);
-  }
-  let short = length;
-  if (length >= 2 ** 16) {
-    at -= 8;
-    scratch.writeBigUInt64BE(BigInt(length), at);
-    short = 127;
+function headLength(length: number, mask: number | undefined): number {
+  const size = length > 0xffff ? 10 : length > 125 ? 4 : 2;
+  return mask === undefined ? size : size + 4;
+}
+
+/** Writes a head from `at` on; answers where the payload begins. */
+function putHead(
+  bytes: Buffer,
+  start: number,
+  first: number,
+  length: number,
+  mask: number | undefined,
+): number {
+  const flag = mask === undefined ? 0 : 128;
+  let at = start;
+  bytes[at++] = first;
+  if (length > 0xffff) {
+    bytes[at++] = flag | 127;
+    at = bytes.writeBigUInt64BE(BigInt(length), at);
   } else if (length > 125) {
-    at -= 2;
-    scratch.writeUInt16BE(length, at);
-    short = 126;
-  }
-  scratch[--at] = mask === undefined ? short : short | 128;
-  scratch[--at] = first;
-  return at;
+    bytes[at++] = flag | 126;
+    bytes[at++] = length >> 8;
+    bytes[at++] = length & 255;
+  } else bytes[at++] = flag | length;
+  return mask === undefined ? at : bytes.writeInt32LE(mask, at);
 }
 
 /** Whether a Close frame may carry the code (section 7.4, and IANA's registry up to 1014). */

@@ -27,6 +27,34 @@ const handlers: Record<string, (request: HttpRequest, response: HttpResponse) =>
     for await (const piece of request) count += piece.length;
     response.json([count, request.trailers]);
   },
+  '/each': async (request, response) => {
+    let text = '';
+    await request.forEach((piece) => {
+      text += Buffer.from(piece).toString('latin1');
+    });
+    response.json([text, request.trailers]);
+  },
+  '/each-count': async (request, response) => {
+    let count = 0;
+    await request.forEach((piece) => {
+      count += piece.length;
+    });
+    response.json([count, request.trailers]);
+  },
+  '/each-throws': async (request, response) => {
+    const why = await request
+      .forEach(() => {
+        throw new Error('enough');
+      })
+      .catch(({ message }) => message);
+    response.send(`${why} ${(await rejectionOf(request.forEach(nothing))).code}`);
+  },
+  '/each-answers': (request, response) => {
+    const seen = request.forEach(() => {
+      if (!response.begun) response.send('at once');
+    });
+    told({ request, response, seen: seen.then(nothing, ({ code }) => code) });
+  },
   '/twice': async (request, response) => {
     await request.bytes();
     response.send((await rejectionOf(request.text())).code);
@@ -48,9 +76,11 @@ test.before.each(() => {
 });
 
 const waiting = () =>
-  new Promise<{ request: HttpRequest; response: HttpResponse }>((resolve) => {
-    told = resolve as never;
-  });
+  new Promise<{ request: HttpRequest; response: HttpResponse; seen?: Promise<unknown> }>(
+    (resolve) => {
+      told = resolve as never;
+    },
+  );
 
 test('as bytes, text, JSON and pieces, one after the other on one connection', async () => {
   const client = await rig.connect(port);
@@ -69,6 +99,50 @@ test('as bytes, text, JSON and pieces, one after the other on one connection', a
   assert.is(await ask(sized('/twice', 'abc')), 'ERR_HTTP_BODY_USED');
   assert.is(await ask(post('/twice', '')), 'ERR_HTTP_BODY_USED');
   assert.equal(errors, []);
+});
+
+test('forEach() shows what came and what comes, of any form, and leaves nothing', async () => {
+  const client = await rig.connect(port);
+  const ask = async (...parts: string[]) => {
+    for (const [i, part] of parts.entries()) {
+      // The next part is not read together with the one before.
+      if (i > 0) for (let turns = 0; turns < 20; turns++) await turn();
+      client.send(part);
+    }
+    return (await client.answer()).body;
+  };
+  assert.is(await ask(sized('/each', 'one piece')), '["one piece",{}]');
+  const two = sized('/each', 'two pieces');
+  assert.is(await ask(two.slice(0, -6), two.slice(-6)), '["two pieces",{}]');
+  const chunked = post('/each', CHUNKED, '3\r\nabc\r\n2\r\nde\r\n0\r\nX: y\r\n\r\n');
+  assert.is(await ask(chunked), '["abcde",{"x":"y"}]');
+  for (let cut = chunked.indexOf('\r\n\r\n') + 1; cut < chunked.length; cut += 3)
+    assert.is(await ask(chunked.slice(0, cut), chunked.slice(cut)), '["abcde",{"x":"y"}]');
+  assert.is(await ask(post('/each', '')), '["",{}]');
+  assert.is(await ask(sized('/each-throws', 'a body')), 'enough ERR_HTTP_BODY_USED');
+  // What was not read of it is not taken for a request.
+  assert.is(await ask(sized('/text', 'next')), 'next');
+  assert.equal(errors, []);
+});
+
+test('an answer inside forEach() ends it, unless that was all', async () => {
+  const client = await rig.connect(port);
+  for (const [sent, code] of [
+    ['all', undefined],
+    ['a', 'ERR_HTTP_ABORTED'],
+  ]) {
+    const seen = waiting();
+    client.send(post('/each-answers', 'Content-Length: 3\r\n', sent));
+    assert.is((await client.answer()).body, 'at once');
+    assert.is(await (await seen).seen, code);
+  }
+});
+
+test('what is no body is refused inside forEach() too', async () => {
+  const client = await rig.connect(port);
+  client.send(post('/each', CHUNKED, '3\r\nabcdef'));
+  assert.is((await client.answer()).status, 400);
+  assert.ok(errors.length > 0);
 });
 
 test('what is no JSON is a failure of its handler', async () => {
@@ -91,6 +165,11 @@ test('one megabyte, in chunks and sized, from Node’s client', async () => {
     const pieces: Buffer[] = [];
     for await (const piece of response) pieces.push(piece);
     assert.ok(Buffer.concat(pieces).equals(body));
+    const counting = http.request({ port, method: 'POST', path: '/each-count', agent, headers });
+    for (let at = 0; at < body.length; at += 77_777) counting.write(body.subarray(at, at + 77_777));
+    counting.end();
+    const [counted] = await within(PATIENCE_MS, once(counting, 'response'), 'an answer');
+    assert.is((await counted.toArray()).join(''), '[1000000,{}]');
   }
   agent.destroy();
 });
