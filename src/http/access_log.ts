@@ -50,7 +50,7 @@ const FLUSH_MS = 200;
 const BUFFER_MAX = 4 * 1024 * 1024;
 const STDOUT = 1;
 /** open(2) when the file is made: it tells who asked for what. */
-const MODE = 0o640;
+export const LOG_MODE = 0o640;
 /** Characters of a target or a header that are kept. */
 const FIELD_MAX = 4_096;
 
@@ -138,7 +138,7 @@ export class AccessLog {
     this.#count = 0;
     if (this.#fd >= 0) this.#write(bytes, 0, count);
     else
-      open(this.#path as string, 'a', MODE, (error, fd) => {
+      open(this.#path as string, 'a', LOG_MODE, (error, fd) => {
         if (error !== null) {
           this.#lost(error, count);
           return;
