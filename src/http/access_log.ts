@@ -68,7 +68,7 @@ export class AccessLog {
   #timer: NodeJS.Timeout | undefined = undefined;
   #writing = false;
   #reopening = false;
-  #closed = false;
+  #closing: Promise<void> | undefined = undefined;
   /** Told once for as long as writing fails. */
   #told = false;
   #idle: (() => void)[] = [];
@@ -84,7 +84,7 @@ export class AccessLog {
   }
 
   add(entry: AccessEntry): void {
-    if (this.#closed) return;
+    if (this.#closing !== undefined) return;
     const line = this.#json ? jsonLine(entry) : combinedLine(entry);
     if (this.#lines.length + line.length > this.#bufferMax) {
       this.dropped++;
@@ -110,12 +110,10 @@ export class AccessLog {
     return new Promise((resolve) => this.#idle.push(resolve));
   }
 
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    const written = this.flush();
-    this.#closed = true;
-    await written;
-    this.#letGo();
+  /** Resolves when all is written, however often it is called. */
+  close(): Promise<void> {
+    this.#closing ??= this.flush().then(() => this.#letGo());
+    return this.#closing;
   }
 
   #letGo(): void {
