@@ -117,8 +117,8 @@ export class HttpServer implements Disposable {
 
   /**
    * Accepts connections, with `tls` over TLS; several calls listen in several places. What bind(2)
-   * says is thrown, and ERR_TLS_CONFIG for a certificate, a key or a setting that cannot be used. To
-   * listen there no more, close what this answers; connections that it has accepted go on.
+   * says is thrown, and ERR_TLS_CONFIG for a certificate, a key or a setting that cannot be used.
+   * To listen there no more, close what this answers; connections that it has accepted go on.
    */
   listen(options: HttpListenOptions = {}, onError?: (error: Error) => void): HttpListener {
     const { makeStream, ...place } = options;

@@ -18,8 +18,8 @@ export interface TopicLimits {
   outputMax?: number;
   /**
    * What becomes of a slow one: 'drop', it misses the message, or 'close', it is cut off. A
-   * WebSocket is sent a Close frame of status 1008 if no more than its own `outputMax` waits, and is
-   * cut off when the peer has not taken that in closeTimeout.
+   * WebSocket is sent a Close frame of status 1008 if no more than its own `outputMax` waits, and
+   * is cut off when the peer has not taken that in closeTimeout.
    */
   slow?: 'drop' | 'close';
   /** Topics of one connection: 1,024; one more is refused with ERR_OUT_OF_RANGE. */
