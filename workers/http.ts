@@ -124,33 +124,36 @@ const router = new Router()
   .get('/echo', needsWebSocket);
 let { handler } = router;
 
-export default httpWorker({
-  start(loop) {
-    context = loop;
-    exchange = new Exchange(loop);
-    const folder = folderOf(loop.workerData);
-    if (folder === undefined) router.get('/', showPage);
-    else handler = files(folder, { notFound: router.handler });
-  },
-  request: (request, response) => {
-    exchange.counter.requests++;
-    return handler(request, response);
-  },
-  message: (value) => exchange.hear(value),
-  websocket: {
-    path: '/echo',
-    open: countWebSocket,
-    message(ws, data) {
-      // Whoever does not take what comes back is not read any more.
-      if (!ws.send(data)) ws.pause();
+export default httpWorker(
+  {
+    start(loop) {
+      context = loop;
+      exchange = new Exchange(loop);
+      const folder = folderOf(loop.workerData);
+      if (folder === undefined) router.get('/', showPage);
+      else handler = files(folder, { notFound: router.handler });
     },
-    drain: (ws) => ws.resume(),
-    unpack: countWebSocket,
-    rescue: countWebSocket,
-    left: discountWebSocket,
-    close: discountWebSocket,
+    request: (request, response) => {
+      exchange.counter.requests++;
+      return handler(request, response);
+    },
+    message: (value) => exchange.hear(value),
+    websocket: {
+      path: '/echo',
+      open: countWebSocket,
+      message(ws, data) {
+        // Whoever does not take what comes back is not read any more.
+        if (!ws.send(data)) ws.pause();
+      },
+      drain: (ws) => ws.resume(),
+      unpack: countWebSocket,
+      rescue: countWebSocket,
+      left: discountWebSocket,
+      close: discountWebSocket,
+    },
   },
-});
+  ({ workerData }) => ({ accessLog: accessLogOf(workerData) }),
+);
 
 function countWebSocket(): void {
   exchange.counter.webSockets++;
@@ -163,4 +166,8 @@ function folderOf(data: unknown): string | undefined {
   const words = (data as { arguments?: unknown } | null | undefined)?.arguments;
   const [folder] = Array.isArray(words) ? words : [];
   return typeof folder === 'string' ? folder : undefined;
+}
+function accessLogOf(data: unknown): string | boolean {
+  const { accessLog = false } = (data ?? {}) as { accessLog?: string | boolean };
+  return accessLog;
 }

@@ -109,7 +109,8 @@ std::uint64_t TopicLog::read(InboxHandle reader, std::uint64_t done, std::size_t
                              std::size_t large, Entries* out) {
   const std::lock_guard<std::mutex> lock(mutex_);
   Reader* found = reader_of(reader);
-  if (found == nullptr) return end_;
+  // Given up for lost, and still there: its place stays, for what it may yet pack.
+  if (found == nullptr) return done;
   if (done > found->next) {
     found->next = done;
     trim();
@@ -190,7 +191,6 @@ std::vector<std::string> TopicLog::adopt(InboxHandle reader, ConnectionId id,
   if (const Reader* there = reader_of(before); there != nullptr) {
     *position = there->next;
   } else {
-    // The latest is the last: a loop may have left and come again before it died.
     for (const auto& [inbox, next] : gone_)
       if (inbox == before) *position = next;
   }
@@ -213,6 +213,8 @@ TopicLog::Reader* TopicLog::reader_of(InboxHandle inbox) {
 
 void TopicLog::retire(std::size_t index) {
   const auto at = readers_.begin() + static_cast<std::ptrdiff_t>(index);
+  // One place a loop, its latest: loops that leave and come again push none of the dead out.
+  std::erase_if(gone_, [at](const auto& one) { return one.first == at->inbox; });
   gone_.emplace_back(at->inbox, at->next);
   if (gone_.size() > kGoneMax) gone_.pop_front();
   readers_.erase(at);

@@ -72,7 +72,8 @@ class TopicLog {
 
   // What `reader` is to read next: at most `bytes` together, but for a single one that is longer.
   // An entry of `large` bytes comes alone. All before `done`, which an earlier call has answered,
-  // was dealt with. Answers up to where the reader is when it has dealt with these.
+  // was dealt with. Answers up to where the reader is when it has dealt with these; `done` for one
+  // that is no reader.
   std::uint64_t read(InboxHandle reader, std::uint64_t done, std::size_t bytes, std::size_t large,
                      Entries* out);
   // The same for somebody who has read up to `from`, up to `to`. False: some are not there any
@@ -118,7 +119,7 @@ class TopicLog {
   std::uint64_t end_ = 1;    // of the next one
   std::uint64_t bytes_ = 0;  // of all that there ever were
   std::vector<Reader> readers_;
-  // Where loops were that are gone, the latest last.
+  // Where loops were that are gone, each once, the latest last.
   std::deque<std::pair<InboxHandle, std::uint64_t>> gone_;
   std::unordered_map<ConnectionId, Subscriptions> subscriptions_;
   // Those that left a loop, or whose loop died, and have not got everything again.

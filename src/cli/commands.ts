@@ -72,6 +72,11 @@ const serveFlags = {
     help: 'over all loops; what is beyond is closed at once (65536)',
     read: integer(1, 2 ** 20),
   },
+  'access-log': {
+    value: 'FILE',
+    help: 'http: a line for every request, appended; - prints it. SIGHUP opens FILE anew',
+    read: text(),
+  },
   stats: { help: 'print a line a second: connections, bytes, lag', read: flagSwitch() },
   rebalance: { help: 'move idle connections from loops that have too many', read: flagSwitch() },
   pin: { help: 'bind each loop to a processor', read: flagSwitch() },

@@ -1,5 +1,8 @@
 // `multiloop serve`: one loop group from the command line, to its end.
 
+import { closeSync, openSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { LOG_MODE } from '../http/access_log.js';
 import {
   type AcceptMode,
   type BackendName,
@@ -33,9 +36,11 @@ export async function serveCommand(parsed: Parsed<ServeFlags>, version: string):
   const where = listenWhere(flags);
   const drainMs = flags['drain-ms']?.value ?? DRAIN_MS;
   const files = tlsFiles(flags);
+  const isHttp = isReadyMade && name === 'http';
+  const accessLog = accessLogOf(flags['access-log'], isHttp ? undefined : name);
   const options: ServeOptions = {
     worker,
-    workerData: { arguments: rest },
+    workerData: { arguments: rest, accessLog },
     listen: files === undefined ? where : { ...where, tls: await readTls(files) },
     loops: flags.loops?.value,
     backend: backends(flags.backend),
@@ -59,7 +64,6 @@ export async function serveCommand(parsed: Parsed<ServeFlags>, version: string):
   const flushEvents = tellEvents(group);
   const stopSaying = sayStopping(group, drainMs);
   const stopRenewing = files === undefined ? () => undefined : renewTls(group, files);
-  const isHttp = isReadyMade && name === 'http';
   print(
     banner(group, {
       version,
@@ -80,6 +84,24 @@ export async function serveCommand(parsed: Parsed<ServeFlags>, version: string):
     // When all has been said.
     setImmediate(leaveLostThreads);
   }
+}
+
+/**
+ * true is standard output. The loops append to the file, each by itself; what is wrong with it is
+ * said before they start.
+ */
+function accessLogOf(given: Given<string> | undefined, other?: string): string | true | undefined {
+  if (given === undefined) return undefined;
+  const { source, value } = given;
+  if (other !== undefined)
+    throw new UsageError(`${source} goes with the worker http; ${other} has no such log`);
+  if (value === '-') return true;
+  try {
+    closeSync(openSync(value, 'a', LOG_MODE));
+  } catch (error) {
+    throw new UsageError(`${source}: ${(error as Error).message}`);
+  }
+  return resolve(value);
 }
 
 /** Node waits for every thread when a process exits, and these may never end. */

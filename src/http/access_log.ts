@@ -50,7 +50,7 @@ const FLUSH_MS = 200;
 const BUFFER_MAX = 4 * 1024 * 1024;
 const STDOUT = 1;
 /** open(2) when the file is made: it tells who asked for what. */
-const MODE = 0o640;
+export const LOG_MODE = 0o640;
 /** Characters of a target or a header that are kept. */
 const FIELD_MAX = 4_096;
 
@@ -68,7 +68,7 @@ export class AccessLog {
   #timer: NodeJS.Timeout | undefined = undefined;
   #writing = false;
   #reopening = false;
-  #closed = false;
+  #closing: Promise<void> | undefined = undefined;
   /** Told once for as long as writing fails. */
   #told = false;
   #idle: (() => void)[] = [];
@@ -84,7 +84,7 @@ export class AccessLog {
   }
 
   add(entry: AccessEntry): void {
-    if (this.#closed) return;
+    if (this.#closing !== undefined) return;
     const line = this.#json ? jsonLine(entry) : combinedLine(entry);
     if (this.#lines.length + line.length > this.#bufferMax) {
       this.dropped++;
@@ -110,12 +110,10 @@ export class AccessLog {
     return new Promise((resolve) => this.#idle.push(resolve));
   }
 
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    const written = this.flush();
-    this.#closed = true;
-    await written;
-    this.#letGo();
+  /** Resolves when all is written, however often it is called. */
+  close(): Promise<void> {
+    this.#closing ??= this.flush().then(() => this.#letGo());
+    return this.#closing;
   }
 
   #letGo(): void {
@@ -138,7 +136,7 @@ export class AccessLog {
     this.#count = 0;
     if (this.#fd >= 0) this.#write(bytes, 0, count);
     else
-      open(this.#path as string, 'a', MODE, (error, fd) => {
+      open(this.#path as string, 'a', LOG_MODE, (error, fd) => {
         if (error !== null) {
           this.#lost(error, count);
           return;

@@ -10,7 +10,7 @@ import { guarded } from '../guard.js';
 import { type BevEvent, CLOSED, type HandlersAbove } from '../stream/bev_options.js';
 import type { BufferEvent } from '../stream/buffer_event.js';
 import { Hold } from '../stream/hold.js';
-import { PUBLISHED, type Published } from '../stream/topic_table.js';
+import { PUBLISHED, type Published, TOO_SLOW } from '../stream/topic_table.js';
 import { checkBytes, invalidValue, outOfRange } from '../validate.js';
 import { type Deadlines, Timed } from './deadlines.js';
 import { asError } from './http_errors.js';
@@ -208,6 +208,16 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
     const { deflateMin } = this._context.settings;
     const deflate = published.bytes.length < deflateMin ? undefined : this.#receiver.deflate;
     this.stream.write(framed(published, deflate));
+  }
+  /** @internal It has missed something that was published, and is not to go on. */
+  [TOO_SLOW](error: MultiloopError): void {
+    if (this.#state !== State.OPEN) return;
+    if (this.stream.outputLength > this._context.settings.outputMax) {
+      this.terminate(error);
+      return;
+    }
+    this.#tell(error);
+    this.#failWith(CloseCode.POLICY, 'too slow for what is published');
   }
 
   // ── for the handshakes and the worker ──

@@ -12,6 +12,7 @@ export const CloseCode = {
   NO_STATUS: 1_005,
   ABNORMAL: 1_006,
   INVALID_DATA: 1_007,
+  POLICY: 1_008,
   TOO_BIG: 1_009,
   FAILED: 1_011,
 } as const;

@@ -34,14 +34,19 @@ type Conn = Connection<Served>;
 /**
  * A worker for serve() that answers HTTP: `export default httpWorker({ request(req, res) {} })`, or
  * with `fetch(request)`, and WebSockets with `websocket`. Its limits are those of HttpServer, for
- * each loop. Wrong options throw here, ERR_INVALID_ARG_TYPE and the like.
+ * each loop. Wrong options throw here, ERR_INVALID_ARG_TYPE and the like. `settings` is asked when
+ * the loop starts, for what depends on its workerData; its options replace those given here.
  */
-export function httpWorker(options: HttpWorkerOptions): LoopWorker<Served, HttpPacked> {
+export function httpWorker(
+  options: HttpWorkerOptions,
+  settings?: (loop: LoopContext) => Partial<HttpOptions>,
+): LoopWorker<Served, HttpPacked> {
   checkHttpOptions(options);
   const { websocket: hooks = {} } = options;
   let server: HttpServer | undefined;
+  const make = (loop: LoopContext) => serverOn(loop, { ...options, ...settings?.(loop) });
   const serverOf = (conn: Conn) => {
-    server ??= serverOn(conn.loop, options);
+    server ??= make(conn.loop);
     return server;
   };
   const attach = (conn: Conn, requests: number) => {
@@ -60,7 +65,7 @@ export function httpWorker(options: HttpWorkerOptions): LoopWorker<Served, HttpP
   };
   return {
     start(loop) {
-      server = serverOn(loop, options);
+      server = make(loop);
       return options.start?.(loop);
     },
     open: (conn) => attach(conn, 0),

@@ -46,10 +46,13 @@ export interface GroupStats {
   moves: number;
   /** Of connections whose loop died, adopted by another. */
   rescues: number;
-  /** TLS connections whose handshake has failed, which count as served. */
+  /** TLS connections whose handshake has failed, which count as served; and by reason. */
   handshakesFailed: number;
-  /** The same by reason. */
   handshakeFailures: HandshakeFailures;
+  /** As of a loop, and what group.publish() has published. */
+  published: number;
+  delivered: number;
+  missed: number;
   loops: LoopStats[];
 }
 
@@ -97,10 +100,10 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   /** The one that a reload replaces it by, and those that were replaced and have not ended. */
   #next: Generation | undefined;
   readonly #retiring = new Set<Generation>();
-  /** Of generations that have ended. */
+  /** Of generations that have ended, and what the group itself has published. */
   readonly #past = {
     ...{ served: 0, lost: 0, movedOut: 0, rescued: 0, acceptedHere: 0, shed: 0 },
-    handshakesFailed: 0,
+    ...{ handshakesFailed: 0, published: 0, delivered: 0, missed: 0 },
   };
   readonly #pastFailures = noHandshakeFailures();
   readonly #listeners: Listeners;
@@ -164,18 +167,18 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     const past = this.#past;
     const sum = (key: keyof typeof past) =>
       all.reduce((total, loop) => total + loop[key], past[key]);
-    const served = sum('served');
-    const shed = sum('shed');
+    const [served, shed] = [sum('served'), sum('shed')];
     const accepted = this.#distributor.accepted + sum('acceptedHere') + shed;
     const refused = this.#distributor.refused + shed;
     const lost = sum('lost') + this.#distributor.lost;
     const open = accepted - served - refused - lost;
     const [moves, rescues] = [sum('movedOut'), sum('rescued')];
     const handshakesFailed = sum('handshakesFailed');
+    const [published, delivered, missed] = [sum('published'), sum('delivered'), sum('missed')];
     const handshakeFailures = { ...this.#pastFailures };
     for (const loop of all) addHandshakeFailures(loop.handshakeFailures, handshakeFailures);
-    const counts = { accepted, open, served, refused, lost, moves, rescues };
-    return { ...counts, handshakesFailed, handshakeFailures, loops };
+    const counts = { accepted, open, served, refused, lost, moves, rescues, handshakesFailed };
+    return { ...counts, handshakeFailures, published, delivered, missed, loops };
   }
 
   /**
@@ -266,6 +269,7 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
   /** As LoopContext.publish(). */
   publish(topic: string, bytes: string | Uint8Array): void {
     append(this.#topics, this.#directory, this.#coordinator.inbox, topic, bytes);
+    this.#past.published++;
   }
 
   /**

@@ -46,7 +46,7 @@ export interface LoopStats {
   handshakesFailed: number;
   /** The same by reason. */
   handshakeFailures: HandshakeFailures;
-  /** Messages published on this loop, written to its subscribers, and missed by slow ones. */
+  /** Messages published on this loop; written to its subscribers, and missed by slow ones. */
   published: number;
   delivered: number;
   missed: number;

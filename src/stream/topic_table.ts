@@ -16,7 +16,11 @@ export interface TopicLimits {
    * slow.
    */
   outputMax?: number;
-  /** What becomes of a slow one: 'drop', it misses the message, or 'close', it is cut off. */
+  /**
+   * What becomes of a slow one: 'drop', it misses the message, or 'close', it is cut off. A
+   * WebSocket is sent a Close frame of status 1008 if no more than its own `outputMax` waits, and
+   * is cut off when the peer has not taken that in closeTimeout.
+   */
   slow?: 'drop' | 'close';
   /** Topics of one connection: 1,024; one more is refused with ERR_OUT_OF_RANGE. */
   topicsMax?: number;
@@ -55,8 +59,11 @@ export class Published {
 
 /** Handlers that write a message in their own form have this. */
 export const PUBLISHED = Symbol('multiloop.published');
+/** And this, if they end in their own form when they are too slow for what is published. */
+export const TOO_SLOW = Symbol('multiloop.tooSlow');
 export interface PublishedHandlers extends BevHandlers {
   [PUBLISHED]?(published: Published): void;
+  [TOO_SLOW]?(error: MultiloopError): void;
 }
 
 /** Lone surrogates have no UTF-8 of their own, and a 0 ends a name in native memory. */
@@ -163,12 +170,13 @@ export class TopicTable {
     this.#slow = [];
     for (const stream of slow) {
       const { outputMax } = this.settings;
-      stream.destroy(
-        new MultiloopError(
-          'ERR_SUBSCRIBER_SLOW',
-          `${stream._name} took what is published too slowly: more than ${outputMax} bytes waited`,
-        ),
+      const error = new MultiloopError(
+        'ERR_SUBSCRIBER_SLOW',
+        `${stream._name} took what is published too slowly: more than ${outputMax} bytes waited`,
       );
+      const handlers = stream.handlers as PublishedHandlers;
+      if (handlers[TOO_SLOW] === undefined) stream.destroy(error);
+      else handlers[TOO_SLOW](error);
     }
   }
 }

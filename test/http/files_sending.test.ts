@@ -16,7 +16,7 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type FilesOptions, files } from '../../src/http.js';
-import { FileSegment } from '../../src/index.js';
+import { BufferEvent, Ev, FileSegment } from '../../src/index.js';
 import { until } from '../runtime/clients.js';
 import { Rig } from './rig.js';
 import * as sinks from './sink.js';
@@ -35,6 +35,7 @@ test.after(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
+const systemCode = (error: Error | undefined) => (error as NodeJS.ErrnoException | undefined)?.code;
 const serve = (options: FilesOptions = {}) => rig.serve({ request: files(folder, options) });
 
 test('a large file arrives whole, and the next request is answered behind it', async () => {
@@ -97,13 +98,29 @@ test('a file that becomes shorter cuts its connection off, and the hook is told 
     complete: () => ended++,
   });
   writeFileSync(at('shrinks'), Buffer.alloc(24 * MIB));
-  const one = await sink(port, '/shrinks');
-  await one.until(() => one.bytes > 0, 'the first bytes');
-  one.client.socket.pause();
+  // Not a socket of Node's: after a read that was not full, libuv takes a reset for an end.
+  let bytes = 0;
+  const ends: unknown[] = [];
+  const stream = BufferEvent.connect(rig.base, { host: '127.0.0.1', port });
+  stream.handlers = {
+    read({ input }) {
+      bytes += input.length;
+      input.drain(input.length);
+    },
+    event(_, { connected, eof, error }) {
+      if (connected !== true) ends.push(eof === true ? 'eof' : systemCode(error));
+    },
+  };
+  stream.write(get('/shrinks'));
+  stream.enable(Ev.READ);
+  await until(() => bytes > 0, 'the first bytes');
+  stream.disable(Ev.READ);
   truncateSync(at('shrinks'), 1_000);
-  one.client.socket.resume();
-  await one.until(() => one.closed, 'the end');
-  assert.ok(one.bytes < 24 * MIB);
+  stream.enable(Ev.READ);
+  await until(() => ends.length > 0, 'the end');
+  stream.close();
+  assert.ok(bytes < 24 * MIB);
+  assert.equal(ends, ['ECONNRESET']);
   assert.equal([causes, ended], [['ERR_FILE_TRUNCATED'], 1]);
   // Small ones are read before their head is sent.
   writeFileSync(at('shrinks'), Buffer.alloc(5_000));

@@ -1,13 +1,14 @@
 // Topics of WebSockets: the `ws` package's clients on several loops and on one base, compressed and
 // not, and what they get while they move, through a reload and the death of a loop.
 
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { WebSocket as Peer } from 'ws';
 import type { WebSocket } from '../../src/http.js';
 import { connectWebSocket } from '../../src/http.js';
-import { type LoopGroup, serve } from '../../src/index.js';
+import { type LoopGroup, serve, type TopicOptions } from '../../src/index.js';
 import { codeOf, PATIENCE_MS, within } from '../event/support.js';
 import { portOf, until } from '../runtime/clients.js';
 import { nothing, Rig } from './rig.js';
@@ -45,9 +46,9 @@ test.after.each(async () => {
   await group?.close();
   group = undefined;
 });
-async function members(count: number): Promise<Member[]> {
+async function members(count: number, topics: TopicOptions = {}): Promise<Member[]> {
   const worker = new URL('./workers/rooms.js', import.meta.url);
-  group = await serve({ worker, loops: 2, drainMs: 10_000 });
+  group = await serve({ worker, loops: 2, drainMs: 10_000, topics });
   const port = portOf(group);
   const all = await Promise.all(
     Array.from({ length: count }, (_, i) => Member.open(port, i % 2 === 0)),
@@ -112,6 +113,33 @@ test('moves, a reload, the death of a loop: every message once, in order', async
     assert.is(one.closed, undefined);
   }
 });
+
+for (const [outputMax, code] of [
+  [100_000, 1_008],
+  // More than the WebSocket's own.
+  [8_000_000, 1_006],
+])
+  test(`who is slower than it may be: closed with ${code}`, async () => {
+    const [slow, fine] = await members(2, { outputMax, slow: 'close' });
+    slow.socket.pause();
+    const piece = randomBytes(50_000).toString('base64');
+    let sent = 0;
+    while (group?.stats().missed === 0) {
+      group.publish('room', piece);
+      sent++;
+      assert.is(await fine.next(), piece);
+    }
+    slow.socket.resume();
+    await until(() => slow.closed !== undefined, 'its end');
+    assert.is(slow.closed, code);
+    // All but the one that it was too slow for, or what had left when it was cut off.
+    if (code === 1_008) assert.is(slow.told.length, sent - 1);
+    else assert.ok(slow.told.length < sent - 1);
+    assert.ok(slow.told.every((text) => text === piece));
+    group?.publish('room', 'on');
+    assert.is(await fine.next(), 'on');
+    await until(() => group?.stats().open === 1, 'one is left');
+  });
 
 test('on a base without loops: the server’s own topics, and a client has none', async () => {
   const rig = new Rig();

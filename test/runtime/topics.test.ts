@@ -41,6 +41,10 @@ test('to every subscriber on every loop, and to nobody else', async () => {
   assert.is(await a.ask('where'), 'loop 0 0');
   assert.match(await other.ask('where'), /^loop/);
   assert.equal([total('published'), total('delivered'), total('missed')], [1, 8, 0]);
+  await group.reload();
+  // What the group published, and what loops did that are gone, counts on.
+  const { published, delivered, missed } = group.stats();
+  assert.equal([published, delivered, missed], [3, 8, 0]);
   for (const client of [a, b, c, other]) await client.end();
 });
 

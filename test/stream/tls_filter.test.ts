@@ -235,6 +235,9 @@ test('a socket of its own that is closed with much to write is a cut, too', asyn
   const far = await accepted;
   assert.is(await near.nth(), 'connected');
   await far.nth();
+  // Tickets come before it: a socket that is closed with something to read is reset.
+  far.bev.write('go');
+  await until(() => near.text === 'go');
   far.bev.disable(Ev.READ);
   near.bev.write('x'.repeat(16_000_000));
   await until(() => near.bev.outputLength > 0);
@@ -269,15 +272,16 @@ test('what is wrong with the call is said, and the stream below is as it was', (
 test('a storm of handshakes takes turns', async (rig) => {
   const ends = Array.from({ length: 60 }, () => rig.both());
   const answered: number[] = [];
+  const look = () => answered.push(ends.filter(({ far }) => far.bev.tls !== undefined).length);
   const watcher = rig.own(
     Object.assign(
-      rig.base.prepare(() => {
-        answered.push(ends.filter(({ far }) => far.bev.tls !== undefined).length);
-      }),
+      rig.base.prepare(() => void look()),
       { close: () => watcher.free() },
     ),
   );
   await until(() => ends.every(({ near, far }) => near.events.length + far.events.length === 2));
+  // Of the last turn, which no other may have followed yet.
+  look();
   const jumps = answered.map((count, i) => count - (answered[i - 1] ?? 0));
   assert.ok(Math.max(...jumps) <= HANDSHAKE_STEPS_MAX, `${jumps}`);
   assert.is(answered.at(-1), 60);

@@ -10,6 +10,7 @@ export default httpWorker({
   websocket: {
     deflate: true,
     deflateMin: 100,
+    outputMax: 4 * 1024 * 1024,
     message(ws: WebSocket, data: string | Uint8Array) {
       const [word, topic, ...rest] = String(data).split(' ');
       if (word === 'join') ws.send(`join ${ws.subscribe(topic)} ${ws.topics}`);
