@@ -17,6 +17,8 @@ import type { Watchers } from './watchers.js';
  * after that runs in the next one, after a poll.
  */
 const EXTRA_CALLBACKS = 1_024;
+/** Places of what is called at the end of a pass that the next one finds. */
+const PASS_ENDS_KEPT_MAX = 1_024;
 const EVENT_SLOTS = 2 ** 21;
 const MASK_BITS = 0xff;
 
@@ -68,7 +70,9 @@ export class Dispatcher {
   readonly #limits: DispatchLimits;
   readonly #watchers: Watchers;
   readonly #debug: boolean;
-  readonly #passEnds: PassEnd[] = [];
+  /** The first `#passEndCount` of them; an array that is emptied is allocated anew in each pass. */
+  #passEnds: (PassEnd | undefined)[] = [];
+  #passEndCount = 0;
   #messages = 0; // on the page, undelivered
   #current = -1; // priority of the callback that runs
   #passes = 0;
@@ -134,7 +138,7 @@ export class Dispatcher {
   /** Calls `passEnd` when this pass is over. False outside a pass: do it now. */
   atPassEnd(item: PassEnd): boolean {
     if (!this.inPass) return false;
-    this.#passEnds.push(item);
+    this.#passEnds[this.#passEndCount++] = item;
     return true;
   }
 
@@ -165,7 +169,7 @@ export class Dispatcher {
     } finally {
       this.#current = -1;
       this.running = undefined;
-      if (this.#passEnds.length > 0) this.#endPass();
+      if (this.#passEndCount > 0) this.#endPass();
       this.inPass = false;
       this.#words[Word.TIME_CACHED] = 0;
       if (this.#debug && !this.closed) this.check();
@@ -311,8 +315,13 @@ export class Dispatcher {
   #endPass(): void {
     const items = this.#passEnds;
     // passEnd() may add to the list; it runs no callback of the user.
-    for (let i = 0; i < items.length; i++) items[i].passEnd();
-    items.length = 0;
+    for (let i = 0; i < this.#passEndCount; i++) {
+      const item = items[i];
+      items[i] = undefined;
+      item?.passEnd();
+    }
+    this.#passEndCount = 0;
+    if (items.length > PASS_ENDS_KEPT_MAX) this.#passEnds = [];
   }
 
   /** Debug mode: walks both halves and stops at the first contradiction. */

@@ -220,10 +220,58 @@ export function watchedFiles(name: string, options: TlsServerOptions): string[] 
   return [...new Set(files)];
 }
 
-/** What is done on a socket: a certificate makes a server unless `isServer` is false. */
+/** A plan, and what the options that it was made of said then. */
+interface PlanMade {
+  plan: TlsPlan;
+  said: Map<string, unknown>;
+}
+const plans = new WeakMap<object, PlanMade>();
+
+/**
+ * What is done on a socket: a certificate makes a server unless `isServer` is false. A server gives
+ * the same options to each of its streams: they are checked once, as long as they say the same.
+ */
 export function planSocket(options: TlsServerOptions | TlsClientOptions): TlsPlan {
+  checkObject('options.tls', options);
+  const made = plans.get(options);
+  if (made !== undefined && saysStill(options, made.said) && usedAgain(made.plan.context))
+    return made.plan;
+  const plan = planNewSocket(options);
+  const said = Object.entries(options).map(([key, value]) => [key, copyOf(value)] as const);
+  if (said.every(([key, value]) => isWhole(key, value)))
+    plans.set(options, { plan, said: new Map(said) });
+  return plan;
+}
+/** Of an option that says all by itself; undefined of an object, which is not looked into. */
+function copyOf(value: unknown): unknown {
+  if (value instanceof Uint8Array) return Buffer.from(value);
+  if (Array.isArray(value)) return value.map(copyOf);
+  return typeof value === 'object' ? undefined : value;
+}
+/** Has nothing from a file or the environment, and no object. */
+function isWhole(key: string, value: unknown): boolean {
+  if (key.endsWith('File') || (key === 'keylog' && value === true)) return false;
+  if (key === 'ca' && value === 'system') return false;
+  return value !== undefined && !(Array.isArray(value) && value.includes(undefined));
+}
+function saysStill(options: object, said: Map<string, unknown>): boolean {
+  let count = 0;
+  for (const [key, value] of Object.entries(options)) {
+    if (!sameValue(said.get(key), value)) return false;
+    count++;
+  }
+  return count === said.size;
+}
+function sameValue(copy: unknown, value: unknown): boolean {
+  if (copy instanceof Uint8Array) return value instanceof Uint8Array && sameBytes(copy, value);
+  if (!Array.isArray(copy)) return copy === value;
+  if (!Array.isArray(value) || value.length !== copy.length) return false;
+  return copy.every((one, at) => sameValue(one, value[at]));
+}
+const sameBytes = (a: Uint8Array, b: Uint8Array) => Buffer.compare(a, b) === 0;
+
+function planNewSocket(options: TlsServerOptions | TlsClientOptions): TlsPlan {
   const name = 'options.tls';
-  checkObject(name, options);
   const { isServer } = options;
   if (isServer !== undefined) checkBoolean(`${name}.isServer`, isServer);
   if ((options as TlsServerOptions).watch !== undefined)
@@ -473,20 +521,31 @@ function newContext({ name, settings, files }: Recipe, named: Recipe[]): number 
 }
 
 const kept = new Map<string, number>();
+/** What a context is kept under. */
+const keys = new Map<number, string>();
 
 /** Streams with the same settings have one context; it is freed some time after the last. */
 function keptContext(recipe: Recipe, named: Recipe[]): number {
   const key = [recipe, ...named].map(({ settings }) => keyOf(settings)).join('\n');
   const context = kept.get(key) ?? newContext(recipe, named);
-  // A Map is in the order of insertion: the first is the one that was used longest ago.
-  kept.delete(key);
-  kept.set(key, context);
+  keys.set(context, key);
+  usedAgain(context);
   for (const [oldest, one] of kept) {
     if (kept.size <= CONTEXTS_KEPT_MAX) break;
     kept.delete(oldest);
+    keys.delete(one);
     native.tlsContextFree(one);
   }
   return context;
+}
+/** Whether the context is still kept: then it goes after all others. */
+function usedAgain(context: number): boolean {
+  const key = keys.get(context);
+  if (key === undefined) return false;
+  // A Map is in the order of insertion: the first is the one that was used longest ago.
+  kept.delete(key);
+  kept.set(key, context);
+  return true;
 }
 
 function keyOf(settings: TlsContextSettings): string {
