@@ -40,7 +40,10 @@ if (why === undefined) {
     const third = planSocket(options).context;
     assert.not([first, second].includes(third));
     options.cert = other.cert;
-    assert.is(codeOf(() => planSocket(options)), 'ERR_TLS_CONFIG');
+    assert.is(
+      codeOf(() => planSocket(options)),
+      'ERR_TLS_CONFIG',
+    );
     options.key = other.key;
     assert.not([first, second, third].includes(planSocket(options).context));
   });
@@ -49,7 +52,10 @@ if (why === undefined) {
     const options = { cert: Buffer.from(cert), key };
     const before = planSocket(options).context;
     options.cert.fill('x');
-    assert.is(codeOf(() => planSocket(options)), 'ERR_TLS_CONFIG');
+    assert.is(
+      codeOf(() => planSocket(options)),
+      'ERR_TLS_CONFIG',
+    );
     Buffer.from(cert).copy(options.cert);
     assert.is(planSocket(options).context, before);
   });
