@@ -191,13 +191,15 @@ test('whatever is taken here, node:http finds the same requests in', async () =>
           if (/HTTP\/1\.[2-9]/.test(text)) return;
           // What is in an extension, and ends nothing, is passed over; Node wants it well-formed.
           if (/^[0-9a-f]+;/im.test(text)) return;
+          // A tab behind a value is none of it (RFC 9112 section 5); newer Nodes find no chunked then.
+          if (/^transfer-encoding:.*\t/im.test(text)) return;
           taken++;
           await rig.ask(nodePort, text);
           const ours = completed.map(({ method, target }) => `${method} ${target}`);
           assert.equal(seen, ours, JSON.stringify(text));
         },
       ),
-      { numRuns: 500 },
+      { numRuns: 500, seed: 20_261_201 },
     );
   } finally {
     node.close();

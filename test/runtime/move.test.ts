@@ -35,6 +35,12 @@ class Client {
   async loop(): Promise<number> {
     return Number((await this.ask('where')).split(' ')[2]);
   }
+  /** Until it has left: a line that came in one piece with this one is answered where it was. */
+  async move(loop: number): Promise<void> {
+    const { moves } = group.stats();
+    this.socket.write(`move ${loop}\n`);
+    await until(() => group.stats().moves > moves, 'it has moved');
+  }
   end(): Promise<void> {
     return this.lines.end();
   }
@@ -45,7 +51,7 @@ const other = (loop: number) => (loop + 1) % 3;
 test('a connection moves with its state, and goes on', async () => {
   const client = await Client.connect();
   const from = await client.loop();
-  client.socket.write(`move ${other(from)}\n`);
+  await client.move(other(from));
   assert.is(await client.ask('next'), `next 3 ${other(from)}`);
   assert.is(await client.ask('hops'), String(other(from)));
   await client.end();
@@ -83,7 +89,7 @@ test('a hundred moves in a row', async () => {
   const before = group.stats().moves;
   for (let i = 0; i < 100; i++) {
     at = other(at);
-    client.socket.write(`move ${at}\n`);
+    await client.move(at);
     assert.is(await client.loop(), at);
   }
   assert.is(group.stats().moves - before, 100);
