@@ -20,8 +20,16 @@ const MAJORS = [20, 22, 24, 26];
 /** Everything that Node itself is a part of. */
 const ALL = ['event/', 'buffer/', 'stream/', 'runtime/', 'http/'];
 const SOME = [
-  ...['buffer/ev_buffer', 'event/event_base', 'event/event_loop', 'event/io_uring', 'event/signal.'],
-  ...['stream/duplex_adapter', 'stream/socket_stream', 'runtime/move', 'http/server', 'http/web'],
+  'buffer/ev_buffer',
+  'event/event_base',
+  'event/event_loop',
+  'event/io_uring',
+  'event/signal.',
+  'stream/duplex_adapter',
+  'stream/socket_stream',
+  'runtime/move',
+  'http/server',
+  'http/web',
 ];
 const VERSION_MS = 60_000;
 
