@@ -13,6 +13,7 @@ import {
   HttpClient,
   type HttpListener,
   type HttpOptions,
+  type HttpResponse,
   type HttpServer,
 } from '../../src/http.js';
 import {
@@ -112,6 +113,30 @@ for (const maxVersion of VERSIONS)
     assert.equal([await ask(other), await ask(other)], ['false', 'false']);
     other.close();
   });
+
+test('a name is asked for once by all who wait, and then known; watch is refused', async () => {
+  let answer: (value: TlsServerOptions) => void = nothing;
+  const asked: string[] = [];
+  const SNICallback = (name: string) => {
+    asked.push(name);
+    return new Promise<TlsServerOptions>((resolve) => {
+      answer = resolve;
+    });
+  };
+  const request = (_: unknown, response: HttpResponse) => response.send('ok');
+  const { port, listener, server: one } = secure({ request }, { SNICallback });
+  const options = { servername: 'new.test', checkServerIdentity: () => undefined };
+  const waiting = [connect(port, options), connect(port, options)];
+  await until(() => asked.length > 0, 'it is asked');
+  // Both are here before there is an answer.
+  await until(() => one.connections === 2, 'both are accepted');
+  answer(pair('www'));
+  const clients = [...(await Promise.all(waiting)), await connect(port, options)];
+  for (const client of clients) assert.match(shown(client) ?? '', /www\.example\.org/);
+  assert.equal(asked, ['new.test']);
+  const watched = { ...server, watch: true };
+  assert.is(thrownBy(() => listener.setTls(watched)).code, 'ERR_INVALID_ARG_VALUE');
+});
 
 interface Got {
   status: number | undefined;

@@ -1,9 +1,11 @@
 // TLS over streams that are no sockets.
 
+import { X509Certificate } from 'node:crypto';
 import * as assert from 'uvu/assert';
-import { BufferEvent, Ev, RateLimit } from '../../src/index.js';
+import { BufferEvent, Ev, RateLimit, type TlsInfo } from '../../src/index.js';
 import { HANDSHAKE_STEPS_MAX } from '../../src/stream/handshake_turns.js';
 import { codeOf } from '../event/support.js';
+import { ca, pair } from '../tls/pems.js';
 import { patterned, textOf, until } from './rig.js';
 import { Tape } from './tape.js';
 import { client, nodeClient, nodeServer, server, tlsSuite, VERSIONS } from './tls_rig.js';
@@ -285,6 +287,46 @@ test('a storm of handshakes takes turns', async (rig) => {
   const jumps = answered.map((count, i) => count - (answered[i - 1] ?? 0));
   assert.ok(Math.max(...jumps) <= HANDSHAKE_STEPS_MAX, `${jumps}`);
   assert.is(answered.at(-1), 60);
+});
+
+test('a name is asked for while the streams below rest, and an answer is used', async (rig) => {
+  const asked: string[] = [];
+  const SNICallback = async (name: string) => {
+    asked.push(name);
+    await new Promise(setImmediate);
+    if (name === 'refused.test') throw new Error('not here');
+    return pair('www');
+  };
+  const clientFor = (servername: string) => ({ ca, servername, rejectUnauthorized: false });
+  for (const kind of Object.keys(rig.pairs)) {
+    const { near } = await rig.open(kind, { ...server, SNICallback }, clientFor('www.test'));
+    const { peerCertificate } = near.bev.tls as TlsInfo;
+    assert.is(
+      new X509Certificate(peerCertificate as Uint8Array).subject,
+      'CN=www.example.org',
+      kind,
+    );
+  }
+  assert.is(asked.length, Object.keys(rig.pairs).length);
+  const refused = rig.both('pair', { ...server, SNICallback }, clientFor('refused.test'));
+  await refused.near.nth();
+  await refused.far.nth();
+  assert.match(refused.near.errors[0].message, /unrecognized name/);
+  assert.match(refused.far.errors[0].message, /'refused\.test' was refused: not here/);
+});
+
+test('who waits for its name has its deadline, and may be closed meanwhile', async (rig) => {
+  const never = { ...server, SNICallback: () => new Promise<undefined>(() => undefined) };
+  const late = rig.both(
+    'pair',
+    { ...never, handshakeTimeout: 50 },
+    { ...client, servername: 'a.b' },
+  );
+  assert.match(await late.far.nth(), /timeout/);
+  const gone = rig.both('pair', never, { ...client, servername: 'a.b' });
+  await new Promise(setImmediate);
+  gone.far.bev.close();
+  await gone.near.nth();
 });
 
 run();
