@@ -191,6 +191,9 @@ test('10,000 connections leave the descriptor count where it was', async () => {
       rescues: 0,
       handshakesFailed: 0,
       handshakeFailures: undefined,
+      published: 0,
+      delivered: 0,
+      missed: 0,
       loops: undefined,
     },
   );

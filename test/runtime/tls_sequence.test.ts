@@ -242,6 +242,11 @@ async function silent(group: LoopGroup): Promise<{ raw: net.Socket; id: number; 
     return found !== undefined;
   }, 'a loop has it');
   const { id, loop } = found as { id: number; loop: number };
+  // One that is still in its inbox would be another loop's when this one dies.
+  await until(() => {
+    const { open, inbox } = group.loops[loop].stats;
+    return open === 1 && inbox === 0;
+  }, 'the loop has taken it');
   return { raw, id, loop };
 }
 const brief = (handshakeTimeout: number) => ({
