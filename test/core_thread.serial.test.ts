@@ -1,0 +1,5 @@
+// The core's own tests under TSan, which takes as long as the others together; see core/variants.ts.
+
+import { testCore } from './core/variants.js';
+
+await testCore('thread');
