@@ -1,5 +1,9 @@
 #include "tls_key_log.h"
 
+#include "platform.h"
+
+#ifdef ML_HAVE_TLS
+
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -51,3 +55,5 @@ void TlsKeyLog::add(std::string_view line) const {
 }
 
 }  // namespace multiloop
+
+#endif
