@@ -4,7 +4,7 @@
 // Handshakes per CPU second are a million divided by what is printed.
 
 import { existsSync } from 'node:fs';
-import { libeventPeer } from './peers/compile.js';
+import { compiled, libeventPeer } from './peers/compile.js';
 import { nodeProgram, type Program } from './peers/program.js';
 import { Remote } from './peers/remote.js';
 import { pause } from './peers/rpc.js';
@@ -15,6 +15,8 @@ import { type BenchOptions, type Case, caseOf, inTurn } from './report.js';
 type Servers = Record<string, (key: Key, role: Role, bytes: number) => Command | undefined>;
 
 const NGINX = ['/usr/sbin/nginx', '/usr/local/sbin/nginx', '/usr/bin/nginx'];
+/** The peer that shows what the share of the kernel and of the library is. */
+const BARE = 'OpenSSL alone';
 const OURS = ['BufferEvent', 'serve()'];
 /** What is compiled in the first moments is not what a server costs: until so many, or so long. */
 const WARM_MESSAGES = 8_000;
@@ -43,6 +45,8 @@ function serversOf(options: BenchOptions): Servers {
       role,
       String(bytes),
     ];
+  const bare = options.peerCmd === undefined && compiled('tls_bare', ['-lssl', '-lcrypto']);
+  if (bare) servers[BARE] = (key, role) => (role === 'echo' ? [bare, ...filesOf(key)] : undefined);
   const nginx = NGINX.find((file) => existsSync(file));
   if (nginx !== undefined)
     servers.nginx = (key, role, bytes) =>

@@ -67,7 +67,7 @@ function compile(source: string, output: string, libraries: readonly string[]): 
       const { code, stderr } = error as { code?: string; stderr?: string };
       if (code === 'ENOENT') continue;
       if (stderr !== undefined && LIBEVENT_MISSING.test(stderr))
-        return 'libevent is missing; install libevent-dev (Debian: apt-get install libevent-dev)';
+        return 'libevent or OpenSSL is missing (Debian: apt-get install libevent-dev libssl-dev)';
       throw new Error(`${source} does not compile:\n${stderr ?? error}`);
     }
   }

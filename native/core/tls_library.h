@@ -35,6 +35,7 @@ namespace multiloop {
   F(OPENSSL_init_ssl)                \
   F(ERR_clear_error)                 \
   F(ERR_get_error)                   \
+  F(ERR_peek_error)                  \
   F(ERR_reason_error_string)         \
   F(ERR_error_string_n)              \
   F(BIO_new)                         \
