@@ -7,7 +7,7 @@
 //                                                        by a loop: there, and without the group
 // multiloop:handoff  { group, connection, loop }         it was given to a loop
 // multiloop:move     { connection, from, to, bytes, contextBytes }
-//                                                        on the loop that it leaves for another one;
+//                                                        on the loop that it leaves for another;
 //                                                        what went along: see Moved
 // multiloop:rescue   { group, connection, loop }         its loop died, and this one adopts it
 // multiloop:reload   { group, ...report }, or { group, error }
