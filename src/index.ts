@@ -13,6 +13,7 @@ export type { EventBaseOptions, EventCounts } from './event/options.js';
 export { sys } from './event/sys.js';
 export type { Watcher } from './event/watchers.js';
 export type { AcceptMode } from './runtime/accept_mode.js';
+export type { Moved } from './runtime/baggage.js';
 export type { Connection } from './runtime/connection.js';
 export type { ConnectionInfo } from './runtime/connection_list.js';
 export {

@@ -207,7 +207,12 @@ export interface Native {
   topicsNote(log: number, inbox: number, connection: number, topic: string, on: boolean): void;
   topicsForget(log: number, connection: number): void;
   topicsUnderWay(log: number, connection: number, on: boolean): void;
-  topicsAdopt(log: number, inbox: number, connection: number): [position: number, topics: string[]];
+  topicsAdopt(
+    log: number,
+    inbox: number,
+    connection: number,
+    position: number,
+  ): [position: number, topics: string[]];
   topicsSizes(log: number): [entries: number, readers: number, connections: number];
   ledgerListen(fd: number, owner: number, listener: number, quota: number): number;
   ledgerPass(socket: number, from: number, to: number): number;

@@ -4,6 +4,7 @@
 
 import { BufferEvent, Ev, EventBase, LoopFlag } from '../../src/index.js';
 import { answerCalls, millis, quantile } from './rpc.js';
+import { frameBytes, HANDSHAKE, masked } from './ws_bytes.js';
 
 export interface Load {
   port: number;
@@ -25,7 +26,7 @@ export interface Asked {
 
 /** As in bench/peers/upload.lua. */
 const UPLOAD = 'x'.repeat(10_000);
-const MESSAGE_BYTES = 64;
+const MESSAGE = Uint8Array.from({ length: 64 }, (_, i) => i);
 
 type Bev = InstanceType<typeof BufferEvent>;
 
@@ -35,19 +36,6 @@ function question(path: string): Buffer {
       `POST ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: ${UPLOAD.length}\r\n\r\n${UPLOAD}`,
     );
   return Buffer.from(`GET ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n`);
-}
-
-const HANDSHAKE = Buffer.from(
-  'GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
-    'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n',
-);
-
-/** A binary message, masked as RFC 6455 section 5.2 says. */
-function masked(): Buffer {
-  const mask = [1, 2, 3, 4];
-  const head = [0x82, 0x80 | MESSAGE_BYTES, ...mask];
-  const payload = Array.from({ length: MESSAGE_BYTES }, (_, i) => i ^ mask[i & 3]);
-  return Buffer.from([...head, ...payload]);
 }
 
 /** Bytes of an answer, by its head; 0 while that is not whole. */
@@ -78,9 +66,8 @@ class Run {
 
   constructor(load: Load) {
     this.#load = load;
-    this.#question = load.path === '/ws' ? masked() : question(load.path);
-    // An unmasked message with a head of two bytes.
-    if (load.path === '/ws') this.#length = 2 + MESSAGE_BYTES;
+    this.#question = load.path === '/ws' ? masked(MESSAGE) : question(load.path);
+    if (load.path === '/ws') this.#length = frameBytes(MESSAGE.length);
   }
 
   begin(base: EventBase): void {

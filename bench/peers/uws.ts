@@ -15,6 +15,7 @@ export interface UwsResponse {
 }
 export interface UwsSocket {
   send(message: ArrayBuffer, isBinary: boolean): number;
+  subscribe(topic: string): boolean;
 }
 export interface UwsApp {
   get(path: string, handler: (response: UwsResponse) => void): UwsApp;
@@ -23,6 +24,7 @@ export interface UwsApp {
     path: string,
     behavior: { message(ws: UwsSocket, message: ArrayBuffer, isBinary: boolean): void },
   ): UwsApp;
+  publish(topic: string, message: ArrayBuffer, isBinary: boolean): boolean;
   listen(host: string, port: number, listening: (socket: object | false) => void): UwsApp;
 }
 export interface Uws {

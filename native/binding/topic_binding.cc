@@ -159,11 +159,11 @@ napi_value topics_under_way(napi_env env, napi_callback_info info) {
   return js_undefined(env);
 }
 
-// topicsAdopt(log, inbox, connection) -> [position, topics]
+// topicsAdopt(log, inbox, connection, position: 0 if unknown) -> [position, topics]
 napi_value topics_adopt(napi_env env, napi_callback_info info) {
-  const Args<3> args(env, info);
+  const Args<4> args(env, info);
   const auto log = TopicLog::find(args.u32(0));
-  std::uint64_t position = 0;
+  std::uint64_t position = args.u64(3);
   std::vector<std::string> topics;
   if (log != nullptr) topics = log->adopt(args.u32(1), args.u64(2), &position);
   napi_value list = nullptr;

@@ -1,6 +1,7 @@
 #include "topic_log.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "check.h"
 
@@ -175,27 +176,32 @@ void TopicLog::forget(ConnectionId id) {
 
 void TopicLog::under_way(ConnectionId id, bool on) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (on)
+  if (on) {
     under_way_.insert(id);
-  else
-    under_way_.erase(id);
+    return;
+  }
+  under_way_.erase(id);
+  const auto found = subscriptions_.find(id);
+  if (found != subscriptions_.end()) found->second.place = kNoPlace;
 }
 
 std::vector<std::string> TopicLog::adopt(InboxHandle reader, ConnectionId id,
                                          std::uint64_t* position) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  *position = end_;
+  const std::uint64_t brought = std::exchange(*position, end_);
   const auto found = subscriptions_.find(id);
   if (found == subscriptions_.end()) return {};
-  const InboxHandle before = found->second.reader;
-  if (const Reader* there = reader_of(before); there != nullptr) {
-    *position = there->next;
-  } else {
-    for (const auto& [inbox, next] : gone_)
-      if (inbox == before) *position = next;
-  }
-  found->second.reader = reader;
-  return found->second.topics;
+  Subscriptions& mine = found->second;
+  if (brought != kNoPlace)
+    *position = brought;
+  else if (mine.place != kNoPlace)
+    *position = mine.place;
+  else
+    *position = place_of(mine.reader);
+  mine.reader = reader;
+  mine.place = *position;
+  under_way_.insert(id);
+  return mine.topics;
 }
 
 std::array<std::size_t, 3> TopicLog::sizes() {
@@ -209,6 +215,13 @@ TopicLog::Reader* TopicLog::reader_of(InboxHandle inbox) {
   for (Reader& reader : readers_)
     if (reader.inbox == inbox) return &reader;
   return nullptr;
+}
+
+std::uint64_t TopicLog::place_of(InboxHandle inbox) {
+  if (const Reader* there = reader_of(inbox); there != nullptr) return there->next;
+  for (const auto& [gone, next] : gone_)
+    if (gone == inbox) return next;
+  return end_;
 }
 
 void TopicLog::retire(std::size_t index) {

@@ -87,8 +87,11 @@ class TopicLog {
   // It leaves for another loop, or has what it missed on its way. While one is under way, what all
   // have read is kept up to the limits of what may wait.
   void under_way(ConnectionId id, bool on);
-  // Its topics, when another loop has taken it; and up to where the loop before had read.
+  // Its topics, when another loop has taken it. `position`: up to where it has everything, if that
+  // came with it, or kNoPlace; answers that, or up to where the loop before had read. It is kept
+  // until it is under way no more: this loop may die before it has written the rest.
   std::vector<std::string> adopt(InboxHandle reader, ConnectionId id, std::uint64_t* position);
+  static constexpr std::uint64_t kNoPlace = 0;
 
   // For tests: entries that are there, readers, connections with topics.
   std::array<std::size_t, 3> sizes();
@@ -102,9 +105,13 @@ class TopicLog {
   struct Subscriptions {
     InboxHandle reader;
     std::vector<std::string> topics;
+    // Of one that has been adopted and is under way still.
+    std::uint64_t place = kNoPlace;
   };
 
   Reader* reader_of(InboxHandle inbox);
+  // Up to where it has read, or had when it left; the log's end if nobody knows.
+  std::uint64_t place_of(InboxHandle inbox);
   void retire(std::size_t index);
   void drop_dead();
   std::uint64_t slowest() const;

@@ -83,6 +83,12 @@ const { EACCES, EPERM } = os.errno;
  * or an empty name, is 404, and a bad escape or a NUL 400. FIFOs, devices and links that lead out
  * are 404. What is remembered is for each loop. While more than 32 KiB are being sent, their
  * connection stays where it is. Throws what stat(2) says if there is no such folder.
+ *
+ * A limit: a path that is not remembered is opened in the loop's own thread (a few system calls),
+ * and sendfile(2) waits there for what the kernel has to read first. From a local disk that is
+ * short; with a folder on a network or a disk that stalls, all of the loop's connections wait as
+ * long. Copy such a folder to a local disk, or give it loops (a server) of its own; a longer
+ * `cacheMs` and a larger `cacheFiles` open less often.
  */
 export function files(folder: string | URL, options: FilesOptions = {}): RequestHandler {
   const site = new Site(pathOf('folder', folder), options);

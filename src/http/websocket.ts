@@ -82,8 +82,9 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
   }
   /**
    * Bytes of the peer's earlier messages that later ones refer to: 32 KiB at most, and none unless
-   * `deflate` has agreed on context. They go along when it moves. With any, `busy` is true of its
-   * connection, so rebalancing passes over it, and it is not rescued.
+   * `deflate` has agreed on context. They go along when it moves, or keep it from moving: see
+   * WebSocketDeflate.move. With any, `busy` is true of its connection, so rebalancing passes over
+   * it, and it is not rescued.
    */
   get contextBytes(): number {
     return this.#receiver.deflate?.contextBytes ?? 0;
@@ -269,6 +270,16 @@ export class WebSocket<Kept = unknown> extends Timed implements HandlersAbove {
     if (packed.context !== undefined) this.#receiver.deflate?.restore(packed.context);
     this.#mark();
     this.#goOn();
+  }
+  /** @internal Throws if it is not to move. */
+  _checkMovable(): void {
+    const { contextBytes } = this;
+    if (contextBytes === 0 || this._context.settings.deflate?.move !== 'refuse') return;
+    throw new MultiloopError(
+      'ERR_NOT_MOVABLE',
+      `its WebSocket shares a compression context of ${contextBytes} bytes with the peer, and ` +
+        "deflate.move is 'refuse'",
+    );
   }
   /** @internal */
   _pack(state: unknown): WebSocketPacked {

@@ -5,7 +5,7 @@
 // our own may forget at any time what it could refer to.
 
 import { constants, deflateRawSync, inflateRawSync } from 'node:zlib';
-import { checkBoolean, checkInteger, checkObject } from '../validate.js';
+import { checkBoolean, checkInteger, checkObject, checkOneOf } from '../validate.js';
 import {
   BITS_MAX,
   type DeflateAgreement,
@@ -18,14 +18,21 @@ export interface WebSocketDeflate {
   /**
    * The server's messages, and the client's, have those before them as context (RFC 7692's context
    * takeover), if the other side agrees: false. They are smaller for it, mostly if they are short
-   * and alike. It costs the memory of a window at each end, and time: see the README. A connection
-   * moves with the context of what has come (`contextBytes`), but is not rescued.
+   * and alike. It costs the memory of a window at each end, and time: see the README. With context
+   * of what has come (`contextBytes`) a connection is not rescued, and moves as `move` says.
    */
   serverContext?: boolean;
   clientContext?: boolean;
   /** The largest windows, as powers of two of bytes: 9 to 15, 15. */
   serverMaxWindowBits?: number;
   clientMaxWindowBits?: number;
+  /**
+   * Under serve(), what one with `contextBytes` does when move() or a reload wants it elsewhere.
+   * 'carry', the default: it goes and takes them along, and who asked is told how many (`Moved`).
+   * 'refuse': the move rejects with ERR_NOT_MOVABLE, and the connection goes on where it is; its
+   * loop's next reload drains it, as a request in flight past the deadline: a Close of 1001.
+   */
+  move?: 'carry' | 'refuse';
   /** zlib's: 1 to 9, 6. */
   level?: number;
   /** zlib's: 1 to 9, 8. */
@@ -40,6 +47,7 @@ export const DEFLATE_DEFAULTS = {
   clientContext: false,
   serverMaxWindowBits: BITS_MAX,
   clientMaxWindowBits: BITS_MAX,
+  move: 'carry',
   level: 6,
   memLevel: 8,
 } as const;
@@ -54,6 +62,9 @@ export function deflateSettings(
   const settings: DeflateSettings = { ...DEFLATE_DEFAULTS };
   for (const key of ['serverContext', 'clientContext'] as const)
     if (given[key] !== undefined) settings[key] = checkBoolean(`${name}.${key}`, given[key]);
+  const { move } = given;
+  if (move !== undefined)
+    settings.move = checkOneOf(`${name}.move`, move, ['carry', 'refuse'] as const);
   for (const key of ['serverMaxWindowBits', 'clientMaxWindowBits', 'level', 'memLevel'] as const) {
     if (given[key] === undefined) continue;
     const [min, max] = key.endsWith('Bits') ? [SEND_BITS_MIN, BITS_MAX] : [1, 9];

@@ -24,13 +24,23 @@ export interface Baggage {
   published: number | undefined;
 }
 
+/** What went along with a connection to another loop. */
+export interface Moved {
+  /** Bytes in all: its unread input, its unsent output, its state. 0: it was there already. */
+  bytes: number;
+  /** Of these, a compression context that it shares with its peer: see WebSocket.contextBytes. */
+  contextBytes: number;
+}
+/** It is where it was to go. */
+export const NOT_MOVED: Moved = { bytes: 0, contextBytes: 0 };
+
 /** A move that was asked for and waits until the connection may go. */
 export interface Departure {
   loop: number;
   /** To the loop of the next generation that has this one's number. */
   evicted: boolean;
-  done: Promise<void>;
-  resolve(): void;
+  done: Promise<Moved>;
+  resolve(moved: Moved): void;
   reject(error: Error): void;
 }
 

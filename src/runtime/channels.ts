@@ -6,9 +6,11 @@
 // multiloop:accept   { group, connection, listener }     a connection was accepted, not refused;
 //                                                        by a loop: there, and without the group
 // multiloop:handoff  { group, connection, loop }         it was given to a loop
-// multiloop:move     { connection, from, to }            on the loop that it leaves for another one
+// multiloop:move     { connection, from, to, bytes, contextBytes }
+//                                                        on the loop that it leaves for another;
+//                                                        what went along: see Moved
 // multiloop:rescue   { group, connection, loop }         its loop died, and this one adopts it
-// multiloop:reload   { group, generation, moved, drained, closed, ms }, or { group, error }
+// multiloop:reload   { group, ...report }, or { group, error }
 // multiloop:shed     { group, reason, count }            connections were refused
 // multiloop:stall    { group, loop, ms }                 a loop is blocked, as its watchdog found
 // multiloop:error    { group, error, connection? }       of the group, or of a hook

@@ -19,7 +19,7 @@ import { SocketStream } from '../stream/socket_stream.js';
 import type { TlsPlan } from '../stream/tls_options.js';
 import { type HandshakeFailure, TlsTransport } from '../stream/tls_transport.js';
 import { checkBytes, checkInteger } from '../validate.js';
-import { type Departure, decodeBaggage, encodeBaggage } from './baggage.js';
+import { type Departure, decodeBaggage, encodeBaggage, type Moved, NOT_MOVED } from './baggage.js';
 import type { ConnectionHost } from './connection_host.js';
 import type { LoopTopics } from './topics.js';
 import type { LoopContext } from './worker.js';
@@ -43,6 +43,7 @@ export class Connection<State = unknown> extends SocketStream {
 
   readonly #host: ConnectionHost;
   /** @internal It may move, as pack() has all of it, but not be rescued. */ _unfinished = false;
+  /** @internal Bytes of a compression context in what pack() has answered. */ _contextBytes = 0;
   /** Hooks whose promise is open, and what hold() has answered. */
   #holds = 0;
   #hooks = 0;
@@ -104,15 +105,16 @@ export class Connection<State = unknown> extends SocketStream {
   /**
    * Gives the connection to another loop, with its unread input, unsent output and state: when no
    * hook of it is running or waiting, and not before its output is below 256 KiB. Resolves when it
-   * has left; it is served there in any case from then on, or by a third loop if that one dies.
-   * This object then answers ERR_CONNECTION_MOVED. Rejects with ERR_NOT_MOVABLE if it was closed
-   * meanwhile or its state cannot be packed, ERR_LOOP_GONE or ERR_INBOX_FULL; it stays here then.
+   * has left, with what went along; it is served there in any case from then on, or by a third loop
+   * if that one dies. This object then answers ERR_CONNECTION_MOVED. Rejects with ERR_NOT_MOVABLE
+   * if it was closed meanwhile, its state cannot be packed or it refuses (a WebSocket with
+   * `deflate.move`), ERR_LOOP_GONE or ERR_INBOX_FULL; it stays here then.
    */
-  move(loop: number): Promise<void> {
+  move(loop: number): Promise<Moved> {
     this.#here();
     checkInteger('loop', loop, 0, 2 ** 16);
     if (this.closed) return Promise.reject(this.#notMovable('it is closed'));
-    if (loop === this.loop.id && this.#moving === undefined) return Promise.resolve();
+    if (loop === this.loop.id && this.#moving === undefined) return Promise.resolve(NOT_MOVED);
     if (this.#moving !== undefined) {
       // The last word counts; who asked before is served by it too.
       this.#moving.loop = loop;
@@ -122,7 +124,7 @@ export class Connection<State = unknown> extends SocketStream {
   }
 
   /** @internal At its next boundary it goes to the next generation's loop of this number. */
-  _evict(loop: number): Promise<void> {
+  _evict(loop: number): Promise<Moved> {
     if (this.#moving !== undefined) return this.#moving.done;
     return this.#startMoving(loop, true);
   }
@@ -133,9 +135,9 @@ export class Connection<State = unknown> extends SocketStream {
     moving?.reject(this.#notMovable('it reached no boundary in time'));
   }
 
-  #startMoving(loop: number, evicted: boolean): Promise<void> {
+  #startMoving(loop: number, evicted: boolean): Promise<Moved> {
     const moving = { loop, evicted } as Departure;
-    moving.done = new Promise<void>((resolve, reject) => {
+    moving.done = new Promise<Moved>((resolve, reject) => {
       moving.resolve = resolve;
       moving.reject = reject;
     });
@@ -291,11 +293,12 @@ export class Connection<State = unknown> extends SocketStream {
     this.#moving = undefined;
     if (moving.loop === this.loop.id && !moving.evicted) {
       this._releaseReading(Hold.MOVING);
-      moving.resolve();
+      moving.resolve(NOT_MOVED);
       return;
     }
+    let moved: Moved;
     try {
-      this.#send(moving.loop);
+      moved = this.#send(moving.loop);
     } catch (error) {
       if (!this.closed) this._stay();
       this._releaseReading(Hold.MOVING);
@@ -309,11 +312,11 @@ export class Connection<State = unknown> extends SocketStream {
     } catch (error) {
       this.#host.hookFailed(this as Connection, error);
     }
-    moving.resolve();
+    moving.resolve(moved);
   }
 
   /** Throws why it stays. */
-  #send(loop: number): void {
+  #send(loop: number): Moved {
     if (this._adapter !== undefined) throw this.#notMovable('a Duplex of this thread is over it');
     const bytes = this.#pack();
     if (this.closed) throw this.#notMovable('it was closed');
@@ -323,7 +326,7 @@ export class Connection<State = unknown> extends SocketStream {
     if (delivered === 'ok') {
       this.#left = true;
       this._leave();
-      return;
+      return { bytes: bytes.length, contextBytes: this._contextBytes };
     }
     if (delivered === 'full')
       throw new MultiloopError('ERR_INBOX_FULL', `The inbox of loop ${loop} is full`);
@@ -356,8 +359,10 @@ export class Connection<State = unknown> extends SocketStream {
         published: this.#host.topics.pack(this),
       });
     } catch (cause) {
+      this.#host.topics.stays(this);
       const said = cause instanceof Error ? cause.message : String(cause);
-      throw this.#notMovable(`its state could not be packed: ${said}`, cause);
+      const refused = (cause as { code?: unknown } | null)?.code === 'ERR_NOT_MOVABLE';
+      throw this.#notMovable(refused ? said : `its state could not be packed: ${said}`, cause);
     }
   }
 

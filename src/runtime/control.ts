@@ -7,6 +7,7 @@ import { MultiloopError } from '../errors.js';
 import type { BackendName, WakerName } from '../event/ev.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import type { TlsPlan } from '../stream/tls_options.js';
+import type { Moved } from './baggage.js';
 import type { NumbersMemory } from './connection_numbers.js';
 import type { Drained } from './drainer.js';
 import type { TopicTask } from './topics.js';
@@ -38,10 +39,14 @@ export interface LoopTask {
 export interface Retired {
   /** Given to the next generation at a boundary. */
   moved: number;
+  /** Of those moved, the ones that took a compression context along: see Moved. */
+  withContext: number;
   /** They reached none in time and were ended when what they were doing was done. */
   drained: number;
   /** Still busy at the very end, and closed. */
   closed: number;
+  /** They could not be packed, or refused to move. Also drained or closed, if they do not end. */
+  refused: number;
 }
 
 /** How the task ended, unless its thread died. */
@@ -51,7 +56,7 @@ export type ToCoordinator =
   | { type: 'ready'; loop: number; generation: number; threadId: number; backend: BackendName }
   | { type: 'workerError'; loop: number; connection: number; error: FlatError }
   /** A move that was asked for, by the number of the request. */
-  | { type: 'moved'; request: number; count?: number; error?: FlatError }
+  | { type: 'moved'; request: number; count?: number; moved?: Moved; error?: FlatError }
   | { type: 'retired'; counts: Retired }
   | { type: 'drained'; counts: Drained }
   /** Connections that it accepted and closed at once. */

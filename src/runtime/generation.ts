@@ -61,7 +61,7 @@ interface Start {
 }
 
 /** A loop whose connections nobody knows about. */
-const NOBODY: Retired = { moved: 0, drained: 0, closed: 0 };
+const NOBODY: Retired = { moved: 0, withContext: 0, drained: 0, closed: 0, refused: 0 };
 
 export class Generation {
   readonly settings: Settings;
@@ -441,8 +441,10 @@ export class Generation {
     await this.#whenEnded(this.#all, STOP_GRACE_MS);
     await this.destroy();
     const counts = await told;
-    const sum = (key: keyof Retired) => counts.reduce((total, one) => total + one[key], 0);
-    return { moved: sum('moved'), drained: sum('drained'), closed: sum('closed') };
+    const total = { ...NOBODY };
+    for (const one of counts)
+      for (const key of Object.keys(total) as (keyof Retired)[]) total[key] += one[key];
+    return total;
   }
 
   async #retireLoop(slot: LoopSlot, deadlineMs: number): Promise<Retired> {

@@ -72,10 +72,14 @@ export function httpWorker(
     // Without a data hook the input stays where it was received: HTTP reads it there. What follows
     // an end is HTTP's to decide too.
     end: () => undefined,
-    pack({ state }) {
+    pack(conn) {
+      const { state } = conn;
       if (!(state instanceof WebSocket)) return { requests: state.requests };
+      state._checkMovable();
       const kept = hooks.pack === undefined ? state.state : hooks.pack(state);
-      return { requests: 0, websocket: state._pack(kept) };
+      const websocket = state._pack(kept);
+      conn._contextBytes = websocket.context?.length ?? 0;
+      return { requests: 0, websocket };
     },
     left({ state }) {
       state._left();

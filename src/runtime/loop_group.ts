@@ -13,6 +13,7 @@ import {
 } from '../stream/tls_failures.js';
 import type { TlsServerOptions } from '../stream/tls_options.js';
 import { checkInteger, checkObject, checkSignal } from '../validate.js';
+import type { Moved } from './baggage.js';
 import { Balancer } from './balancer.js';
 import { publish } from './channels.js';
 import { type ConnectionInfo, listConnections } from './connection_list.js';
@@ -272,14 +273,11 @@ export class LoopGroup extends EventEmitter implements AsyncDisposable {
     this.#past.published++;
   }
 
-  /**
-   * Has a connection move to another loop; see Connection.move(), whose errors it rejects with.
-   * ERR_NOT_MOVABLE too when no loop serves it.
-   */
-  async move(connection: number, loop: number): Promise<void> {
+  /** As Connection.move(). Rejects with ERR_NOT_MOVABLE too when no loop serves the connection. */
+  async move(connection: number, loop: number): Promise<Moved> {
     checkInteger('connection', connection, 1);
     checkInteger('loop', loop, 0, this.#current.slots.length - 1);
-    await this.#moves.move(this.#current.slots, connection, loop);
+    return this.#moves.move(this.#current.slots, connection, loop);
   }
 
   /**

@@ -10,6 +10,7 @@ import { Delivery, native } from '../native.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import type { TlsPlan } from '../stream/tls_options.js';
 import { checkInteger, invalidType } from '../validate.js';
+import type { Moved } from './baggage.js';
 import { REST_MS } from './balancer.js';
 import { channels, publish } from './channels.js';
 import { Connection, fdOf } from './connection.js';
@@ -225,7 +226,13 @@ class Loop implements ConnectionHost {
     this.topics.gone(conn, false);
     this.#removed(conn);
     if (channels.move.hasSubscribers)
-      channels.move.publish({ connection: conn.id, from: this.#task.loop, to: loop });
+      publish('move', () => ({
+        connection: conn.id,
+        from: this.#task.loop,
+        to: loop,
+        bytes: bytes.length,
+        contextBytes: conn._contextBytes,
+      }));
     return result;
   }
 
@@ -283,13 +290,13 @@ class Loop implements ConnectionHost {
             new MultiloopError('ERR_NOT_MOVABLE', `Connection ${connection} is not here any more`),
           );
     moved.then(
-      () => this.#answer(request, 1),
+      (moved) => this.#tell({ type: 'moved', request, moved }),
       (error) => this.#answer(request, 0, flatten(error)),
     );
   }
 
   async #shed({ request, count, loop, restMs }: ToLoop & { type: 'shed' }): Promise<void> {
-    const moves: Promise<void>[] = [];
+    const moves: Promise<Moved>[] = [];
     const since = performance.now() - restMs;
     for (const conn of [...this.#connections.values()]) {
       if (moves.length === count) break;
@@ -313,7 +320,7 @@ class Loop implements ConnectionHost {
 
   /** A new generation has taken over: everything goes there, and then this loop ends. */
   async #retire({ deadlineMs, drainMs }: ToLoop & { type: 'retire' }): Promise<void> {
-    const counts: Retired = { moved: 0, drained: 0, closed: 0 };
+    const counts: Retired = { moved: 0, withContext: 0, drained: 0, closed: 0, refused: 0 };
     this.#retired = counts;
     this.#listening.giveBack();
     for (const conn of [...this.#connections.values()]) this.#evict(conn, counts);
@@ -341,13 +348,15 @@ class Loop implements ConnectionHost {
     };
     // One that has died has a new thread in a moment; until then any other loop will do.
     conn._evict((this.#task.loop + tries) % this.#directory.size).then(
-      () => {
+      ({ contextBytes }) => {
         counts.moved++;
+        if (contextBytes > 0) counts.withContext++;
       },
       (error: { code?: string }) => {
-        // Otherwise it was closed, or stays and is drained.
         if (error.code === 'ERR_INBOX_FULL' || error.code === 'ERR_LOOP_GONE')
           setTimeout(again, RETRY_MS);
+        // Otherwise it was closed, or stays and is drained.
+        else if (!this.#stopping && !conn.closed) counts.refused++;
       },
     );
   }

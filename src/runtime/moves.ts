@@ -4,14 +4,17 @@
 import { MultiloopError } from '../errors.js';
 import { native } from '../native.js';
 import type { TlsPlan } from '../stream/tls_options.js';
+import type { Moved } from './baggage.js';
 import { type ToCoordinator, type ToLoop, unflatten } from './control.js';
 import type { Directory } from './directory.js';
 import type { LoopSlot } from './loop_slot.js';
 import type { Transfer } from './rebalance.js';
 
+type Answer = ToCoordinator & { type: 'moved' };
+
 interface Request {
   slot: LoopSlot;
-  resolve(count: number): void;
+  resolve(answer: Answer): void;
   reject(error: Error): void;
 }
 
@@ -28,20 +31,25 @@ export class Moves {
   }
 
   /** Has the loop that serves `connection` give it to `loop`. */
-  async move(slots: readonly LoopSlot[], connection: number, loop: number): Promise<void> {
+  async move(slots: readonly LoopSlot[], connection: number, loop: number): Promise<Moved> {
     const owner = native.ledgerOwner(connection);
     const slot = slots.find((one) => owner !== 0 && one.inbox === owner);
     if (slot === undefined)
       throw new MultiloopError('ERR_NOT_MOVABLE', `No loop serves a connection ${connection}`);
-    await this.#ask(slot, (request) => ({ type: 'move', request, connection, loop }));
+    const ask = (request: number) => ({ type: 'move', request, connection, loop }) as const;
+    const { moved } = await this.#ask(slot, ask);
+    return moved as Moved;
   }
 
   /**
    * Has a loop give up to `count` connections that are idle, and have not come by a move within
    * `restMs`, to another; answers how many went.
    */
-  shed({ from, to, count }: Transfer, restMs = 0): Promise<number> {
-    return this.#ask(from, (request) => ({ type: 'shed', request, count, loop: to.id, restMs }));
+  async shed({ from, to, count }: Transfer, restMs = 0): Promise<number> {
+    const ask = (request: number) =>
+      ({ type: 'shed', request, count, loop: to.id, restMs }) as const;
+    const answer = await this.#ask(from, ask);
+    return answer.count ?? 0;
   }
 
   /**
@@ -54,17 +62,18 @@ export class Moves {
     send: (message: ToLoop) => void,
   ): Promise<void> {
     const request = this.#next++;
-    const done = new Promise<number>((resolve, reject) => {
+    const done = new Promise<Answer>((resolve, reject) => {
       this.#requests.set(request, { slot, resolve, reject });
     });
     send({ type: 'tls', request, listener, plan });
     await done.catch(() => undefined);
   }
 
-  answered({ request, count, error }: ToCoordinator & { type: 'moved' }): void {
+  answered(answer: Answer): void {
+    const { request, error } = answer;
     const waiting = this.#requests.get(request);
     this.#requests.delete(request);
-    if (error === undefined) waiting?.resolve(count ?? 1);
+    if (error === undefined) waiting?.resolve(answer);
     else waiting?.reject(unflatten(error));
   }
 
@@ -82,9 +91,9 @@ export class Moves {
   #ask(
     slot: LoopSlot,
     message: (request: number) => Parameters<Directory['tell']>[2],
-  ): Promise<number> {
+  ): Promise<Answer> {
     const request = this.#next++;
-    return new Promise<number>((resolve, reject) => {
+    return new Promise<Answer>((resolve, reject) => {
       const sent = this.#directory.tell(this.#from, slot.id, message(request));
       if (sent === 'ok') {
         this.#requests.set(request, { slot, resolve, reject });

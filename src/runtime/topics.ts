@@ -176,6 +176,7 @@ export class LoopTopics {
   }
 
   unsubscribe(conn: Subscriber, topic: string): boolean {
+    if (this.#newcomers.has(conn)) this.settle(conn);
     if (!this.#table.includes(conn, topic)) return false;
     native.topicsNote(this.#task.log, this.#host.inbox, conn.id, topic, false);
     if (this.#table.remove(conn, topic)) this.#exit([topic]);
@@ -183,7 +184,8 @@ export class LoopTopics {
   }
 
   topicsOf(conn: Subscriber): string[] {
-    return this.#table.topicsOf(conn);
+    const newcomer = this.#newcomers.get(conn);
+    return newcomer === undefined ? this.#table.topicsOf(conn) : [...newcomer.topics];
   }
 
   /** It is closed, or lives on another loop now. */
@@ -216,10 +218,12 @@ export class LoopTopics {
   arrive(conn: Subscriber, from: number | undefined, rescued: boolean): void {
     if (from === undefined && !rescued) return;
     const { log } = this.#task;
-    const [position, topics] = native.topicsAdopt(log, this.#host.inbox, conn.id);
+    const { inbox } = this.#host;
+    // The log keeps the place until settle(): this thread may die before, and another goes on.
+    const [position, topics] = native.topicsAdopt(log, inbox, conn.id, from ?? 0);
     if (topics.length === 0) return;
     this.#enter(topics);
-    this.#newcomers.set(conn, { from: from ?? position, topics });
+    this.#newcomers.set(conn, { from: position, topics });
   }
 
   /** Writes it what has been published on its way here; from now on it is as all others. */

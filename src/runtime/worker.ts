@@ -24,7 +24,7 @@ export interface LoopWorker<State = unknown, Packed = State> {
   close?(conn: Connection<State>, error?: Error): void;
   /**
    * Before a move: what travels, by structured clone; without it `conn.state` does. What it throws
-   * keeps the connection here.
+   * keeps the connection here, and who asked for the move is told.
    */
   pack?(conn: Connection<State>): Packed;
   /** It lives on another loop now; free what this loop kept for it. */

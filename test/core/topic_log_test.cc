@@ -336,7 +336,7 @@ TEST(while_a_connection_is_under_way_more_is_kept) {
   EXPECT_EQ(read_all(log, b.handle, &place_b), range(10, 40));
   EXPECT_EQ(log.sizes()[0], 30);
   one.move_to(b.handle);
-  std::uint64_t position = 0;
+  std::uint64_t position = TopicLog::kNoPlace;
   EXPECT_EQ(log.adopt(b.handle, one.id, &position).size(), 1);
   EXPECT_EQ(position, place_a);
   EXPECT_EQ(replay_all(log, left, place_b), range(10, 40));
@@ -400,7 +400,7 @@ TEST(a_reader_that_dies_holds_nothing_up_and_its_place_is_known) {
     read_all(log, other.handle, &place);
     for (Connected* each : {&one, &two}) {
       each->move_to(other.handle);
-      std::uint64_t position = 0;
+      std::uint64_t position = TopicLog::kNoPlace;
       EXPECT_EQ(log.adopt(other.handle, each->id, &position).size(), each == &one ? 2 : 1);
       EXPECT_EQ(position, place_was);
       EXPECT_EQ(replay_all(log, position, place), range(4, 12));
@@ -440,12 +440,56 @@ TEST(a_slot_that_is_used_again_is_another_reader) {
   EXPECT_EQ(read_all(log, second.handle, &place), range(6, 7));
 }
 
+TEST(a_reader_that_ends_before_it_has_written_the_rest_takes_no_place_with_it) {
+  for (const bool brought : {true, false}) {
+    TopicLog log({100'000, 50, 0, 0});
+    Loop a, b, c;
+    Connected one(a.handle);
+    join(log, a.handle);
+    log.note(a.handle, one.id, "t", true);
+    std::uint64_t place = 0;
+    append_all(log, 0, 10);
+    EXPECT_EQ(read_all(log, a.handle, &place), range(0, 10));
+    const std::uint64_t left = place;
+    if (brought)
+      log.under_way(one.id, true);
+    else
+      a.end();
+    append_all(log, 10, 15);
+    // Two loops adopt it one after the other and die of it, far ahead of it.
+    for (Loop* next : {&b, &c}) {
+      one.move_to(next->handle);
+      std::uint64_t position = brought && next == &b ? left : TopicLog::kNoPlace;
+      EXPECT_EQ(log.adopt(next->handle, one.id, &position).size(), 1);
+      EXPECT_EQ(position, left);
+      join(log, next->handle);
+      append_all(log, next == &b ? 15 : 20, next == &b ? 20 : 25);
+      std::uint64_t ahead = 0;
+      read_all(log, next->handle, &ahead);
+      next->end();
+    }
+    Loop last;
+    join(log, last.handle);
+    one.move_to(last.handle);
+    std::uint64_t position = TopicLog::kNoPlace;
+    EXPECT_EQ(log.adopt(last.handle, one.id, &position).size(), 1);
+    EXPECT_EQ(position, left);
+    EXPECT_EQ(replay_all(log, position, 26), range(10, 25));
+    // Once it has everything its loop's place is its own again.
+    log.under_way(one.id, false);
+    append_all(log, 25, 26);
+    std::uint64_t position_now = TopicLog::kNoPlace;
+    EXPECT_EQ(log.adopt(last.handle, one.id, &position_now).size(), 1);
+    EXPECT_TRUE(position_now > left);
+  }
+}
+
 TEST(topics_of_connections_end_with_them) {
   TopicLog log(kRoomy);
   const Loop loop;
   join(log, loop.handle);
   Connected one(loop.handle);
-  std::uint64_t position = 0;
+  std::uint64_t position = TopicLog::kNoPlace;
   log.note(loop.handle, one.id, "a", true);
   log.note(loop.handle, one.id, "b", true);
   log.note(loop.handle, one.id, "a", false);
@@ -601,7 +645,7 @@ TEST(publishers_and_readers_race_with_loops_that_come_leave_and_die) {
     read_all(log, brief.handle, &place);
     if (lives % 4 == 0) log.leave(brief.handle);
     if (lives % 4 == 1) brief->abandon();
-    std::uint64_t position = 0;
+    std::uint64_t position = TopicLog::kNoPlace;
     EXPECT_EQ(log.adopt(brief.handle, one.id, &position).size(), 1);
     EXPECT_TRUE(position > 0);
     log.forget(one.id);
@@ -643,7 +687,7 @@ TEST(a_connection_that_hops_while_there_is_publishing_misses_nothing_and_gets_no
     const std::uint64_t left = places[here];
     if (random.below(2) == 0) read_all(log, loops[here].handle, &places[here]);
     one.move_to(loops[there].handle);
-    std::uint64_t position = 0;
+    std::uint64_t position = TopicLog::kNoPlace;
     EXPECT_EQ(log.adopt(loops[there].handle, one.id, &position).size(), 1);
     read_all(log, loops[there].handle, &places[there]);
     if (!take(replay_all(log, left, places[there]))) break;

@@ -1,5 +1,5 @@
 // permessage-deflate: what is agreed on, and context between messages in both directions, with the
-// `ws` package on the other side, which has zlib's streams; on a base and under serve().
+// `ws` package on the other side, which has zlib's streams.
 
 import { once } from 'node:events';
 import { constants, deflateRawSync } from 'node:zlib';
@@ -14,21 +14,15 @@ import {
   type WebSocketDeflate,
   type WebSocketOptions,
 } from '../../src/http.js';
-import { type LoopGroup, serve } from '../../src/index.js';
 import { codeOf, PATIENCE_MS, within } from '../event/support.js';
-import { portOf, until } from '../runtime/clients.js';
+import { until } from '../runtime/clients.js';
 import { nothing, Rig } from './rig.js';
 
 let rig: Rig;
-let group: LoopGroup | undefined;
 test.before.each(() => {
   rig = new Rig();
 });
-test.after.each(async () => {
-  rig.close();
-  await group?.close();
-  group = undefined;
-});
+test.after.each(() => rig.close());
 
 const wish = (more: Partial<DeflateWish> = {}): DeflateWish => ({
   serverContext: false,
@@ -138,6 +132,7 @@ test('options', () => {
     [{ clientMaxWindowBits: 16 }, 'ERR_OUT_OF_RANGE'],
     [{ level: 0 }, 'ERR_OUT_OF_RANGE'],
     [{ memLevel: 10 }, 'ERR_OUT_OF_RANGE'],
+    [{ move: 'stay' as never }, 'ERR_INVALID_ARG_VALUE'],
     [{ serverContext: 1 as never }, 'ERR_INVALID_ARG_TYPE'],
     ['yes' as never, 'ERR_INVALID_ARG_TYPE'],
     [null as never, 'ERR_INVALID_ARG_TYPE'],
@@ -444,132 +439,6 @@ test('published: to each one in the way that it has agreed on', async () => {
   for (const one of got)
     for (const [i, message] of all.entries()) assert.ok(same(message, one[i]), `message ${i}`);
   for (const socket of sockets) socket.terminate();
-});
-
-// ── under serve() ───────────────────────────────────────────────────────────────────────────────
-
-const start = async () => {
-  group = await serve({
-    worker: new URL('./workers/context.js', import.meta.url),
-    loops: 2,
-    drainMs: 10_000,
-  });
-  return group;
-};
-interface Facts {
-  data: string;
-  seen: number;
-  loop: number;
-  generation: number;
-  id: number;
-}
-/** Counts on its own what the other side must have seen. */
-class Counter {
-  readonly socket: Peer;
-  closed: number | undefined = undefined;
-  #sent = 0;
-  readonly #answers: Facts[] = [];
-  constructor(perMessageDeflate: PerMessageDeflateOptions = {}) {
-    this.socket = new Peer(`ws://127.0.0.1:${portOf(group as LoopGroup)}/`, ['chat'], {
-      perMessageDeflate: { threshold: 0, ...perMessageDeflate },
-    });
-    this.socket.on('message', (data) => this.#answers.push(JSON.parse(String(data))));
-    this.socket.on('error', nothing);
-    this.socket.on('close', (code) => {
-      this.closed = code;
-    });
-  }
-  async open(): Promise<this> {
-    await within(PATIENCE_MS, once(this.socket, 'open'), 'open');
-    return this;
-  }
-  async ask(text: string): Promise<Facts> {
-    this.socket.send(text);
-    await until(() => this.#answers.length > 0 || this.closed !== undefined, 'an answer');
-    const answer = this.#answers.shift();
-    if (answer === undefined) throw new Error(`closed with ${this.closed}`);
-    assert.equal([answer.seen, answer.data], [++this.#sent, text.slice(0, 20)]);
-    return answer;
-  }
-  /** So that there is much to refer to. */
-  async talk(): Promise<Facts> {
-    for (let i = 0; i < 9; i++) await this.ask(`${RECORD.repeat(60)}${i}`);
-    return this.ask('and now');
-  }
-}
-const busyOf = ({ id }: Facts) => group?.connections().find((one) => one.id === id)?.busy;
-
-test('it moves, with what the peer may refer to', async () => {
-  const one = await start();
-  const client = await new Counter().open();
-  let facts = await client.talk();
-  assert.is(busyOf(facts), true);
-  for (let i = 0; i < 6; i++) {
-    const there = 1 - facts.loop;
-    await within(PATIENCE_MS, one.move(facts.id, there), 'a move');
-    facts = await client.talk();
-    assert.is(facts.loop, there);
-  }
-  // Under way all the time: the order of messages and context is kept.
-  for (let i = 0; i < 60; i++) await client.ask(i % 3 === 0 ? `move ${i % 2}` : `${RECORD}${i}`);
-  client.socket.terminate();
-});
-
-test('rebalancing passes over it, but not over one with the server’s context alone', async () => {
-  const one = await start();
-  const all = await Promise.all(
-    Array.from({ length: 6 }, (_, i) => new Counter({ clientNoContextTakeover: i >= 4 }).open()),
-  );
-  const facts: Facts[] = [];
-  for (const client of all) {
-    await client.ask('move 0');
-    facts.push(await client.talk());
-  }
-  for (const { loop } of facts) assert.is(loop, 0);
-  await until(() => facts.slice(4).every((fact) => busyOf(fact) === false), 'these are idle');
-  assert.equal(
-    facts.map((fact) => busyOf(fact)),
-    [true, true, true, true, false, false],
-  );
-  assert.is(await within(PATIENCE_MS, one.rebalance(), 'rebalancing'), 2);
-  const after = [];
-  for (const client of all) after.push((await client.talk()).loop);
-  assert.equal(after, [0, 0, 0, 0, 1, 1]);
-  for (const client of all) client.socket.terminate();
-});
-
-test('a reload takes it along; a loop that dies does not, but for the server’s context', async () => {
-  const one = await start();
-  const all = await Promise.all(
-    Array.from({ length: 4 }, (_, i) => new Counter({ clientNoContextTakeover: i >= 2 }).open()),
-  );
-  for (const client of all) {
-    await client.ask('move 0');
-    await client.talk();
-  }
-  const report = await within(PATIENCE_MS, one.reload(), 'the reload');
-  assert.equal([report.moved, report.drained, report.closed], [4, 0, 0]);
-  for (const client of all) {
-    await client.ask('move 0');
-    const { generation, loop } = await client.talk();
-    assert.equal([generation, loop], [1, 0]);
-  }
-  const [killer, other, first, second] = all;
-  const facts = await first.talk();
-  await second.talk();
-  await until(() => busyOf(facts) === false, 'it is at a boundary');
-  killer.socket.send('die');
-  await until(() => one.stats().rescues === 2, 'the rescue of two');
-  for (const client of [first, second]) {
-    await client.talk();
-    assert.is(client.closed, undefined);
-  }
-  await until(() => killer.closed !== undefined && other.closed !== undefined, 'two ends');
-  assert.equal([killer.closed, other.closed], [1_006, 1_006]);
-  // The end of the group is told to who is still there.
-  await within(PATIENCE_MS, one.close(), 'the end of the group');
-  await until(() => second.closed !== undefined, 'its end');
-  assert.equal([first.closed, second.closed], [1_001, 1_001]);
 });
 
 test.run();

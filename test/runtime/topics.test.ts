@@ -9,8 +9,14 @@ import { until, workerFile } from './clients.js';
 import { LineClient } from './lines.js';
 
 let group: LoopGroup;
+/** Loops that have died. */
+let downs = 0;
 const start = async (options: Partial<ServeOptions> = {}) => {
   group = await serve({ worker: workerFile('topics'), loops: 2, drainMs: 10_000, ...options });
+  downs = 0;
+  group.on('loop', (_, what) => {
+    if (what === 'down') downs++;
+  });
 };
 test.after.each(() => group.close());
 
@@ -115,6 +121,7 @@ class Ledger {
 async function numbered(client: LineClient, count: number, ledger: Ledger): Promise<void> {
   while (ledger.count < count) {
     const line = await client.line();
+    if (line === 'closed') throw new Error(`closed after ${ledger.count} of ${count} messages`);
     if (/^\w \d+$/.test(line)) ledger.take(line);
   }
 }
@@ -176,6 +183,38 @@ test('a loop that dies: its subscribers are rescued with their topics, and miss 
   for (const { gaps, twice } of ledgers) assert.equal([gaps, twice], [0, 0]);
   for (const client of [...clients, killer]) client.socket.destroy();
 });
+
+for (const way of ['move 1', 'die'])
+  test(`a loop that dies while a subscriber arrives (${way}): it misses nothing`, async () => {
+    await start({ loops: 3 });
+    const client = await subscriber('t', 0);
+    const other = await subscriber('t', 2);
+    const ledgers = [client, other].map(() => new Ledger());
+    const all = Promise.all([client, other].map((one, i) => numbered(one, 300, ledgers[i])));
+    all.catch(() => undefined);
+    let sent = 0;
+    const publish = (count: number) => {
+      for (let i = 0; i < count; i++) group.publish('t', `c ${sent++}\n`);
+    };
+    publish(100);
+    await until(() => ledgers.every(({ count }) => count === 100), 'the first');
+    // The others cannot take it in before the next ones are published.
+    const blockers = await Promise.all([1, 2].map((loop) => subscriber('k', loop)));
+    for (const blocker of blockers) assert.is(await blocker.ask('block 500'), 'blocking');
+    const gone = () => group.stats().moves + group.stats().rescues;
+    const before = gone();
+    client.socket.write(`fatal ${way}\n`);
+    await until(() => gone() > before, 'it is on its way');
+    publish(100);
+    const deaths = way === 'die' ? 2 : 1;
+    await until(() => downs === deaths, `${deaths} loops died`);
+    publish(100);
+    const last = until(() => ledgers.every(({ next }) => next.get('c') === sent), 'the last');
+    await Promise.race([last, all]);
+    for (const { gaps, twice } of ledgers) assert.equal([gaps, twice], [0, 0]);
+    await within(PATIENCE_MS, all, 'all messages');
+    for (const one of [client, other, ...blockers]) one.socket.destroy();
+  });
 
 test('who does not read misses what is beyond outputMax, and others do not wait', async () => {
   await start({ topics: { outputMax: 100_000 } });

@@ -5,6 +5,8 @@ import { type Connection, defineWorker, type LoopContext } from '../../../src/in
 
 interface State {
   rest: string;
+  /** The loop that it comes to dies of it, in the middle of its arrival. */
+  fatal?: boolean;
 }
 
 function command(conn: Connection<State>, line: string, loop: LoopContext): void {
@@ -48,6 +50,16 @@ function command(conn: Connection<State>, line: string, loop: LoopContext): void
     case 'move':
       conn.move(Number(topic)).catch((error) => answer(`move failed ${error.code}`));
       break;
+    case 'fatal':
+      // fatal move LOOP, or fatal die: in unpack there, or in the rescue.
+      if (topic === 'die') {
+        conn.checkpoint(Buffer.from('fatal'));
+        command(conn, 'die', loop);
+        break;
+      }
+      conn.state.fatal = true;
+      command(conn, `move ${rest[0]}`, loop);
+      break;
     case 'where':
       answer(`loop ${loop.id} ${loop.generation}`);
       break;
@@ -83,6 +95,12 @@ async function many(loop: LoopContext, topic: string, name: string, from: number
   }
 }
 
+/** At a boundary, since what it held is done, so it will be rescued. */
+function dieArriving(conn: Connection<State>): never {
+  conn.hold()[Symbol.dispose]();
+  process.exit(5);
+}
+
 export default defineWorker<State>({
   open(conn) {
     conn.state = { rest: '' };
@@ -92,7 +110,14 @@ export default defineWorker<State>({
     conn.state.rest = lines.pop() as string;
     for (const line of lines) command(conn, line, conn.loop);
   },
-  rescue(conn) {
+  unpack(conn, state) {
+    conn.state = state;
+    if (state.fatal === true) dieArriving(conn);
+  },
+  rescue(conn, checkpoint) {
     conn.state = { rest: '' };
+    if (checkpoint === undefined || checkpoint.length === 0) return;
+    conn.checkpoint(Buffer.alloc(0));
+    dieArriving(conn);
   },
 });
