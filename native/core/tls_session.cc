@@ -226,14 +226,19 @@ long TlsSession::outcome(int result) {
 // What was last sent of a handshake were a server's tickets, and the peer has gone without waiting
 // for them: what it has sent is still to be read, as OpenSSL itself sees it.
 bool TlsSession::lost_tickets(long why) const {
-  return (why == -EPIPE || why == -ECONNRESET) && context_->server() &&
+  return (why == -EPIPE || why == -ECONNRESET) && context_->server() && established() &&
          tls_library().SSL_version(ssl_) == TLS1_3_VERSION;
 }
 
 long TlsSession::handshake() {
   const Use use(&used_);
   begin();
-  if (const long status = send_sealed(); status < 0) return status == -EAGAIN ? kWrites : status;
+  if (const long status = send_sealed(); status < 0) {
+    if (status == -EAGAIN) return kWrites;
+    if (!lost_tickets(status)) return status;
+    sealed_ = {};
+    sealed_sent_ = 0;
+  }
   TlsBatch batch;
   if (fd_ != kTlsMemory) batch_ = &batch;
   const int result = tls_library().SSL_do_handshake(ssl_);
@@ -242,7 +247,7 @@ long TlsSession::handshake() {
   // An alert is sent as well as it can be: why it was is told.
   const long sent = batch.used > 0 ? batch.send(this, nullptr, 0) : 0;
   if (result != 1 && why != -EAGAIN) return why == 0 ? kTlsTruncated : why;
-  if (sent < 0 && !(result == 1 && lost_tickets(sent))) return sent;
+  if (sent < 0 && !lost_tickets(sent)) return sent;
   // Before that has left the peer answers nothing.
   if (!sealed_.empty()) return kWrites;
   if (result != 1) return waits_for_;
