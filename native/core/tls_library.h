@@ -86,6 +86,7 @@ namespace multiloop {
   F(SSL_free)                        \
   F(SSL_ctrl)                        \
   F(SSL_set_bio)                     \
+  F(SSL_get_rbio)                    \
   F(SSL_set_default_read_buffer_len) \
   F(SSL_set_accept_state)            \
   F(SSL_set_connect_state)           \
@@ -118,7 +119,6 @@ namespace multiloop {
 #define ML_TLS_SERVER_FUNCTIONS(F)        \
   F(OPENSSL_cleanse)                      \
   F(CRYPTO_malloc)                        \
-  F(CRYPTO_get_ex_new_index)              \
   F(RAND_bytes)                           \
   F(EVP_aes_256_cbc)                      \
   F(EVP_EncryptInit_ex)                   \
@@ -138,8 +138,6 @@ namespace multiloop {
   F(SSL_CTX_set_timeout)                  \
   F(SSL_CTX_set_tlsext_ticket_key_evp_cb) \
   F(SSL_version)                          \
-  F(SSL_set_ex_data)                      \
-  F(SSL_get_ex_data)                      \
   F(SSL_client_hello_get0_ext)            \
   F(SSL_get_certificate)
 

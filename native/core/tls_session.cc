@@ -30,14 +30,6 @@ class Use {
   std::atomic<bool>* const flag_;
 };
 
-// Where OpenSSL's session has ours (CRYPTO_get_ex_new_index(3)).
-int data_index() {
-  static const int made = tls_library().CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL, 0, nullptr,
-                                                                nullptr, nullptr, nullptr);
-  ML_CHECK(made >= 0);
-  return made;
-}
-
 bool is_ip(const std::string& text) {
   sys::SockAddr address;
   return sys::parse_ip(text.c_str(), 0, &address) == 0;
@@ -45,9 +37,10 @@ bool is_ip(const std::string& text) {
 
 }  // namespace
 
-// Records of one write() on their way to the socket: with one system call for all of them, since
-// for one of 16 KiB alone it costs as much as its encryption. What the socket does not take stays
-// with the session. On the stack of write(): OpenSSL has its own copy of one record at a time.
+// Records of one write() or handshake() on their way to the socket: with one system call for all
+// of them, since for one of 16 KiB alone it costs as much as its encryption, and OpenSSL flushes
+// each ticket of a handshake by itself. What the socket does not take stays with the session. On
+// the stack of the call: OpenSSL has its own copy of one record at a time.
 struct TlsBatch {
   // An estimate for a record's header, padding and tag; what does not fit is sent sooner.
   char bytes[kTlsBatchMax + 4 * 256];
@@ -123,7 +116,7 @@ TlsSession::TlsSession(TlsContextRef context, ssl_st* ssl, int fd)
     : context_(std::move(context)), ssl_(ssl), fd_(fd) {
   const TlsLibrary& tls = tls_library();
   BIO* bio = tls.BIO_new(fd == kTlsMemory ? tls_memory_method() : TlsSocket::method());
-  ML_CHECK(bio != nullptr && tls.SSL_set_ex_data(ssl_, data_index(), this) == 1);
+  ML_CHECK(bio != nullptr);
   tls.BIO_set_data(bio, this);
   tls.BIO_set_init(bio, 1);
   // Both directions; SSL_set_bio counts one reference when they are the same.
@@ -143,7 +136,8 @@ TlsSession::~TlsSession() {
 void free_tls_session(TlsSession* session) { delete session; }
 
 TlsSession* TlsSession::of(const ssl_st* ssl) {
-  return static_cast<TlsSession*>(tls_library().SSL_get_ex_data(ssl, data_index()));
+  // While a handshake runs, the BIO for writing is one of OpenSSL's in front of ours.
+  return TlsBio::of(tls_library().SSL_get_rbio(ssl));
 }
 
 TlsSession* TlsSession::make(TlsContextRef context, int fd, const TlsPeer& peer,
@@ -229,18 +223,36 @@ long TlsSession::outcome(int result) {
   return kTlsFailed;
 }
 
+// What was last sent of a handshake were a server's tickets, and the peer has gone without waiting
+// for them: what it has sent is still to be read, as OpenSSL itself sees it.
+bool TlsSession::lost_tickets(long why) const {
+  return (why == -EPIPE || why == -ECONNRESET) && context_->server() && established() &&
+         tls_library().SSL_version(ssl_) == TLS1_3_VERSION;
+}
+
 long TlsSession::handshake() {
   const Use use(&used_);
   begin();
-  const int result = tls_library().SSL_do_handshake(ssl_);
-  if (result == 1) {
-    shaken_ = true;
-    return kDone;
+  if (const long status = send_sealed(); status < 0) {
+    if (status == -EAGAIN) return kWrites;
+    if (!lost_tickets(status)) return status;
+    sealed_ = {};
+    sealed_sent_ = 0;
   }
-  const long why = outcome(result);
-  if (why == -EAGAIN) return waits_for_;
-  // A close_notify is no end of a handshake.
-  return why == 0 ? kTlsTruncated : why;
+  TlsBatch batch;
+  if (fd_ != kTlsMemory) batch_ = &batch;
+  const int result = tls_library().SSL_do_handshake(ssl_);
+  batch_ = nullptr;
+  const long why = result == 1 ? 0 : outcome(result);
+  // An alert is sent as well as it can be: why it was is told.
+  const long sent = batch.used > 0 ? batch.send(this, nullptr, 0) : 0;
+  if (result != 1 && why != -EAGAIN) return why == 0 ? kTlsTruncated : why;
+  if (sent < 0 && !lost_tickets(sent)) return sent;
+  // Before that has left the peer answers nothing.
+  if (!sealed_.empty()) return kWrites;
+  if (result != 1) return waits_for_;
+  shaken_ = true;
+  return kDone;
 }
 
 bool TlsSession::established() const { return tls_library().SSL_is_init_finished(ssl_) == 1; }

@@ -123,6 +123,7 @@ class TlsSession {
   bool address(const TlsPeer& peer, std::string* error);
   long outcome(int result);
   void begin();
+  bool lost_tickets(long why) const;
   long settle();
   long send_sealed();
   std::size_t write_batch(const char* from, std::size_t length);
