@@ -53,15 +53,11 @@ async function findNode(major) {
 function filesWithTls() {
   const top = fileURLToPath(new URL('../dist/test/', import.meta.url));
   if (!existsSync(top)) throw new Failure('there are no compiled tests: npm run build');
-  return (
-    readdirSync(top, { recursive: true, withFileTypes: true })
-      .filter((entry) => entry.isFile() && entry.name.endsWith('.test.js'))
-      .map((entry) => join(entry.parentPath ?? entry.path, entry.name))
-      .filter((file) => /tls\/pems\.js'/.test(readFileSync(file, 'utf8')))
-      .map((file) => relative(top, file))
-      // Its clients have TLS only when they are asked to.
-      .filter((file) => !file.startsWith('runtime/chaos'))
-  );
+  return readdirSync(top, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith('.test.js'))
+    .map((entry) => join(entry.parentPath ?? entry.path, entry.name))
+    .filter((file) => /tls\/pems\.js'/.test(readFileSync(file, 'utf8')))
+    .map((file) => relative(top, file));
 }
 
 const CLOSING = /^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$/;

@@ -202,8 +202,7 @@ class Client {
     if (this.#pieces.length > 0) return;
     const random = this.#random;
     if (phase === 'finish') {
-      this.#ending = 'ended';
-      this.#socket.end();
+      this.#end();
       return;
     }
     if (phase !== 'busy' || this.waiting.length > random.below(6)) return;
@@ -217,12 +216,22 @@ class Client {
     }
     this.#request();
     if (random.once(120)) {
-      this.#ending = 'ended';
       for (const piece of this.#pieces.splice(0)) this.#socket.write(piece);
-      this.#socket.end();
+      this.#end();
       return;
     }
     this.#send();
+  }
+
+  /**
+   * Not in a 'data' handler of TLS: Node's end() then drops, without an error, the records that it
+   * has read and not told yet, and with them answers. It does so to a server of its own too.
+   */
+  #end(): void {
+    const socket = this.#socket;
+    this.#ending = 'ended';
+    if (this.#secure) setImmediate(() => socket.end());
+    else socket.end();
   }
 
   #request(): void {
