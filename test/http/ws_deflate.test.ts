@@ -3,7 +3,6 @@
 
 import { once } from 'node:events';
 import { constants, deflateRawSync } from 'node:zlib';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { WebSocket as Peer, type PerMessageDeflateOptions, WebSocketServer } from 'ws';
 import { agreementOf, answerTo, type DeflateWish, offerOf } from '../../src/http/ws_negotiation.js';
@@ -16,6 +15,7 @@ import {
 } from '../../src/http.js';
 import { type LoopGroup, serve } from '../../src/index.js';
 import { codeOf, PATIENCE_MS, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { portOf, until } from '../runtime/clients.js';
 import { nothing, Rig } from './rig.js';
 
