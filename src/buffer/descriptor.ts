@@ -76,13 +76,15 @@ export function writeFrom(chain: Chain, fd: number, max: number, socket: boolean
 /**
  * The first bytes of a chain that is not empty, at most `max` and in one piece, for `take`; answers
  * what that answers. Small pieces are gathered up to `whole` bytes, larger ones given in multiples
- * of it while others follow.
+ * of it while others follow, but never less than `least` that were offered and not all taken: there
+ * may be others behind them by now.
  */
 export function offerFrom(
   chain: Chain,
   max: number,
   whole: number,
   take: (bytes: Buffer, offset: number, length: number) => number,
+  least = 0,
 ): number {
   const first = chain.first as Segment;
   if (first.file !== undefined) chain.load(first);
@@ -90,7 +92,10 @@ export function offerFrom(
   const size = first.end - first.start;
   if (size >= max || first.next === undefined)
     return take(first.bytes, first.start, Math.min(size, max));
-  if (size >= whole) return take(first.bytes, first.start, size - (size % whole));
+  if (size >= whole) {
+    const length = Math.max(size - (size % whole), Math.min(least, size));
+    return take(first.bytes, first.start, length);
+  }
   const most = Math.min(max, whole);
   const { bytes, used } = slabWith(most);
   let to = used;

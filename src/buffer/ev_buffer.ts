@@ -520,9 +520,9 @@ export class EvBuffer implements Disposable {
   }
 
   /** @internal As `_writeTo`, to whoever takes them: see offerFrom(). */
-  _offer(max: number, whole: number, take: (b: Buffer, at: number, n: number) => number): number {
+  _offer(max: number, whole: number, take: Parameters<typeof offerFrom>[2], least = 0): number {
     try {
-      const count = offerFrom(this.#chain, max, whole, take);
+      const count = offerFrom(this.#chain, max, whole, take, least);
       if (count > 0) this._drain(count);
       return count;
     } finally {

@@ -84,7 +84,8 @@ export class TlsMemory extends TlsTransport {
   push(output: EvBuffer, most: number): number {
     for (;;) {
       // What was begun with so many bytes goes on with them.
-      const count = output._offer(Math.max(most, this.#unfinished), RECORD_BYTES, this.#seal);
+      const begun = this.#unfinished;
+      const count = output._offer(Math.max(most, begun), RECORD_BYTES, this.#seal, begun);
       this.#unfinished =
         count === this.#offered ? 0 : Math.max(0, native.tlsUnfinished(this.#base, this.#id));
       if (count !== -EAGAIN || moved[1] === 0) return count;

@@ -104,7 +104,8 @@ export class TlsTransport {
   /** Bytes that left the output, or a negative code. */
   send(output: EvBuffer, most: number): number {
     // What was begun with so many bytes goes on with them.
-    const count = output._offer(Math.max(most, this.#unfinished), RECORD_BYTES, this.#write);
+    const begun = this.#unfinished;
+    const count = output._offer(Math.max(most, begun), RECORD_BYTES, this.#write, begun);
     // All of it: then nothing was begun.
     this.#unfinished =
       count === this.#offered ? 0 : Math.max(0, native.tlsUnfinished(this.#base, this.#session));

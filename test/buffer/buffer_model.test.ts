@@ -6,10 +6,10 @@ import { closeSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { slabUse } from '../../src/buffer/slab.js';
 import { type BufferChange, type Eol, EvBuffer, FileSegment, sys } from '../../src/index.js';
+import { test } from '../hooks.js';
 
 const BUFFERS = 3;
 const EOLS: Eol[] = ['any', 'crlf', 'crlf-strict', 'lf', 'nul'];

@@ -1,8 +1,8 @@
 // `multiloop serve http --access-log`: to a file that is renamed under way, and to standard output.
 
 import { mkdirSync, readFileSync, renameSync } from 'node:fs';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { test } from '../hooks.js';
 import { until } from '../runtime/clients.js';
 import { Cli, cleanUp, exchange, run, scratch } from './cli.js';
 import { get } from './http_clients.js';

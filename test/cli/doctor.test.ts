@@ -1,9 +1,9 @@
 // What the command line says about itself and about this machine.
 
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { wakerReports } from '../../src/event/wakers.js';
 import { EventBase } from '../../src/index.js';
+import { test } from '../hooks.js';
 import { isPortable } from '../machine.js';
 import { Cli, cleanUp, type Ended, run } from './cli.js';
 

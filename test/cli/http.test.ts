@@ -3,9 +3,9 @@
 
 import { once } from 'node:events';
 import { Agent, type IncomingHttpHeaders, type IncomingMessage, request } from 'node:http';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { WebSocket } from 'ws';
+import { test } from '../hooks.js';
 import { Cli, cleanUp, exchange, open, readAll } from './cli.js';
 import { events, get, statuses } from './http_clients.js';
 

@@ -2,9 +2,9 @@
 
 import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { WebSocket } from 'ws';
+import { test } from '../hooks.js';
 import { Cli, cleanUp, exchange, run, scratch } from './cli.js';
 import { events, get, statuses } from './http_clients.js';
 

@@ -6,10 +6,10 @@ import { mkdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { native } from '../../src/native.js';
 import { within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { testWhere } from '../where.js';
 import { cleanUp, scratch } from './cli.js';
 

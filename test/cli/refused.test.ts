@@ -3,8 +3,8 @@
 import { once } from 'node:events';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { type AddressInfo, createServer, type Server } from 'node:net';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { test } from '../hooks.js';
 import { Cli, cleanUp, type Ended, run, scratch } from './cli.js';
 
 test.after(cleanUp);

@@ -5,8 +5,8 @@ import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { test } from '../hooks.js';
 import { ofThese, wakersHere } from '../machine.js';
 import { Cli, cleanUp, exchange, open, readAll, scratch } from './cli.js';
 

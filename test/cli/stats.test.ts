@@ -1,10 +1,10 @@
 // `multiloop serve --stats`: what a line says, and that it is one in a terminal and in a log.
 
 import { once } from 'node:events';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { printStats, type Sample, statsHeading, statsLine } from '../../src/cli/stats_lines.js';
 import type { LoopGroup } from '../../src/index.js';
+import { test } from '../hooks.js';
 import { Cli, cleanUp, open } from './cli.js';
 
 test.after(cleanUp);

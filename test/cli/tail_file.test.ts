@@ -4,10 +4,10 @@
 import { appendFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, serve } from '../../src/index.js';
 import { LINE_BYTES_MAX, LineCutter } from '../../workers/tail/lines.js';
+import { test } from '../hooks.js';
 import { Cli, cleanUp, scratch } from './cli.js';
 import { allUntil, checkBegin, LineClient, listeners } from './lines.js';
 

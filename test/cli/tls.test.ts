@@ -7,9 +7,9 @@ import { appendFileSync, copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
 import net from 'node:net';
 import tls from 'node:tls';
 import { fileURLToPath } from 'node:url';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { native } from '../../src/native.js';
+import { test } from '../hooks.js';
 import { ca, pair } from '../tls/pems.js';
 import { Cli, cleanUp, run, scratch } from './cli.js';
 

@@ -6,9 +6,9 @@
 //   event_debug_assign, edge and level     debug.test.ts, refused without debug mode too
 //   event_base_active_by_fd                event_base.test.ts
 
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Ev, EventBase, type EventHandle, LoopFlag, sys } from '../../src/index.js';
+import { test } from '../hooks.js';
 import { withoutEpoll } from '../machine.js';
 import { behaviour, type Trial } from './conformance.js';
 import { runTraced, withStrace } from './strace.js';

@@ -1,9 +1,9 @@
 // Finalizers: an event is freed in the pass, when nobody can be in its callback, and says so once.
 
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Ev, EventBase, type EventHandle, LoopFlag } from '../../src/index.js';
+import { test } from '../hooks.js';
 import { asynchronous, behaviour, type Trial } from './conformance.js';
 import { codeOf, gatheringUncaught, rejectionOf, thrownBy } from './support.js';
 

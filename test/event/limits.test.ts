@@ -1,7 +1,6 @@
 // What bounds a pass, and what a base tells about itself: counts, times, events in words, versions.
 
 import { readFileSync } from 'node:fs';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
   Ev,
@@ -12,6 +11,7 @@ import {
   versionNumber,
 } from '../../src/index.js';
 import { native } from '../../src/native.js';
+import { test } from '../hooks.js';
 import { behaviour } from './conformance.js';
 import { codeOf, rejectionOf, spin } from './support.js';
 

@@ -43,6 +43,26 @@ export async function within<T>(ms: number, promise: T | Promise<T>, what = 'it'
   }
 }
 
+/** `body` and then `end`, whatever becomes of it. What fails first is what the test fails with. */
+export async function ended(
+  body: () => Promise<void> | void,
+  end: () => Promise<void> | void,
+): Promise<void> {
+  let failure: unknown;
+  for (const [part, name] of [
+    [body, ''],
+    [end, '\nand then, at the end: '],
+  ] as const) {
+    try {
+      await part();
+    } catch (error) {
+      if (failure instanceof Error) failure.message += `${name}${error}`;
+      failure ??= error;
+    }
+  }
+  if (failure !== undefined) throw failure;
+}
+
 /** Runs `body`, which is given what nobody catches meanwhile; without this it ends the process. */
 export async function gatheringUncaught(body: (caught: unknown[]) => unknown): Promise<void> {
   const caught: unknown[] = [];

@@ -3,11 +3,11 @@
 import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type AccessEntry, AccessLog, combinedLine, jsonLine } from '../../src/http/access_log.js';
 import { HttpServer } from '../../src/http.js';
 import { codeOf } from '../event/support.js';
+import { test } from '../hooks.js';
 import { until } from '../runtime/clients.js';
 import { HOST, nothing, useRig } from './rig.js';
 

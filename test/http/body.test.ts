@@ -3,10 +3,10 @@
 import { once } from 'node:events';
 import * as http from 'node:http';
 import { setImmediate as turn } from 'node:timers/promises';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { HttpRequest, HttpResponse } from '../../src/http.js';
 import { PATIENCE_MS, rejectionOf, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { HOST, nothing, statusesOf, useRig } from './rig.js';
 
 const rig = useRig();

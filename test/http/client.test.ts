@@ -7,7 +7,6 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
   HeaderList,
@@ -17,6 +16,7 @@ import {
 } from '../../src/http.js';
 import { BufferEvent, Ev } from '../../src/index.js';
 import { codeOf, PATIENCE_MS, rejectionOf, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { ca, pair } from '../tls/pems.js';
 import { nothing, useRig } from './rig.js';
 

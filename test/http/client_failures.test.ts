@@ -3,10 +3,10 @@
 
 import { once } from 'node:events';
 import * as net from 'node:net';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { HttpClient, type HttpClientOptions, type HttpRequestOptions } from '../../src/http.js';
 import { codeOf, PATIENCE_MS, rejectionOf, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { nothing, useRig } from './rig.js';
 
 const rig = useRig();

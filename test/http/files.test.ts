@@ -17,12 +17,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Worker } from 'node:worker_threads';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { dateOf } from '../../src/http/conditions.js';
 import { type FilesOptions, files, Router, sendFile } from '../../src/http.js';
 import { native } from '../../src/native.js';
 import { codeOf } from '../event/support.js';
+import { test } from '../hooks.js';
 import { type Answer, HOST, type Served, useRig } from './rig.js';
 
 /** The user that nothing belongs to. */

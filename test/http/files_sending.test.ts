@@ -13,10 +13,10 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type FilesOptions, files } from '../../src/http.js';
 import { BufferEvent, Ev, FileSegment } from '../../src/index.js';
+import { test } from '../hooks.js';
 import { until } from '../runtime/clients.js';
 import { Rig } from './rig.js';
 import * as sinks from './sink.js';

@@ -7,7 +7,6 @@ import https from 'node:https';
 import tls from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
   HttpClient,
@@ -32,8 +31,10 @@ import {
   thrownBy,
   within,
 } from '../event/support.js';
+import { suite } from '../hooks.js';
 import { portOf, until } from '../runtime/clients.js';
 import { ca, pair } from '../tls/pems.js';
+import { warmUp } from '../warm_up.js';
 import { Client, nothing, Rig } from './rig.js';
 
 const VERSIONS = ['TLSv1.2', 'TLSv1.3'] as const;
@@ -54,7 +55,8 @@ const test = suite('https');
 let rig: Rig;
 let before: string[];
 const sockets: tls.TLSSocket[] = [];
-test.before.each(() => {
+test.before.each(async () => {
+  await warmUp();
   before = openDescriptors();
   rig = new Rig();
 });

@@ -3,10 +3,10 @@
 import { execFile, spawnSync } from 'node:child_process';
 import { promisify } from 'node:util';
 import { Client, Pool } from 'undici';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { HttpRequest, HttpResponse } from '../../src/http.js';
 import { PATIENCE_MS, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { useRig } from './rig.js';
 
 const rig = useRig();

@@ -3,11 +3,11 @@
 
 import { once } from 'node:events';
 import net from 'node:net';
-import { test } from 'uvu';
 import { HttpConnection } from '../../src/http/http_connection.js';
 import { type HttpOptions, type HttpRequest, HttpServer } from '../../src/http.js';
 import { EventBase, LoopFlag } from '../../src/index.js';
 import { PATIENCE_MS, within } from '../event/support.js';
+import { test } from '../hooks.js';
 
 export { HttpConnection };
 

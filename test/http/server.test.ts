@@ -2,11 +2,11 @@
 
 import { once } from 'node:events';
 import * as http from 'node:http';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type HttpRequest, type HttpResponse, HttpServer } from '../../src/http.js';
 import { BufferEvent, Ev } from '../../src/index.js';
 import { codeOf, gatheringUncaught, PATIENCE_MS, rejectionOf, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { HOST, nothing, statusesOf, useRig } from './rig.js';
 
 const rig = useRig();

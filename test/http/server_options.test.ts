@@ -3,7 +3,6 @@
 
 import { once } from 'node:events';
 import * as net from 'node:net';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
   type ErrorBody,
@@ -16,6 +15,7 @@ import {
 } from '../../src/http.js';
 import { BufferEvent, Listener, sys } from '../../src/index.js';
 import { codeOf, PATIENCE_MS, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { ca, pair } from '../tls/pems.js';
 import { HOST, nothing, statusesOf, useRig } from './rig.js';
 

@@ -3,11 +3,11 @@
 
 import { once } from 'node:events';
 import type { Socket } from 'node:net';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { WebSocket as Peer } from 'ws';
 import { type LoopGroup, serve } from '../../src/index.js';
 import { PATIENCE_MS, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { portOf, until } from '../runtime/clients.js';
 
 let group: LoopGroup;

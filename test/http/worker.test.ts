@@ -1,11 +1,11 @@
 // HTTP under serve(): keep-alive connections that move, outlive a reload and the death of their
 // loop between two requests; and what happens to requests that are under way then.
 
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { httpWorker } from '../../src/http.js';
 import { type LoopGroup, serve } from '../../src/index.js';
 import { codeOf, PATIENCE_MS, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { portOf, until } from '../runtime/clients.js';
 import { type Client, HOST, Rig } from './rig.js';
 

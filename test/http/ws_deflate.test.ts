@@ -3,7 +3,6 @@
 
 import { once } from 'node:events';
 import { constants, deflateRawSync } from 'node:zlib';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { WebSocket as Peer, type PerMessageDeflateOptions, WebSocketServer } from 'ws';
 import { agreementOf, answerTo, type DeflateWish, offerOf } from '../../src/http/ws_negotiation.js';
@@ -15,6 +14,7 @@ import {
   type WebSocketOptions,
 } from '../../src/http.js';
 import { codeOf, PATIENCE_MS, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { until } from '../runtime/clients.js';
 import { nothing, Rig } from './rig.js';
 

@@ -3,13 +3,13 @@
 
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { WebSocket as Peer } from 'ws';
 import type { WebSocket } from '../../src/http.js';
 import { connectWebSocket } from '../../src/http.js';
 import { type LoopGroup, serve, type TopicOptions } from '../../src/index.js';
 import { codeOf, PATIENCE_MS, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { portOf, until } from '../runtime/clients.js';
 import { nothing, Rig } from './rig.js';
 

@@ -4,13 +4,13 @@
 import { once } from 'node:events';
 import https from 'node:https';
 import type { TLSSocket } from 'node:tls';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type ClientOptions, WebSocket as Peer, WebSocketServer } from 'ws';
 import { connectWebSocket, type WebSocket, type WebSocketClientOptions } from '../../src/http.js';
 import { type LoopGroup, serve, type TlsInfo } from '../../src/index.js';
 import { native } from '../../src/native.js';
 import { PATIENCE_MS, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { portOf, until } from '../runtime/clients.js';
 import { ca, pair } from '../tls/pems.js';
 import { nothing, Rig } from './rig.js';

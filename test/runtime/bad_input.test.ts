@@ -4,10 +4,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type ServeOptions, serve } from '../../src/index.js';
 import { native } from '../../src/native.js';
+import { test } from '../hooks.js';
 import { descriptors, until, workerFile } from './clients.js';
 
 const worker = workerFile('report');

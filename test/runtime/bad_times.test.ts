@@ -1,11 +1,11 @@
 // Hooks, policies and moments that are not as they should be: each has a defined outcome, an error
 // with a code to whoever asked, the connection served or visibly closed, and balanced accounts.
 
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, type LoopHandle, type ServeOptions, serve } from '../../src/index.js';
 import { native } from '../../src/native.js';
 import { rejectionOf, spin, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { connect, until, workerFile } from './clients.js';
 import { LineClient } from './lines.js';
 

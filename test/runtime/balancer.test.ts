@@ -1,9 +1,9 @@
 // Automatic rebalancing: it evens out within its budget, and then there is rest.
 
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, type ServeOptions, serve } from '../../src/index.js';
 import { rejectionOf } from '../event/support.js';
+import { test } from '../hooks.js';
 import { until, workerFile } from './clients.js';
 import { LineClient } from './lines.js';
 

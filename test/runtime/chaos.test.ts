@@ -7,11 +7,11 @@
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, type ReloadReport, serve } from '../../src/index.js';
 import { native } from '../../src/native.js';
 import { openDescriptors, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { pair } from '../tls/pems.js';
 import type { Seen, Told } from './chaos/clients.js';
 import { Random } from './chaos/frames.js';

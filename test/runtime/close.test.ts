@@ -5,10 +5,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { serve } from '../../src/index.js';
 import { native } from '../../src/native.js';
+import { test } from '../hooks.js';
 import { wakersHere } from '../machine.js';
 import { answer, ask, connect, descriptors, gone, portOf, until, workerFile } from './clients.js';
 

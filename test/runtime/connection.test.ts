@@ -2,9 +2,9 @@
 
 import { once } from 'node:events';
 import type net from 'node:net';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, serve } from '../../src/index.js';
+import { test } from '../hooks.js';
 import { answer, ask, connect, gone, until, workerFile } from './clients.js';
 
 let group: LoopGroup;

@@ -2,11 +2,11 @@
 
 import { once } from 'node:events';
 import net from 'node:net';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type DrainReport, type LoopGroup, type ServeOptions, serve } from '../../src/index.js';
 import { native } from '../../src/native.js';
 import { rejectionOf } from '../event/support.js';
+import { test } from '../hooks.js';
 import { ask, connect, gone, portOf, until, workerFile } from './clients.js';
 import { LineClient } from './lines.js';
 

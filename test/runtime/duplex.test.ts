@@ -2,9 +2,9 @@
 
 import { once } from 'node:events';
 import http from 'node:http';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, serve } from '../../src/index.js';
+import { test } from '../hooks.js';
 import { answer, connect, gone, portOf, until, workerFile } from './clients.js';
 
 let group: LoopGroup;

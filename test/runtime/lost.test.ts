@@ -2,9 +2,9 @@
 // see that at once, others serve what waited for it, another thread takes its place and nobody
 // waits for it. If it ever comes back, it closes what it had, once.
 
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { native } from '../../src/native.js';
+import { test } from '../hooks.js';
 import { connect, descriptors, until } from './clients.js';
 import { LineClient } from './lines.js';
 import { balanced, clientsOn, Fifo, nextLoop, settled, stalling } from './stalls.js';

@@ -1,9 +1,9 @@
 // Live connections that move between loops, and values that are sent between them.
 
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, serve } from '../../src/index.js';
 import { rejectionOf } from '../event/support.js';
+import { test } from '../hooks.js';
 import { descriptors, until, workerFile } from './clients.js';
 import { LineClient } from './lines.js';
 

@@ -3,11 +3,11 @@
 
 import { subscribe } from 'node:diagnostics_channel';
 import net from 'node:net';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, type ServeOptions, serve } from '../../src/index.js';
 import { native } from '../../src/native.js';
 import { rejectionOf } from '../event/support.js';
+import { test } from '../hooks.js';
 import { isPortable } from '../machine.js';
 import { testWhere } from '../where.js';
 import { gone, portOf, until, workerFile } from './clients.js';

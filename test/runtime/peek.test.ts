@@ -6,7 +6,6 @@ import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import tls from 'node:tls';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
   EventBase,
@@ -19,6 +18,7 @@ import {
 import { native } from '../../src/native.js';
 import { Coordinator } from '../../src/runtime/coordinator.js';
 import { rejectionOf, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { allBackends } from '../machine.js';
 import { testWhere } from '../where.js';
 import { connect, epollSets, gone, portOf, until, workerFile } from './clients.js';

@@ -1,9 +1,9 @@
 // Policies: which loop gets a new connection.
 
 import net from 'node:net';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Distribute, type LoopGroup, type PolicyName, serve } from '../../src/index.js';
+import { test } from '../hooks.js';
 import { gone, portOf, until, workerFile } from './clients.js';
 import { LineClient } from './lines.js';
 

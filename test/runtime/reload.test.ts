@@ -4,10 +4,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, serve } from '../../src/index.js';
 import { rejectionOf } from '../event/support.js';
+import { test } from '../hooks.js';
 import { descriptors, until } from './clients.js';
 import { LineClient } from './lines.js';
 

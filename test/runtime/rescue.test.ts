@@ -1,9 +1,9 @@
 // A loop's thread dies: its connections at a boundary go on with another loop, with what they kept
 // in their checkpoint; the others are reset at once.
 
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, serve } from '../../src/index.js';
+import { test } from '../hooks.js';
 import { descriptors, until, workerFile } from './clients.js';
 import { LineClient } from './lines.js';
 

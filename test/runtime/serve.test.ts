@@ -6,10 +6,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EventBase, LoopFlag, type LoopGroup, serve } from '../../src/index.js';
 import { rejectionOf } from '../event/support.js';
+import { test } from '../hooks.js';
 import { ofThese, wakersHere, withoutEpoll } from '../machine.js';
 import { testWhere } from '../where.js';
 import {

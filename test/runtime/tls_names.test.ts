@@ -17,11 +17,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import tls from 'node:tls';
 import { fileURLToPath } from 'node:url';
-import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, type ServeOptions, type SniCallback, serve } from '../../src/index.js';
 import { native } from '../../src/native.js';
 import { rejectionOf, within } from '../event/support.js';
+import { suite } from '../hooks.js';
 import { ca, pair } from '../tls/pems.js';
 import { descriptors, linkOf, portOf, until, workerFile } from './clients.js';
 

@@ -2,9 +2,9 @@
 
 import { execFile, execFileSync } from 'node:child_process';
 import { promisify } from 'node:util';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, serve } from '../../src/index.js';
+import { test } from '../hooks.js';
 import { portOf, until } from './clients.js';
 
 const run = promisify(execFile);

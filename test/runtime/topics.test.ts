@@ -1,10 +1,10 @@
 // Publishing and subscribing across loops: who gets what, in which order, and that nobody misses
 // anything or gets it twice while connections move, loops are reloaded and die.
 
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type LoopGroup, type ServeOptions, serve } from '../../src/index.js';
 import { codeOf, PATIENCE_MS, rejectionOf, thrownBy, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { until, workerFile } from './clients.js';
 import { LineClient } from './lines.js';
 

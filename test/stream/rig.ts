@@ -17,7 +17,8 @@ import {
   sys,
 } from '../../src/index.js';
 import { type Setting, settings } from '../event/setting.js';
-import { assertNoneLeft, openDescriptors, PATIENCE_MS, within } from '../event/support.js';
+import { assertNoneLeft, ended, openDescriptors, PATIENCE_MS, within } from '../event/support.js';
+import { warmUp } from '../warm_up.js';
 
 const nothing = () => undefined;
 
@@ -170,28 +171,13 @@ export function onEach(
 ): void {
   for (const setting of which)
     test(`${setting.backend}, ${setting.drive} drive: ${name}`, async () => {
-      await openOnce();
+      await warmUp();
       const before = openDescriptors();
       const rig = new Rig(setting);
-      try {
-        await within(PATIENCE_MS, body(rig));
-      } finally {
-        await within(PATIENCE_MS, rig.end(), 'the end');
-      }
+      await ended(
+        () => within(PATIENCE_MS, body(rig)),
+        () => within(PATIENCE_MS, rig.end(), 'the end'),
+      );
       assertNoneLeft(before);
     });
-}
-
-/** What Node opens with the first socket of the process, and keeps. */
-let opened: Promise<void> | undefined;
-function openOnce(): Promise<void> {
-  opened ??= (async () => {
-    const server = net.createServer((socket) => socket.end()).listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    const socket = net.connect((server.address() as net.AddressInfo).port, '127.0.0.1').resume();
-    await closed(socket);
-    server.close();
-    await once(server, 'close');
-  })();
-  return opened;
 }

@@ -3,7 +3,6 @@
 import { once } from 'node:events';
 import net from 'node:net';
 import tls from 'node:tls';
-import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
   type BevEvent,
@@ -21,7 +20,9 @@ import {
 } from '../../src/index.js';
 import { native } from '../../src/native.js';
 import { assertNoneLeft, codeOf, openDescriptors, thrownBy, within } from '../event/support.js';
+import { suite } from '../hooks.js';
 import { ca, pair } from '../tls/pems.js';
+import { warmUp } from '../warm_up.js';
 
 const PATIENCE_MS = 20_000;
 const VERSIONS = ['TLSv1.2', 'TLSv1.3'] as const;
@@ -82,7 +83,8 @@ const closers: (() => unknown)[] = [];
 let ends: End[] = [];
 
 const test = suite('tls');
-test.before.each(() => {
+test.before.each(async () => {
+  await warmUp();
   before = openDescriptors();
   base = new EventBase({ debug: true });
   base.loop(LoopFlag.NO_EXIT_ON_EMPTY).catch(nothing);

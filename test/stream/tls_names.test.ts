@@ -8,7 +8,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import tls from 'node:tls';
 import { fileURLToPath } from 'node:url';
-import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
   type BevEvent,
@@ -24,7 +23,9 @@ import {
 } from '../../src/index.js';
 import { native } from '../../src/native.js';
 import { assertNoneLeft, openDescriptors, thrownBy, within } from '../event/support.js';
+import { suite } from '../hooks.js';
 import { ca, pair } from '../tls/pems.js';
+import { warmUp } from '../warm_up.js';
 
 const PATIENCE_MS = 20_000;
 const VERSIONS = ['TLSv1.2', 'TLSv1.3'] as const;
@@ -42,7 +43,8 @@ let folder: string;
 const closers: (() => unknown)[] = [];
 
 const test = suite('tls names');
-test.before.each(() => {
+test.before.each(async () => {
+  await warmUp();
   before = openDescriptors();
   folder = mkdtempSync(join(tmpdir(), 'multiloop-'));
   base = new EventBase({ debug: true });

@@ -22,8 +22,9 @@ import {
   type TlsStream,
 } from '../../src/index.js';
 import { native } from '../../src/native.js';
-import { assertNoneLeft, openDescriptors, PATIENCE_MS, within } from '../event/support.js';
+import { assertNoneLeft, ended, openDescriptors, PATIENCE_MS, within } from '../event/support.js';
 import { ca, pair } from '../tls/pems.js';
+import { warmUp } from '../warm_up.js';
 import { until } from './rig.js';
 import { Tape } from './tape.js';
 
@@ -228,12 +229,12 @@ export function tlsSuite(name: string): {
   return {
     test: (title, body) =>
       tests(title, async () => {
+        await warmUp();
         const rig = new TlsRig();
-        try {
-          await within(PATIENCE_MS * 2, body(rig), title);
-        } finally {
-          await within(PATIENCE_MS, rig.end(), 'the end');
-        }
+        await ended(
+          () => within(PATIENCE_MS * 2, body(rig), title),
+          () => within(PATIENCE_MS, rig.end(), 'the end'),
+        );
       }),
     run: () => {
       if (why === undefined) tests.run();
