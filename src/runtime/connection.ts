@@ -15,7 +15,7 @@ import type { DuplexAdapter, DuplexOptions } from '../stream/duplex_adapter.js';
 import { Hold } from '../stream/hold.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { RateLimit } from '../stream/rate_limit.js';
-import { SocketStream } from '../stream/socket_stream.js';
+import { SOCKET_SUBCLASS, SocketStream } from '../stream/socket_stream.js';
 import type { TlsPlan } from '../stream/tls_options.js';
 import { type HandshakeFailure, TlsTransport } from '../stream/tls_transport.js';
 import { checkBytes, checkInteger } from '../validate.js';
@@ -23,6 +23,19 @@ import { type Departure, decodeBaggage, encodeBaggage } from './baggage.js';
 import type { ConnectionHost } from './connection_host.js';
 import type { LoopTopics } from './topics.js';
 import type { LoopContext } from './worker.js';
+
+/** Among the flags of its stream. */
+const State = {
+  UNFINISHED: SOCKET_SUBCLASS,
+  /** The worker waits for `writable`. */
+  NEED_DRAIN: SOCKET_SUBCLASS << 1,
+  /** It has moved away. */
+  LEFT: SOCKET_SUBCLASS << 2,
+  /** Its handshake is not done, so the worker does not know of it. */
+  UNSEEN: SOCKET_SUBCLASS << 3,
+  /** To be closed when it is idle. */
+  DRAINS: SOCKET_SUBCLASS << 4,
+} as const;
 
 const FD_BITS = 20;
 /** The descriptor in a connection's id (native/core/ledger.h). */
@@ -42,25 +55,35 @@ export class Connection<State = unknown> extends SocketStream {
   state: State = undefined as State;
 
   readonly #host: ConnectionHost;
-  /** @internal It may move, as pack() has all of it, but not be rescued. */ _unfinished = false;
-  /** Hooks whose promise is open, and what hold() has answered. */
+  /** Hooks whose promise is open, and what hold() has answered; and of them, the hooks. */
   #holds = 0;
   #hooks = 0;
-  #needDrain = false;
-  #whenIdle: (() => void) | undefined = undefined;
   #moving: Departure | undefined = undefined;
-  #left = false;
-  /** Its handshake is not done, so the worker does not know of it. */
-  #unseen = false;
 
   /** @internal */
   constructor(host: ConnectionHost, id: number, fd: number) {
-    super(host.context.base, fd);
+    super(host.context.base, fd | 0);
     this.#host = host;
-    this.id = id;
+    // A number from memory of doubles is one on V8's heap, unless an integer is made of it.
+    this.id = id === (id | 0) ? id | 0 : id;
     const listener = native.ledgerListener(id);
     this.listener = host.listeners.get(listener) ?? {};
     if (host.tls.size > 0) this._plan = host.tls.get(listener);
+  }
+
+  /** @internal It may move, as pack() has all of it, but not be rescued. */
+  get _unfinished(): boolean {
+    return (this._flags & State.UNFINISHED) !== 0;
+  }
+  set _unfinished(unfinished: boolean) {
+    this.#mark(State.UNFINISHED, unfinished);
+  }
+  #is(state: number): boolean {
+    return (this._flags & state) !== 0;
+  }
+  #mark(state: number, is: boolean): void {
+    if (is) this._flags |= state;
+    else this._flags &= ~state;
   }
 
   get loop(): LoopContext {
@@ -83,7 +106,7 @@ export class Connection<State = unknown> extends SocketStream {
     this.#here();
     this.#offBoundary();
     if (super.write(data)) return true;
-    this.#needDrain = !this.closed;
+    this.#mark(State.NEED_DRAIN, !this.closed);
     return false;
   }
 
@@ -210,10 +233,11 @@ export class Connection<State = unknown> extends SocketStream {
 
   /** @internal Calls the open hook and starts reading; with TLS, when the handshake is done. */
   _open(): void {
-    this.base._runIn(this._reader, () => {
-      if (this._plan === undefined) this.#begin();
-      else this.#handshake(this._plan);
-    });
+    this.base._runIn(this._reader, this.#opened, this);
+  }
+  #opened(): void {
+    if (this._plan === undefined) this.#begin();
+    else this.#handshake(this._plan);
   }
   #begin(): void {
     const { open } = this.#host.worker;
@@ -222,7 +246,7 @@ export class Connection<State = unknown> extends SocketStream {
     this.#boundary();
   }
   #handshake(plan: TlsPlan): void {
-    this.#unseen = true;
+    this._flags |= State.UNSEEN;
     // In the middle of something that only this thread has.
     this.#holds++;
     try {
@@ -232,7 +256,7 @@ export class Connection<State = unknown> extends SocketStream {
     }
   }
   protected override _secured(): void {
-    this.#unseen = false;
+    this._flags &= ~State.UNSEEN;
     this.#holds--;
     this.#begin();
     this.#becameIdle();
@@ -249,19 +273,19 @@ export class Connection<State = unknown> extends SocketStream {
   /** @internal Ends the connection when what it is doing is done: its hooks and its output. */
   _drain(): void {
     if (this.closed) return;
-    if (this.#unseen || this.#idle()) {
+    if (this.#is(State.UNSEEN) || this.#idle()) {
       this.close();
       return;
     }
     // Whoever holds it may need what is still to come.
     if (this.#holds === 0) this.pause();
-    this.#whenIdle = () => this.close();
+    this._flags |= State.DRAINS;
   }
 
   // ── moving ──
 
   #here(): void {
-    if (this.#left)
+    if (this.#is(State.LEFT))
       throw new MultiloopError(
         'ERR_CONNECTION_MOVED',
         `Connection ${this.id} has moved to another loop; use the object that its worker has`,
@@ -321,7 +345,7 @@ export class Connection<State = unknown> extends SocketStream {
     this.#offBoundary();
     const delivered = this.#host.send(this as Connection, loop, bytes);
     if (delivered === 'ok') {
-      this.#left = true;
+      this._flags |= State.LEFT;
       this._leave();
       return;
     }
@@ -352,7 +376,7 @@ export class Connection<State = unknown> extends SocketStream {
         read: this.bytesRead,
         written: this.bytesWritten,
         paused: (this._readHeld & Hold.PAUSED) !== 0,
-        needDrain: this.#needDrain,
+        needDrain: this.#is(State.NEED_DRAIN),
         published: this.#host.topics.pack(this),
       });
     } catch (cause) {
@@ -374,7 +398,7 @@ export class Connection<State = unknown> extends SocketStream {
     this._state = baggage.flags;
     this.bytesRead = baggage.read;
     this.bytesWritten = baggage.written;
-    this.#needDrain = baggage.needDrain;
+    this.#mark(State.NEED_DRAIN, baggage.needDrain);
     if (baggage.limit !== undefined) this.setRateLimit(new RateLimit(baggage.limit));
     if (baggage.paused) this._holdReading(Hold.PAUSED);
     if (baggage.input !== undefined) this.input._add(baggage.input);
@@ -389,7 +413,7 @@ export class Connection<State = unknown> extends SocketStream {
       topics.settle(this);
       if (baggage.input !== undefined) this.trigger(Ev.READ);
       this.enable(baggage.enabled);
-      if (this.#needDrain && this.outputLength === 0) this._tellLater(Ev.WRITE);
+      if (this.#is(State.NEED_DRAIN) && this.outputLength === 0) this._tellLater(Ev.WRITE);
       this.#boundary();
     });
   }
@@ -471,15 +495,16 @@ export class Connection<State = unknown> extends SocketStream {
   override _wrote(direct: boolean): void {
     super._wrote(direct);
     this.#becameIdle();
-    if (!this.#needDrain || this.closed || this.outputLength > OUTPUT_HIGH_WATERMARK / 2) return;
+    if (!this.#is(State.NEED_DRAIN) || this.closed || this.outputLength > OUTPUT_HIGH_WATERMARK / 2)
+      return;
     if (direct) this._callWrite();
     else this._tellLater(Ev.WRITE);
   }
   /** @internal */
   override _callWrite(): void {
     super._callWrite();
-    if (!this.#needDrain || this.closed) return;
-    this.#needDrain = false;
+    if (!this.#is(State.NEED_DRAIN) || this.closed) return;
+    this.#mark(State.NEED_DRAIN, false);
     const { writable } = this.#host.worker;
     if (writable !== undefined)
       this.#call(writable as (conn: Connection<State>) => void, undefined);
@@ -526,7 +551,7 @@ export class Connection<State = unknown> extends SocketStream {
     this.#depart();
     super._tellClosed(error);
     const { close } = this.#host.worker;
-    if (close === undefined || this.#unseen) return;
+    if (close === undefined || this.#is(State.UNSEEN)) return;
     try {
       close.call(this.#host.worker, this as Connection, error);
     } catch (thrown) {
@@ -543,10 +568,9 @@ export class Connection<State = unknown> extends SocketStream {
     this.#boundary();
     // Not below a hook of its own: what lets it go may be followed by a write.
     if (this.#moving !== undefined) queueMicrotask(() => this.#depart());
-    if (this.#whenIdle === undefined || !this.#idle()) return;
-    const whenIdle = this.#whenIdle;
-    this.#whenIdle = undefined;
-    whenIdle();
+    if (!this.#is(State.DRAINS) || !this.#idle()) return;
+    this._flags &= ~State.DRAINS;
+    this.close();
   }
 
   /** Calls a hook. What it throws costs this connection and nothing else. */
