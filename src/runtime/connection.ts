@@ -15,27 +15,15 @@ import type { DuplexAdapter, DuplexOptions } from '../stream/duplex_adapter.js';
 import { Hold } from '../stream/hold.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import { RateLimit } from '../stream/rate_limit.js';
-import { SOCKET_SUBCLASS, SocketStream } from '../stream/socket_stream.js';
+import { SocketStream } from '../stream/socket_stream.js';
 import type { TlsPlan } from '../stream/tls_options.js';
 import { type HandshakeFailure, TlsTransport } from '../stream/tls_transport.js';
 import { checkBytes, checkInteger } from '../validate.js';
 import { type Departure, decodeBaggage, encodeBaggage } from './baggage.js';
 import type { ConnectionHost } from './connection_host.js';
+import { Mark } from './connection_marks.js';
 import type { LoopTopics } from './topics.js';
 import type { LoopContext } from './worker.js';
-
-/** Among the flags of its stream. */
-const State = {
-  UNFINISHED: SOCKET_SUBCLASS,
-  /** The worker waits for `writable`. */
-  NEED_DRAIN: SOCKET_SUBCLASS << 1,
-  /** It has moved away. */
-  LEFT: SOCKET_SUBCLASS << 2,
-  /** Its handshake is not done, so the worker does not know of it. */
-  UNSEEN: SOCKET_SUBCLASS << 3,
-  /** To be closed when it is idle. */
-  DRAINS: SOCKET_SUBCLASS << 4,
-} as const;
 
 const FD_BITS = 20;
 /** The descriptor in a connection's id (native/core/ledger.h). */
@@ -73,10 +61,10 @@ export class Connection<State = unknown> extends SocketStream {
 
   /** @internal It may move, as pack() has all of it, but not be rescued. */
   get _unfinished(): boolean {
-    return (this._flags & State.UNFINISHED) !== 0;
+    return (this._flags & Mark.UNFINISHED) !== 0;
   }
   set _unfinished(unfinished: boolean) {
-    this.#mark(State.UNFINISHED, unfinished);
+    this.#mark(Mark.UNFINISHED, unfinished);
   }
   #is(state: number): boolean {
     return (this._flags & state) !== 0;
@@ -106,7 +94,7 @@ export class Connection<State = unknown> extends SocketStream {
     this.#here();
     this.#offBoundary();
     if (super.write(data)) return true;
-    this.#mark(State.NEED_DRAIN, !this.closed);
+    this.#mark(Mark.NEED_DRAIN, !this.closed);
     return false;
   }
 
@@ -246,7 +234,7 @@ export class Connection<State = unknown> extends SocketStream {
     this.#boundary();
   }
   #handshake(plan: TlsPlan): void {
-    this._flags |= State.UNSEEN;
+    this._flags |= Mark.UNSEEN;
     // In the middle of something that only this thread has.
     this.#holds++;
     try {
@@ -256,7 +244,7 @@ export class Connection<State = unknown> extends SocketStream {
     }
   }
   protected override _secured(): void {
-    this._flags &= ~State.UNSEEN;
+    this._flags &= ~Mark.UNSEEN;
     this.#holds--;
     this.#begin();
     this.#becameIdle();
@@ -273,19 +261,19 @@ export class Connection<State = unknown> extends SocketStream {
   /** @internal Ends the connection when what it is doing is done: its hooks and its output. */
   _drain(): void {
     if (this.closed) return;
-    if (this.#is(State.UNSEEN) || this.#idle()) {
+    if (this.#is(Mark.UNSEEN) || this.#idle()) {
       this.close();
       return;
     }
     // Whoever holds it may need what is still to come.
     if (this.#holds === 0) this.pause();
-    this._flags |= State.DRAINS;
+    this._flags |= Mark.DRAINS;
   }
 
   // ── moving ──
 
   #here(): void {
-    if (this.#is(State.LEFT))
+    if (this.#is(Mark.LEFT))
       throw new MultiloopError(
         'ERR_CONNECTION_MOVED',
         `Connection ${this.id} has moved to another loop; use the object that its worker has`,
@@ -345,7 +333,7 @@ export class Connection<State = unknown> extends SocketStream {
     this.#offBoundary();
     const delivered = this.#host.send(this as Connection, loop, bytes);
     if (delivered === 'ok') {
-      this._flags |= State.LEFT;
+      this._flags |= Mark.LEFT;
       this._leave();
       return;
     }
@@ -376,7 +364,7 @@ export class Connection<State = unknown> extends SocketStream {
         read: this.bytesRead,
         written: this.bytesWritten,
         paused: (this._readHeld & Hold.PAUSED) !== 0,
-        needDrain: this.#is(State.NEED_DRAIN),
+        needDrain: this.#is(Mark.NEED_DRAIN),
         published: this.#host.topics.pack(this),
       });
     } catch (cause) {
@@ -398,7 +386,7 @@ export class Connection<State = unknown> extends SocketStream {
     this._state = baggage.flags;
     this.bytesRead = baggage.read;
     this.bytesWritten = baggage.written;
-    this.#mark(State.NEED_DRAIN, baggage.needDrain);
+    this.#mark(Mark.NEED_DRAIN, baggage.needDrain);
     if (baggage.limit !== undefined) this.setRateLimit(new RateLimit(baggage.limit));
     if (baggage.paused) this._holdReading(Hold.PAUSED);
     if (baggage.input !== undefined) this.input._add(baggage.input);
@@ -413,7 +401,7 @@ export class Connection<State = unknown> extends SocketStream {
       topics.settle(this);
       if (baggage.input !== undefined) this.trigger(Ev.READ);
       this.enable(baggage.enabled);
-      if (this.#is(State.NEED_DRAIN) && this.outputLength === 0) this._tellLater(Ev.WRITE);
+      if (this.#is(Mark.NEED_DRAIN) && this.outputLength === 0) this._tellLater(Ev.WRITE);
       this.#boundary();
     });
   }
@@ -495,7 +483,7 @@ export class Connection<State = unknown> extends SocketStream {
   override _wrote(direct: boolean): void {
     super._wrote(direct);
     this.#becameIdle();
-    if (!this.#is(State.NEED_DRAIN) || this.closed || this.outputLength > OUTPUT_HIGH_WATERMARK / 2)
+    if (!this.#is(Mark.NEED_DRAIN) || this.closed || this.outputLength > OUTPUT_HIGH_WATERMARK / 2)
       return;
     if (direct) this._callWrite();
     else this._tellLater(Ev.WRITE);
@@ -503,8 +491,8 @@ export class Connection<State = unknown> extends SocketStream {
   /** @internal */
   override _callWrite(): void {
     super._callWrite();
-    if (!this.#is(State.NEED_DRAIN) || this.closed) return;
-    this.#mark(State.NEED_DRAIN, false);
+    if (!this.#is(Mark.NEED_DRAIN) || this.closed) return;
+    this.#mark(Mark.NEED_DRAIN, false);
     const { writable } = this.#host.worker;
     if (writable !== undefined)
       this.#call(writable as (conn: Connection<State>) => void, undefined);
@@ -551,7 +539,7 @@ export class Connection<State = unknown> extends SocketStream {
     this.#depart();
     super._tellClosed(error);
     const { close } = this.#host.worker;
-    if (close === undefined || this.#is(State.UNSEEN)) return;
+    if (close === undefined || this.#is(Mark.UNSEEN)) return;
     try {
       close.call(this.#host.worker, this as Connection, error);
     } catch (thrown) {
@@ -568,8 +556,8 @@ export class Connection<State = unknown> extends SocketStream {
     this.#boundary();
     // Not below a hook of its own: what lets it go may be followed by a write.
     if (this.#moving !== undefined) queueMicrotask(() => this.#depart());
-    if (!this.#is(State.DRAINS) || !this.#idle()) return;
-    this._flags &= ~State.DRAINS;
+    if (!this.#is(Mark.DRAINS) || !this.#idle()) return;
+    this._flags &= ~Mark.DRAINS;
     this.close();
   }
 
