@@ -473,9 +473,9 @@ export class EventBase implements Disposable {
     return this._dispatcher.atPassEnd(item);
   }
 
-  /** @internal Runs `callback` in `event`'s async context, then what it queued. */
-  _runIn(event: EventHandle, callback: () => void): void {
-    event.runInAsyncScope(callback);
+  /** @internal Runs `callback` in `event`'s async context, then what it queued. `owner`: `this`. */
+  _runIn(event: EventHandle, callback: () => void, owner?: object): void {
+    event.runInAsyncScope(callback, owner);
     if (!this.#sync) drainTicks();
   }
 

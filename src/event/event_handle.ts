@@ -17,6 +17,20 @@ export type EventCallback = (what: EvMask, event: EventHandle) => void;
 // What the native side answers of itself, besides what the kernel says.
 const { ESTALE, EOPNOTSUPP, EPROTOTYPE } = constants.errno;
 
+// The mask, the priority (PRIORITIES_MAX is 256), and two flags.
+const MASK = 0xff;
+const PRIORITY_SHIFT = 8;
+const PRIORITY = 0xff << PRIORITY_SHIFT;
+const BY_HAND = 1 << 16;
+const FREED = 1 << 17;
+
+interface Rare {
+  finalizer?: () => void;
+  callback?: EventCallback;
+  freedAt?: Error;
+  calls?: number;
+}
+
 const IO = Ev.READ | Ev.WRITE | Ev.CLOSED;
 
 /** Each callback runs in its event's async context, so an event is a resource of Node's. */
@@ -24,17 +38,14 @@ export class EventHandle extends AsyncResource implements Disposable {
   // The fields that a dispatch touches come first, so that they share lines of the processor's
   // cache: with a million timers that fire in any order, each line is fetched from memory.
   /** @internal */ readonly _id: number;
-  // Active state, owned by the base's dispatcher: why, how often its signal came, whether it still
-  // has to be removed or set anew before its callback, the pass in which it ran last, and the
+  // Active state, owned by the base's dispatcher: why, the pass in which it ran last, and the
   // queue's links.
   /** @internal */ _active: EvMask = 0;
-  /** @internal */ _calls = 0;
-  /** @internal */ _byHand = false;
-  /** @internal */ _priority: number;
+  /** What it is, in one number: an idle connection has an event, and there are thousands. */
+  #bits: number;
   /** @internal */ _ranIn = 0;
   /** @internal */ _next: EventHandle | undefined = undefined;
   /** @internal */ _previous: EventHandle | undefined = undefined;
-  readonly mask: EvMask;
   /** @internal What the dispatcher calls: the callback, or the finalizer. */
   _callback: EventCallback;
   /** @internal `this` in there. A stream's events share its methods: no closure for each. */
@@ -43,9 +54,9 @@ export class EventHandle extends AsyncResource implements Disposable {
   readonly base: EventBase;
   /** The descriptor, the number of a signal, or -1 for a timer or a user event. */
   readonly fd: number;
-  /** @internal */ _freed = false;
-  // What few events have: the end that was asked for, and in debug mode where it was freed.
-  #end: { finalizer?: () => void; callback?: EventCallback; freedAt?: Error } | undefined;
+  // What few events have: the end that was asked for, in debug mode where it was freed, and how
+  // often a signal came.
+  #rare: Rare | undefined;
 
   /** @internal Use `base.event()` or `base.timer()`. */
   constructor(
@@ -59,17 +70,44 @@ export class EventHandle extends AsyncResource implements Disposable {
   ) {
     super('multiloop.event');
     this._id = id;
-    this._priority = priority;
-    this.mask = mask;
+    this.#bits = mask | (priority << PRIORITY_SHIFT);
     this._callback = callback;
     this._owner = owner;
     this.base = base;
     this.fd = fd;
   }
 
+  get mask(): EvMask {
+    return this.#bits & MASK;
+  }
+  /** @internal */
+  get _priority(): number {
+    return (this.#bits & PRIORITY) >>> PRIORITY_SHIFT;
+  }
+  /** @internal It has still to be removed or set anew before its callback. The dispatcher's. */
+  get _byHand(): boolean {
+    return (this.#bits & BY_HAND) !== 0;
+  }
+  set _byHand(byHand: boolean) {
+    if (byHand) this.#bits |= BY_HAND;
+    else this.#bits &= ~BY_HAND;
+  }
+  /** @internal */
+  get _freed(): boolean {
+    return (this.#bits & FREED) !== 0;
+  }
+  /** @internal How often its signal came. The dispatcher's. */
+  get _calls(): number {
+    return this.#rare?.calls ?? 0;
+  }
+  set _calls(calls: number) {
+    if (calls > 0) this.#rare = { ...this.#rare, calls };
+    else if (this.#rare !== undefined) this.#rare.calls = 0;
+  }
+
   /** What `base.event()` was given. */
   get callback(): EventCallback {
-    return this.#end?.callback ?? this._callback;
+    return this.#rare?.callback ?? this._callback;
   }
 
   /** 0 is the most urgent. Throws while the event is active. */
@@ -84,7 +122,7 @@ export class EventHandle extends AsyncResource implements Disposable {
         'ERR_BAD_MASK',
         'The priority of an active event cannot change; change it in or after its callback',
       );
-    this._priority = value;
+    this.#bits = (this.#bits & ~PRIORITY) | (value << PRIORITY_SHIFT);
   }
 
   /**
@@ -110,7 +148,7 @@ export class EventHandle extends AsyncResource implements Disposable {
 
   /** Stops waiting and cancels an activation that was not delivered yet. Idempotent. */
   del(): void {
-    if (this._freed || this.base._closed || this.#end?.finalizer !== undefined) return;
+    if (this._freed || this.base._closed || this.#rare?.finalizer !== undefined) return;
     native.eventDel(this.base._id, this._id);
     this._calls = 0;
     if (this._active !== 0) this.base._dispatcher.deactivate(this, 0xff);
@@ -179,7 +217,7 @@ export class EventHandle extends AsyncResource implements Disposable {
     this.#alive();
     checkFunction('callback', callback);
     this.del();
-    this.#end = { finalizer: callback, callback: this._callback };
+    this.#rare = { ...this.#rare, finalizer: callback, callback: this._callback };
     this._callback = () => {
       this.#release();
       callback();
@@ -192,7 +230,7 @@ export class EventHandle extends AsyncResource implements Disposable {
    * open: it is the caller's. Idempotent; one that is being finalized frees itself.
    */
   free(): void {
-    if (this.#end?.finalizer === undefined) this.#release();
+    if (this.#rare?.finalizer === undefined) this.#release();
   }
   [Symbol.dispose](): void {
     this.free();
@@ -204,18 +242,18 @@ export class EventHandle extends AsyncResource implements Disposable {
 
   /** @internal The base is closed: answers the finalizer that has not run yet. */
   _abandon(): (() => void) | undefined {
-    const finalizer = this._freed ? undefined : this.#end?.finalizer;
-    this._freed = true;
+    const finalizer = this._freed ? undefined : this.#rare?.finalizer;
+    this.#bits |= FREED;
     return finalizer;
   }
 
   #release(): void {
     if (this._freed) return;
-    this._freed = true;
+    this.#bits |= FREED;
     this._calls = 0;
     const { base } = this;
     if (base._closed) return;
-    if (base._debug) this.#end = { ...this.#end, freedAt: new Error('It was freed here') };
+    if (base._debug) this.#rare = { ...this.#rare, freedAt: new Error('It was freed here') };
     if (this._active !== 0) base._dispatcher.deactivate(this, 0xff);
     native.eventFree(base._id, this._id);
     base._dispatcher.forget(this);
@@ -225,9 +263,9 @@ export class EventHandle extends AsyncResource implements Disposable {
     this.base._checkOpen();
     if (this._freed)
       throw new MultiloopError('ERR_EVENT_FREED', `${this} was freed`, {
-        cause: this.#end?.freedAt,
+        cause: this.#rare?.freedAt,
       });
-    if (this.#end?.finalizer !== undefined)
+    if (this.#rare?.finalizer !== undefined)
       throw new MultiloopError('ERR_EVENT_FREED', `${this} is being finalized`);
   }
 

@@ -21,6 +21,7 @@ import { type HandshakeFailure, TlsTransport } from '../stream/tls_transport.js'
 import { checkBytes, checkInteger } from '../validate.js';
 import { type Departure, decodeBaggage, encodeBaggage, type Moved, NOT_MOVED } from './baggage.js';
 import type { ConnectionHost } from './connection_host.js';
+import { Mark } from './connection_marks.js';
 import type { LoopTopics } from './topics.js';
 import type { LoopContext } from './worker.js';
 
@@ -42,26 +43,28 @@ export class Connection<State = unknown> extends SocketStream {
   state: State = undefined as State;
 
   readonly #host: ConnectionHost;
-  /** @internal It may move, as pack() has all of it, but not be rescued. */ _unfinished = false;
-  /** @internal Bytes of a compression context in what pack() has answered. */ _contextBytes = 0;
-  /** Hooks whose promise is open, and what hold() has answered. */
+  /** Hooks whose promise is open, and what hold() has answered; and of them, the hooks. */
   #holds = 0;
   #hooks = 0;
-  #needDrain = false;
-  #whenIdle: (() => void) | undefined = undefined;
   #moving: Departure | undefined = undefined;
-  #left = false;
-  /** Its handshake is not done, so the worker does not know of it. */
-  #unseen = false;
 
   /** @internal */
   constructor(host: ConnectionHost, id: number, fd: number) {
-    super(host.context.base, fd);
+    super(host.context.base, fd | 0);
     this.#host = host;
-    this.id = id;
+    // A number from memory of doubles is one on V8's heap, unless an integer is made of it.
+    this.id = id === (id | 0) ? id | 0 : id;
     const listener = native.ledgerListener(id);
     this.listener = host.listeners.get(listener) ?? {};
     if (host.tls.size > 0) this._plan = host.tls.get(listener);
+  }
+
+  /** @internal It may move, as pack() has all of it, but not be rescued. */
+  get _unfinished(): boolean {
+    return this._is(Mark.UNFINISHED);
+  }
+  set _unfinished(unfinished: boolean) {
+    this._mark(Mark.UNFINISHED, unfinished);
   }
 
   get loop(): LoopContext {
@@ -84,7 +87,7 @@ export class Connection<State = unknown> extends SocketStream {
     this.#here();
     this.#offBoundary();
     if (super.write(data)) return true;
-    this.#needDrain = !this.closed;
+    this._mark(Mark.NEED_DRAIN, !this.closed);
     return false;
   }
 
@@ -212,10 +215,11 @@ export class Connection<State = unknown> extends SocketStream {
 
   /** @internal Calls the open hook and starts reading; with TLS, when the handshake is done. */
   _open(): void {
-    this.base._runIn(this._reader, () => {
-      if (this._plan === undefined) this.#begin();
-      else this.#handshake(this._plan);
-    });
+    this.base._runIn(this._reader, this.#opened, this);
+  }
+  #opened(): void {
+    if (this._plan === undefined) this.#begin();
+    else this.#handshake(this._plan);
   }
   #begin(): void {
     const { open } = this.#host.worker;
@@ -224,7 +228,7 @@ export class Connection<State = unknown> extends SocketStream {
     this.#boundary();
   }
   #handshake(plan: TlsPlan): void {
-    this.#unseen = true;
+    this._flags |= Mark.UNSEEN;
     // In the middle of something that only this thread has.
     this.#holds++;
     try {
@@ -234,7 +238,7 @@ export class Connection<State = unknown> extends SocketStream {
     }
   }
   protected override _secured(): void {
-    this.#unseen = false;
+    this._flags &= ~Mark.UNSEEN;
     this.#holds--;
     this.#begin();
     this.#becameIdle();
@@ -251,19 +255,19 @@ export class Connection<State = unknown> extends SocketStream {
   /** @internal Ends the connection when what it is doing is done: its hooks and its output. */
   _drain(): void {
     if (this.closed) return;
-    if (this.#unseen || this.#idle()) {
+    if (this._is(Mark.UNSEEN) || this.#idle()) {
       this.close();
       return;
     }
     // Whoever holds it may need what is still to come.
     if (this.#holds === 0) this.pause();
-    this.#whenIdle = () => this.close();
+    this._flags |= Mark.DRAINS;
   }
 
   // ── moving ──
 
   #here(): void {
-    if (this.#left)
+    if (this._is(Mark.LEFT))
       throw new MultiloopError(
         'ERR_CONNECTION_MOVED',
         `Connection ${this.id} has moved to another loop; use the object that its worker has`,
@@ -324,7 +328,7 @@ export class Connection<State = unknown> extends SocketStream {
     this.#offBoundary();
     const delivered = this.#host.send(this as Connection, loop, bytes);
     if (delivered === 'ok') {
-      this.#left = true;
+      this._flags |= Mark.LEFT;
       this._leave();
       return { bytes: bytes.length, contextBytes: this._contextBytes };
     }
@@ -355,7 +359,7 @@ export class Connection<State = unknown> extends SocketStream {
         read: this.bytesRead,
         written: this.bytesWritten,
         paused: (this._readHeld & Hold.PAUSED) !== 0,
-        needDrain: this.#needDrain,
+        needDrain: this._is(Mark.NEED_DRAIN),
         published: this.#host.topics.pack(this),
       });
     } catch (cause) {
@@ -379,7 +383,7 @@ export class Connection<State = unknown> extends SocketStream {
     this._state = baggage.flags;
     this.bytesRead = baggage.read;
     this.bytesWritten = baggage.written;
-    this.#needDrain = baggage.needDrain;
+    this._mark(Mark.NEED_DRAIN, baggage.needDrain);
     if (baggage.limit !== undefined) this.setRateLimit(new RateLimit(baggage.limit));
     if (baggage.paused) this._holdReading(Hold.PAUSED);
     if (baggage.input !== undefined) this.input._add(baggage.input);
@@ -394,7 +398,7 @@ export class Connection<State = unknown> extends SocketStream {
       topics.settle(this);
       if (baggage.input !== undefined) this.trigger(Ev.READ);
       this.enable(baggage.enabled);
-      if (this.#needDrain && this.outputLength === 0) this._tellLater(Ev.WRITE);
+      if (this._is(Mark.NEED_DRAIN) && this.outputLength === 0) this._tellLater(Ev.WRITE);
       this.#boundary();
     });
   }
@@ -476,15 +480,16 @@ export class Connection<State = unknown> extends SocketStream {
   override _wrote(direct: boolean): void {
     super._wrote(direct);
     this.#becameIdle();
-    if (!this.#needDrain || this.closed || this.outputLength > OUTPUT_HIGH_WATERMARK / 2) return;
+    if (!this._is(Mark.NEED_DRAIN) || this.closed || this.outputLength > OUTPUT_HIGH_WATERMARK / 2)
+      return;
     if (direct) this._callWrite();
     else this._tellLater(Ev.WRITE);
   }
   /** @internal */
   override _callWrite(): void {
     super._callWrite();
-    if (!this.#needDrain || this.closed) return;
-    this.#needDrain = false;
+    if (!this._is(Mark.NEED_DRAIN) || this.closed) return;
+    this._mark(Mark.NEED_DRAIN, false);
     const { writable } = this.#host.worker;
     if (writable !== undefined)
       this.#call(writable as (conn: Connection<State>) => void, undefined);
@@ -531,7 +536,7 @@ export class Connection<State = unknown> extends SocketStream {
     this.#depart();
     super._tellClosed(error);
     const { close } = this.#host.worker;
-    if (close === undefined || this.#unseen) return;
+    if (close === undefined || this._is(Mark.UNSEEN)) return;
     try {
       close.call(this.#host.worker, this as Connection, error);
     } catch (thrown) {
@@ -548,10 +553,9 @@ export class Connection<State = unknown> extends SocketStream {
     this.#boundary();
     // Not below a hook of its own: what lets it go may be followed by a write.
     if (this.#moving !== undefined) queueMicrotask(() => this.#depart());
-    if (this.#whenIdle === undefined || !this.#idle()) return;
-    const whenIdle = this.#whenIdle;
-    this.#whenIdle = undefined;
-    whenIdle();
+    if (!this._is(Mark.DRAINS) || !this.#idle()) return;
+    this._flags &= ~Mark.DRAINS;
+    this.close();
   }
 
   /** Calls a hook. What it throws costs this connection and nothing else. */

@@ -69,7 +69,8 @@ export class Distributor {
   /** New connections, by id; the coordinator owns them. */
   acceptedBatch(ids: Float64Array, count: number): void {
     this.accepted += count;
-    const fresh: Parcel[] = Array.from(ids.subarray(0, count), (id) => ({ id }));
+    const fresh: Parcel[] = [];
+    for (let i = 0; i < count; i++) fresh.push({ id: ids[i] });
     if (channels.accept.hasSubscribers) for (const { id } of fresh) this.#host.accepted(id);
     this.handOut(this.#peeker?.begin(fresh) ?? fresh);
   }
@@ -82,15 +83,16 @@ export class Distributor {
   }
 
   handOut(parcels: Iterable<Parcel>): void {
-    const woken = new Set<LoopSlot>();
+    const woken: LoopSlot[] = [];
     const candidates = this.#candidates();
     let full = 0;
     let refused = 0;
     for (const parcel of parcels) {
       const slot = this.#give(parcel, candidates) ?? this.#give(parcel, this.#others(candidates));
       if (slot === 'refuse') refused += this.#refuse(parcel);
-      else if (slot !== undefined) woken.add(slot);
-      else if (!this.#wait(parcel)) full += this.#refuse(parcel);
+      else if (slot !== undefined) {
+        if (!woken.includes(slot)) woken.push(slot);
+      } else if (!this.#wait(parcel)) full += this.#refuse(parcel);
     }
     // One wake-up a loop and batch, however many connections it got.
     for (const slot of woken) native.inboxWake(slot.inbox);

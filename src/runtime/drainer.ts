@@ -9,6 +9,7 @@
 import type { EventBase } from '../event/event_base.js';
 import type { EventHandle } from '../event/event_handle.js';
 import type { Connection } from './connection.js';
+import type { ConnectionTable } from './connection_table.js';
 
 /** What became of connections that were open when a drain began, or were accepted before it. */
 export interface Drained {
@@ -28,7 +29,7 @@ const FIRST_BYTE_MS = 500;
 
 export class Drainer {
   readonly counts: Drained = { ended: 0, drained: 0, closed: 0 };
-  readonly #connections: ReadonlyMap<number, Connection>;
+  readonly #connections: ConnectionTable;
   readonly #began = performance.now();
   readonly #sweeps: EventHandle;
   readonly #deadline: EventHandle;
@@ -36,7 +37,7 @@ export class Drainer {
   readonly #idle = new Map<Connection, number>();
   readonly #fates = new WeakMap<Connection, keyof Drained>();
 
-  constructor(base: EventBase, connections: ReadonlyMap<number, Connection>, ms: number) {
+  constructor(base: EventBase, connections: ConnectionTable, ms: number) {
     this.#connections = connections;
     this.#sweeps = base.timer(() => this.#sweep());
     this.#deadline = base.timer(() => this.giveUp());
@@ -54,7 +55,7 @@ export class Drainer {
 
   /** The time is over. */
   giveUp(): void {
-    for (const conn of [...this.#connections.values()]) {
+    for (const conn of this.#connections.list()) {
       this.#fates.set(conn, 'closed');
       conn.destroy();
     }
@@ -79,7 +80,7 @@ export class Drainer {
 
   #look(): void {
     const patient = performance.now() - this.#began < FIRST_BYTE_MS;
-    for (const conn of [...this.#connections.values()]) {
+    for (const conn of this.#connections.list()) {
       if (conn.busy) {
         this.#idle.delete(conn);
         continue;

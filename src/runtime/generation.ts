@@ -1,27 +1,18 @@
 // A generation: the loops that run one version of the worker, in threads of their own. A group has
 // one that serves; a reload makes the next and retires this one when all of that is ready.
 
-import { MultiloopError, systemError } from '../errors.js';
-import { Delivery, native } from '../native.js';
+import { MultiloopError } from '../errors.js';
 import type { ListenOptions } from '../stream/listening_socket.js';
 import type { TlsPlan } from '../stream/tls_options.js';
-import { ConnectionNumbers } from './connection_numbers.js';
-import {
-  encode,
-  type LoopTask,
-  type Retired,
-  type ToCoordinator,
-  type ToLoop,
-  unflatten,
-} from './control.js';
+import { type Retired, type ToCoordinator, type ToLoop, unflatten } from './control.js';
 import type { Coordinator, Sink } from './coordinator.js';
 import type { Directory } from './directory.js';
 import type { Drained } from './drainer.js';
-import { LoopSlot } from './loop_slot.js';
+import type { LoopSlot } from './loop_slot.js';
+import { LoopThreads } from './loop_threads.js';
 import type { Moves } from './moves.js';
 import type { Settings } from './settings.js';
 import { settlesWithin } from './settles_within.js';
-import { LoopThread } from './thread_pool.js';
 import type { TopicTask } from './topics.js';
 import { Watchdog } from './watchdog.js';
 
@@ -29,8 +20,6 @@ import { Watchdog } from './watchdog.js';
 const STOP_GRACE_MS = 1_000;
 /** Loops that start while another one has failed to may go on with it for so long. */
 const START_GRACE_MS = 1_000;
-/** How often a message is tried again when a loop's inbox is full. */
-const RETRY_MS = 10;
 /** No restart waits longer than this. */
 const BACKOFF_MS_MAX = 5_000;
 
@@ -55,11 +44,6 @@ export interface GenerationHost {
   workerError(error: Error, connection: number): void;
 }
 
-interface Start {
-  ready(): void;
-  failed(error: Error): void;
-}
-
 /** A loop whose connections nobody knows about. */
 const NOBODY: Retired = { moved: 0, withContext: 0, drained: 0, closed: 0, refused: 0 };
 
@@ -67,10 +51,8 @@ export class Generation {
   readonly settings: Settings;
   readonly #slots: LoopSlot[];
   readonly #host: GenerationHost;
-  readonly #threads = new Map<LoopSlot, LoopThread>();
+  readonly #threads: LoopThreads;
   readonly #watchdog: Watchdog | undefined;
-  readonly #tasks = new Map<LoopSlot, Promise<void>>();
-  readonly #starting = new Map<LoopSlot, Start>();
   #starts: Promise<void>[] = [];
   readonly #retries = new Set<NodeJS.Timeout>();
   readonly #retired = new Map<LoopSlot, (counts: Retired) => void>();
@@ -78,25 +60,32 @@ export class Generation {
   readonly #coming = new Map<LoopSlot, LoopSlot>();
   /** Slots that something took over from and that have not ended. */
   readonly #leaving = new Set<LoopSlot>();
-  readonly #ends = new Map<LoopSlot, Promise<void>>();
   readonly #drained = new Map<LoopSlot, Drained>();
   /** Ends the wait for loops that drain. */
   #cutShort: () => void = () => undefined;
   /** A death is a death; nobody takes its place. */
   #ending = false;
-  #refd = true;
 
   /** `number` is what its loops' handles say first. */
   constructor(host: GenerationHost, settings: Settings, number: number) {
     this.#host = host;
     this.settings = settings;
-    this.#slots = settings.loops.map((_, id) => this.#makeSlot(id, number));
+    this.#threads = new LoopThreads(host, settings, {
+      serves: (slot) => host.isCurrent(this) && this.#slots.includes(slot),
+      isLast: (slot) => this.#ending || host.closing || !this.#slots.includes(slot),
+      died: (slot, error) => {
+        // Else what is about to take over from it does so.
+        if (!this.#coming.has(slot)) this.#restart(slot, error);
+      },
+      settled: (slot) => this.#retired.get(slot)?.(NOBODY),
+    });
+    this.#slots = settings.loops.map((_, id) => this.#threads.makeSlot(id, number));
     const { watchdogMs } = settings;
     if (watchdogMs > 0)
       this.#watchdog = new Watchdog(
         watchdogMs,
         () => this.#all,
-        (slot, ms) => this.#endBlocked(slot, ms),
+        (slot, ms) => this.#threads.endBlocked(slot, ms),
       );
   }
 
@@ -116,7 +105,7 @@ export class Generation {
 
   /** Resolves when every loop is ready; rejects with what the first one says that is not. */
   async start(): Promise<void> {
-    this.#starts = this.#slots.map((slot) => this.#startLoop(slot, true));
+    this.#starts = this.#slots.map((slot) => this.#threads.start(slot, true));
     await Promise.all(this.#starts);
   }
 
@@ -130,165 +119,10 @@ export class Generation {
   }
 
   setRef(ref: boolean): void {
-    this.#refd = ref;
-    for (const thread of this.#threads.values()) thread.setRef(ref);
+    this.#threads.setRef(ref);
   }
 
-  #makeSlot(id: number, generation: number): LoopSlot {
-    const { backend, waker } = this.settings.loops[id];
-    const slot: LoopSlot = new LoopSlot(id, backend, waker, () => this.#terminate(slot));
-    slot.generation = generation;
-    return slot;
-  }
-
-  // ── one loop's life ──
-
-  async #startLoop(slot: LoopSlot, first: boolean): Promise<void> {
-    const { coordinator, sink, directory } = this.#host;
-    const { settings } = this;
-    const inbox = native.inboxNew(settings.inboxSize, slot.waker, coordinator.inbox);
-    if (inbox < 0) throw systemError(inbox, 'inbox_new');
-    slot.inbox = inbox;
-    slot.phase = 'starting';
-    coordinator.addLoop(inbox, sink);
-    const numbers = new ConnectionNumbers();
-    slot.numbers.set(inbox, numbers);
-    native.inboxNumbers(inbox, numbers.boundaries, numbers.traffic);
-    const task: LoopTask = {
-      loop: slot.id,
-      generation: slot.generation,
-      worker: settings.worker,
-      workerData: settings.workerData,
-      backend: slot.backend,
-      waker: slot.waker,
-      inbox,
-      coordinator: coordinator.inbox,
-      listeners: this.#host.listeners(),
-      tls: this.#host.tls(),
-      stats: slot.page.memory,
-      directory: directory.memory,
-      numbers: numbers.memory,
-      processor: settings.loops[slot.id].processor,
-      checkpointMax: settings.checkpointMax,
-      topics: this.#host.topics,
-    };
-    const started = new Promise<void>((ready, failed) => {
-      this.#starting.set(slot, { ready, failed });
-    });
-    const life = this.#live(slot, task, first);
-    this.#tasks.set(slot, life);
-    life.finally(() => this.#tasks.delete(slot));
-    await started;
-  }
-
-  /** One thread's life as this loop, to its end. Never rejects. */
-  async #live(slot: LoopSlot, task: LoopTask, first: boolean): Promise<void> {
-    let error: Error;
-    try {
-      const end = await this.#threadOf(slot).run(task);
-      error =
-        'failed' in end
-          ? unflatten(end.failed)
-          : new MultiloopError('ERR_LOOP_GONE', `Loop ${slot.id} ended without being asked`);
-    } catch (thrown) {
-      error = thrown instanceof Error ? thrown : new Error(`thrown: ${String(thrown)}`);
-    }
-    error = slot.verdict ?? error;
-    slot.verdict = undefined;
-    const wasStarting = slot.phase === 'starting';
-    this.standDown(slot);
-    slot.threadId = -1;
-    // A loop that never got to serve has no release to wait for.
-    if (wasStarting) this.dropInbox(slot, task.inbox);
-    else slot.retireInbox();
-    const start = this.#starting.get(slot);
-    this.#starting.delete(slot);
-    if (this.#ending || this.#host.closing || !this.#slots.includes(slot)) {
-      start?.failed(error);
-      return;
-    }
-    this.#host.down(slot, error);
-    if (wasStarting && first) start?.failed(error);
-    // Else what is about to take over from it does so.
-    else if (!this.#coming.has(slot)) this.#restart(slot, error);
-  }
-
-  #threadOf(slot: LoopSlot): LoopThread {
-    const thread = this.#threads.get(slot) ?? new LoopThread(this.settings, this.#refd);
-    this.#threads.set(slot, thread);
-    return thread;
-  }
-
-  /** Nothing is given to it any more. */
-  standDown(slot: LoopSlot): void {
-    slot.phase = 'dead';
-    const { directory, moves } = this.#host;
-    if (this.#host.isCurrent(this) && this.#slots.includes(slot)) directory.set(slot.id, 0);
-    moves.gone(slot);
-  }
-
-  // ── a thread that is to end, and one that does not ──
-
-  #endBlocked(slot: LoopSlot, ms: number): void {
-    const { watchdogMs } = this.settings;
-    const text =
-      `Loop ${slot.id} was blocked for ${Math.round(ms)} ms by one turn, and watchdogMs is ` +
-      `${watchdogMs}, so its thread was ended`;
-    this.#terminate(slot, new MultiloopError('ERR_LOOP_BLOCKED', text));
-  }
-
-  /** Ends its thread at once; resolves when that has ended, or is given up for lost. */
-  async #terminate(slot: LoopSlot, why?: Error): Promise<void> {
-    const { inbox, threadId } = slot;
-    const thread = this.#threads.get(slot);
-    if (thread === undefined || threadId < 0) return;
-    slot.verdict ??= why;
-    this.standDown(slot);
-    if (await settlesWithin(thread.terminate(threadId), this.settings.killMs)) return;
-    if (this.#threads.get(slot) !== thread || slot.threadId !== threadId) return;
-    // Another thread takes its place from here on, as if it had died.
-    slot.verdict = this.#stuck(slot, slot.verdict);
-    this.#abandon(slot, inbox);
-    this.#threads.delete(slot);
-    thread.giveUp();
-  }
-
-  #abandon(slot: LoopSlot, inbox: number): void {
-    if (!slot.hasInbox(inbox) || slot.isAbandoned(inbox)) return;
-    if (native.inboxAbandon(inbox) >= 0) slot.abandon(inbox);
-  }
-
-  #stuck(slot: LoopSlot, cause?: Error): MultiloopError {
-    const text =
-      `The thread of loop ${slot.id} is lost: it did not end within ${this.settings.killMs} ms ` +
-      '(killMs) of being told to, since it waits in native code. Its connections were severed';
-    return new MultiloopError('ERR_LOOP_STUCK', text, { cause });
-  }
-
-  /** Ends its thread for good and settles what it owned. */
-  #end(slot: LoopSlot): Promise<void> {
-    const ended = this.#ends.get(slot) ?? this.#endOnce(slot);
-    this.#ends.set(slot, ended);
-    return ended;
-  }
-
-  async #endOnce(slot: LoopSlot): Promise<void> {
-    const thread = this.#threads.get(slot);
-    if (thread !== undefined) {
-      const ended = await settlesWithin(thread.destroy(), this.settings.killMs);
-      this.#threads.delete(slot);
-      if (!ended) {
-        thread.giveUp();
-        for (const inbox of slot.inboxes) this.#abandon(slot, inbox);
-        this.#host.down(slot, this.#stuck(slot));
-      }
-    }
-    // The thread is gone and has said what became of its descriptors; the last of those messages
-    // are read here.
-    await this.#host.coordinator.drained();
-    for (const inbox of slot.inboxes) this.dropInbox(slot, inbox);
-    this.#retired.get(slot)?.(NOBODY);
-  }
+  // ── a loop that has died ──
 
   #restart(slot: LoopSlot, error: Error): void {
     const { max, within, backoff } = this.settings.restart;
@@ -310,7 +144,7 @@ export class Generation {
     const timer = setTimeout(() => {
       this.#retries.delete(timer);
       slot.generation++;
-      this.#startLoop(slot, false).then(
+      this.#threads.start(slot, false).then(
         () => this.#host.restarted(slot),
         (error) => {
           // Out of descriptors there is not even an inbox. What fails later is one more death, and
@@ -331,10 +165,10 @@ export class Generation {
     const why =
       `The heap of loop ${slot.id} is ${Math.round((used / limit) * 100)} % full after a ` +
       `collection (${mebibytes(used)} of ${mebibytes(limit)} MiB)`;
-    const next = this.#makeSlot(slot.id, slot.generation + 1);
+    const next = this.#threads.makeSlot(slot.id, slot.generation + 1);
     this.#coming.set(slot, next);
     try {
-      await this.#startLoop(next, true);
+      await this.#threads.start(next, true);
     } catch (cause) {
       await this.#notReplaced(slot, next, why, cause as Error);
       return;
@@ -343,19 +177,19 @@ export class Generation {
     const text = `${why}, so another thread took its place`;
     this.#host.restarted(next, new MultiloopError('ERR_LOOP_HEAP_FULL', text));
     await this.#retireLoop(slot, this.settings.drainMs);
-    await this.#whenEnded([slot], STOP_GRACE_MS);
-    await this.#end(slot);
+    await this.#threads.whenEnded([slot], STOP_GRACE_MS);
+    await this.#threads.end(slot);
     this.#leaving.delete(slot);
   }
 
   async #notReplaced(slot: LoopSlot, next: LoopSlot, why: string, cause: Error): Promise<void> {
-    await this.#end(next);
+    await this.#threads.end(next);
     this.#coming.delete(slot);
     if (this.#ending || this.#host.closing) return;
     const text = `${why}, and no other thread could take its place: ${cause.message}`;
     this.#host.failed(new MultiloopError('ERR_LOOP_HEAP_FULL', text, { cause }));
     // It died meanwhile, and counted on the other one.
-    if (slot.phase === 'dead' && !this.#tasks.has(slot)) this.#restart(slot, cause);
+    if (slot.phase === 'dead' && !this.#threads.runs(slot)) this.#restart(slot, cause);
   }
 
   /** By the limits of restarts. The loop asks again while its heap is full. */
@@ -405,9 +239,8 @@ export class Generation {
       if (!ending) this.#takeOver(slot);
       slot.phase = ending ? 'draining' : 'serving';
       if (this.#host.isCurrent(this)) this.#host.directory.set(slot.id, inbox);
-      this.#starting.get(slot)?.ready();
-      this.#starting.delete(slot);
-      if (ending) this.#tell(slot, inbox, this.#stopMessage());
+      this.#threads.started(slot);
+      if (ending) this.#threads.tell(slot, inbox, this.#stopMessage());
       this.#host.up(slot);
     }
   }
@@ -416,15 +249,6 @@ export class Generation {
   enterDirectory(): void {
     for (const slot of this.#slots)
       this.#host.directory.set(slot.id, slot.phase === 'serving' ? slot.inbox : 0);
-  }
-
-  dropInbox(slot: LoopSlot, inbox: number): void {
-    if (!slot.hasInbox(inbox)) return;
-    slot.settleInbox(inbox);
-    this.#host.coordinator.forgetLoop(inbox);
-    native.inboxFree(inbox);
-    // It died before it could say what became of its connections.
-    this.#retired.get(slot)?.(NOBODY);
   }
 
   // ── the end ──
@@ -437,8 +261,8 @@ export class Generation {
     this.#stopRestarting();
     const told = Promise.all(this.serving.map((slot) => this.#retireLoop(slot, deadlineMs)));
     // One that dies meanwhile may have nothing to say any more.
-    await Promise.race([told, this.#whenEnded(this.#all, 2 ** 31 - 1)]);
-    await this.#whenEnded(this.#all, STOP_GRACE_MS);
+    await Promise.race([told, this.#threads.whenEnded(this.#all, 2 ** 31 - 1)]);
+    await this.#threads.whenEnded(this.#all, STOP_GRACE_MS);
     await this.destroy();
     const counts = await told;
     const total = { ...NOBODY };
@@ -453,10 +277,10 @@ export class Generation {
     const counts = new Promise<Retired>((resolve) => {
       this.#retired.set(slot, resolve);
       slot.phase = 'draining';
-      this.#tell(slot, slot.inbox, { type: 'retire', deadlineMs, drainMs });
+      this.#threads.tell(slot, slot.inbox, { type: 'retire', deadlineMs, drainMs });
     });
     if (await settlesWithin(counts, deadlineMs + drainMs + STOP_GRACE_MS)) return counts;
-    await this.#terminate(slot);
+    await this.#threads.terminate(slot);
     return NOBODY;
   }
 
@@ -467,9 +291,9 @@ export class Generation {
     for (const slot of this.slots) {
       if (slot.phase !== 'serving' && slot.phase !== 'draining') continue;
       slot.phase = 'draining';
-      this.#tell(slot, slot.inbox, this.#stopMessage());
+      this.#threads.tell(slot, slot.inbox, this.#stopMessage());
     }
-    await this.#whenEnded(this.#all, this.settings.drainMs + STOP_GRACE_MS);
+    await this.#threads.whenEnded(this.#all, this.settings.drainMs + STOP_GRACE_MS);
     await this.destroy();
   }
 
@@ -478,12 +302,12 @@ export class Generation {
     this.#stopRestarting();
     for (const slot of this.serving) {
       slot.phase = 'draining';
-      this.#tell(slot, slot.inbox, { type: 'drain', ms });
+      this.#threads.tell(slot, slot.inbox, { type: 'drain', ms });
     }
     const cut = new Promise<void>((resolve) => {
       this.#cutShort = resolve;
     });
-    await Promise.race([this.#whenEnded(this.#all, ms + STOP_GRACE_MS), cut]);
+    await Promise.race([this.#threads.whenEnded(this.#all, ms + STOP_GRACE_MS), cut]);
     await this.destroy();
     // A loop that has died, or was terminated, says nothing.
     const all = [...this.#drained.values()];
@@ -494,14 +318,16 @@ export class Generation {
   /** Has loops that drain stop now. */
   hurry(): void {
     for (const slot of this.slots)
-      if (slot.phase === 'draining') this.#tell(slot, slot.inbox, this.#stopMessage());
-    this.#whenEnded(this.#all, this.settings.drainMs + STOP_GRACE_MS).then(() => this.#cutShort());
+      if (slot.phase === 'draining') this.#threads.tell(slot, slot.inbox, this.#stopMessage());
+    this.#threads
+      .whenEnded(this.#all, this.settings.drainMs + STOP_GRACE_MS)
+      .then(() => this.#cutShort());
   }
 
   /** Ends every thread, whatever it does, and settles what they owned. */
   async destroy(): Promise<void> {
     this.#stopRestarting();
-    await Promise.all(this.#all.map((slot) => this.#end(slot)));
+    await Promise.all(this.#all.map((slot) => this.#threads.end(slot)));
     this.#watchdog?.stop();
   }
 
@@ -514,22 +340,16 @@ export class Generation {
     return { type: 'stop', drainMs: this.settings.drainMs };
   }
 
+  standDown(slot: LoopSlot): void {
+    this.#threads.standDown(slot);
+  }
+  dropInbox(slot: LoopSlot, inbox: number): void {
+    this.#threads.dropInbox(slot, inbox);
+  }
+
   /** Tells a loop, as soon as its inbox has room. */
   tell(slot: LoopSlot, message: ToLoop): void {
-    this.#tell(slot, slot.inbox, message);
-  }
-
-  /** Until its inbox has room for it. */
-  #tell(slot: LoopSlot, inbox: number, message: ToLoop): void {
-    if (slot.inbox !== inbox || slot.phase === 'dead') return;
-    const { coordinator } = this.#host;
-    const delivery = native.inboxPost(coordinator.inbox, inbox, encode(message));
-    if (delivery === Delivery.FULL) setTimeout(() => this.#tell(slot, inbox, message), RETRY_MS);
-  }
-
-  /** Waits for these loops' tasks, at most `ms`. */
-  async #whenEnded(slots: readonly LoopSlot[], ms: number): Promise<void> {
-    await settlesWithin(Promise.all(slots.map((slot) => this.#tasks.get(slot))), ms);
+    this.#threads.tell(slot, slot.inbox, message);
   }
 }
 

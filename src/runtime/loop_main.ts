@@ -16,6 +16,7 @@ import { channels, publish } from './channels.js';
 import { Connection, fdOf } from './connection.js';
 import type { ConnectionHost, Delivered } from './connection_host.js';
 import { ConnectionNumbers } from './connection_numbers.js';
+import { ConnectionTable } from './connection_table.js';
 import {
   decode,
   encode,
@@ -56,7 +57,7 @@ class Loop implements ConnectionHost {
   /** Kept, since it tells what it sees for as long as it is there. */
   heap: HeapGuard | undefined = undefined;
   readonly #task: LoopTask;
-  readonly #connections = new Map<number, Connection>() /* by descriptor */;
+  readonly #connections = new ConnectionTable();
   readonly #abort = new AbortController();
   readonly #directory: Directory;
   readonly #listening: LoopListeners;
@@ -192,13 +193,12 @@ class Loop implements ConnectionHost {
 
   #keep(id: number, fd: number): Connection {
     const conn = new Connection(this, id, fd);
-    this.#connections.set(fd, conn);
+    this.#connections.add(conn);
     return conn;
   }
 
   #connection(id: number): Connection | undefined {
-    const conn = this.#connections.get(fdOf(id));
-    return conn?.id === id ? conn : undefined;
+    return this.#connections.get(id);
   }
 
   #subscribe(conn: Connection, topic: string): Disposable {
@@ -246,7 +246,7 @@ class Loop implements ConnectionHost {
   }
 
   #removed(conn: Connection): void {
-    this.#connections.delete(fdOf(conn.id));
+    this.#connections.delete(conn);
     this.#arrived.delete(conn);
     if (this.#connections.size === 0) this.#emptied();
   }
@@ -298,7 +298,7 @@ class Loop implements ConnectionHost {
   async #shed({ request, count, loop, restMs }: ToLoop & { type: 'shed' }): Promise<void> {
     const moves: Promise<Moved>[] = [];
     const since = performance.now() - restMs;
-    for (const conn of [...this.#connections.values()]) {
+    for (const conn of this.#connections.list()) {
       if (moves.length === count) break;
       if (!conn.busy && !((this.#arrived.get(conn) ?? 0) > since)) moves.push(conn.move(loop));
     }
@@ -323,7 +323,7 @@ class Loop implements ConnectionHost {
     const counts: Retired = { moved: 0, withContext: 0, drained: 0, closed: 0, refused: 0 };
     this.#retired = counts;
     this.#listening.giveBack();
-    for (const conn of [...this.#connections.values()]) this.#evict(conn, counts);
+    for (const conn of this.#connections.list()) this.#evict(conn, counts);
     try {
       this.worker.retire?.(this.context);
     } catch (error) {
@@ -333,7 +333,7 @@ class Loop implements ConnectionHost {
     late.add(deadlineMs);
     await this.#whenEmpty();
     late.free();
-    const left = [...this.#connections.values()];
+    const left = this.#connections.list();
     for (const conn of left) conn._stopEvicting();
     await this.#stop(drainMs, () => {
       counts.closed = this.#gaveUpOn;
@@ -405,7 +405,7 @@ class Loop implements ConnectionHost {
       this.#overdue = resolve;
     });
     this.#abort.abort();
-    for (const conn of [...this.#connections.values()]) this.#finish(conn);
+    for (const conn of this.#connections.list()) this.#finish(conn);
     await this.#whenEmpty();
     try {
       await Promise.race([this.worker.stop?.(this.context), over]);
@@ -420,7 +420,7 @@ class Loop implements ConnectionHost {
   #giveUp(): void {
     this.#gaveUpOn = this.#connections.size;
     this.#drainer?.giveUp();
-    for (const conn of [...this.#connections.values()]) conn.destroy();
+    for (const conn of this.#connections.list()) conn.destroy();
     this.#overdue();
   }
 }

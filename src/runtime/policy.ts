@@ -89,8 +89,10 @@ export function makePolicy(policy: PolicyName | Distribute, host: PolicyHost): P
   }
 }
 
-function* from(slots: readonly LoopSlot[], first: number): Generator<LoopSlot> {
-  for (let i = 0; i < slots.length; i++) yield slots[(first + i) % slots.length];
+/** In turn from one on. An array: of a generator there would be more garbage for each connection. */
+function from(slots: readonly LoopSlot[], first: number): readonly LoopSlot[] {
+  if (first === 0) return slots;
+  return slots.map((_, i) => slots[(first + i) % slots.length]);
 }
 
 class RoundRobin implements Policy {

@@ -28,51 +28,31 @@ import { DuplexAdapter, type DuplexOptions } from './duplex_adapter.js';
 import { Hold } from './hold.js';
 import { Notices } from './notices.js';
 import type { RateLimit } from './rate_limit.js';
-import { limitOf, type StreamLimit } from './stream_limit.js';
+import { limitOf } from './stream_limit.js';
+import { Flag, StreamState } from './stream_state.js';
 
 /** Data of at least this size is not copied by write(). */
 const REFERENCE_BYTES = 4 * 1024;
 
 const NO_HANDLERS: BevHandlers = {};
 
-const Flag = {
-  DEFER: 1,
-  CLOSED: 2,
-  /** end() was called. */
-  ENDING: 4,
-  /** The other side has been told. */
-  ENDED: 8,
-  /** The peer sends no more. */
-  PEER_ENDED: 16,
-  FLUSH_QUEUED: 32,
-  UNREFED: 64,
-  /** What it is on stays open. */
-  KEEPS: 128,
-} as const;
-
 export const { EAGAIN } = constants.errno;
 
 /** Belongs to its base's thread. */
-export abstract class BufferEvent implements Disposable, PassEnd {
+export abstract class BufferEvent extends StreamState implements Disposable, PassEnd {
   readonly base: EventBase;
   handlers: BevHandlers;
   /** Bytes that came from and went to the other side, as this stream counts them. */
   bytesRead = 0;
   bytesWritten = 0;
 
-  /** @internal */ _enabled: EvMask = Ev.WRITE;
-  /** @internal Reasons of `Hold`. */ _readHeld = 0;
-  /** @internal */ _writeHeld = 0;
-  /** @internal */ _flags = 0;
   /** @internal */ _settings: Settings;
-  /** @internal Of this stream and of its group. */ _limit: StreamLimit | undefined = undefined;
   #input: EvBuffer | undefined = undefined;
   #output: EvBuffer | undefined = undefined;
-  /** @internal The Duplex over this stream. */ _adapter: DuplexAdapter | undefined = undefined;
-  #notices: Notices | undefined = undefined;
 
   /** @internal */
   constructor(base: EventBase, options: BevOptions = {}) {
+    super();
     checkOptions(base, options);
     this.base = base;
     this.handlers = options.handlers ?? NO_HANDLERS;
@@ -299,8 +279,8 @@ export abstract class BufferEvent implements Disposable, PassEnd {
 
   /** This stream for Node: it takes over the handlers and reads. Always the same one. */
   toDuplex(options?: DuplexOptions): DuplexAdapter {
-    this._adapter ??= new DuplexAdapter(this, options);
-    return this._adapter;
+    this._more.adapter ??= new DuplexAdapter(this, options);
+    return this._more.adapter;
   }
 
   get closed(): boolean {
@@ -317,7 +297,8 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   set priority(value: number) {
     checkInteger('priority', value, 0, this.base.priorities - 1);
     this._settings = { ...this._settings, priority: value };
-    if (this.#notices !== undefined) this.#notices.priority = value;
+    const notices = this._extras?.notices;
+    if (notices !== undefined) notices.priority = value;
     this._priorityChanged(value);
   }
 
@@ -369,22 +350,6 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   protected _priorityChanged(_value: number): void {}
   protected _refChanged(): void {}
 
-  /** @internal Whether bytes are wanted now. */
-  _mayRead(): boolean {
-    return (
-      (this._enabled & Ev.READ) !== 0 &&
-      this._readHeld === 0 &&
-      (this._flags & (Flag.CLOSED | Flag.PEER_ENDED)) === 0
-    );
-  }
-  /** @internal Whether bytes may leave now. */
-  _mayWrite(): boolean {
-    return (
-      (this._enabled & Ev.WRITE) !== 0 &&
-      this._writeHeld === 0 &&
-      (this._flags & (Flag.CLOSED | Flag.ENDED)) === 0
-    );
-  }
   _updateReading(): void {
     if (this._mayRead()) this._startReading(this._settings.readTimeout);
     else this._stopReading();
@@ -525,7 +490,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   }
   /** @internal In a callback of the stream's own. */
   _tellEvent(event: BevEvent): void {
-    if (this._flags & Flag.DEFER || this.#notices?.empty === false) this._eventLater(event);
+    if (this._flags & Flag.DEFER || this._extras?.notices?.empty === false) this._eventLater(event);
     else this._callEvent(event);
   }
   /** @internal */
@@ -543,8 +508,8 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   }
 
   get #later(): Notices {
-    this.#notices ??= this._inContext(() => new Notices(this));
-    return this.#notices;
+    this._more.notices ??= this._inContext(() => new Notices(this));
+    return this._more.notices;
   }
   /** @internal Runs `make` in the async context of the stream. */
   protected _inContext<T>(make: () => T): T {
@@ -569,8 +534,7 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     this.#input?._discard();
     this.#output?._discard();
     this.handlers = NO_HANDLERS;
-    this.#notices?.free();
-    this.#notices = undefined;
+    this.#forgetNotices();
   }
   /** @internal What of its state another stream would have to know. */
   get _state(): number {
@@ -578,6 +542,12 @@ export abstract class BufferEvent implements Disposable, PassEnd {
   }
   set _state(flags: number) {
     this._flags |= flags;
+  }
+
+  #forgetNotices(): void {
+    const extras = this._extras;
+    extras?.notices?.free();
+    if (extras !== undefined) extras.notices = undefined;
   }
 
   #shut(error: Error | undefined): void {
@@ -594,7 +564,6 @@ export abstract class BufferEvent implements Disposable, PassEnd {
     if (tell) return;
     tellAbove(this.handlers);
     this.handlers = NO_HANDLERS;
-    this.#notices?.free();
-    this.#notices = undefined;
+    this.#forgetNotices();
   }
 }

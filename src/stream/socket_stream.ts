@@ -15,8 +15,9 @@ import { type BevEvent, type BevOptions, TRANSFER_BYTES } from './bev_options.js
 import { BufferEvent, EAGAIN } from './buffer_event.js';
 import { HandshakeTurns } from './handshake_turns.js';
 import { Hold } from './hold.js';
+import { Flag } from './stream_state.js';
 import type { HandshakeFailure } from './tls_failures.js';
-import type { NameContext, TlsInfo, TlsPlan } from './tls_options.js';
+import type { TlsInfo, TlsPlan } from './tls_options.js';
 import { type KeyUpdateOptions, TlsTransport, updateKeys } from './tls_transport.js';
 
 /** System calls of one flush: more wait for the next turn, since others want to write too. */
@@ -25,20 +26,17 @@ const FD_MAX = 2 ** 31 - 1;
 /** socket(2), SOCK_STREAM: 1 on Linux, macOS and the BSDs. */
 const SOCK_STREAM = 1;
 
+/** Among the flags: it is in its TLS handshake. */
+const SHAKING = Flag.SUBCLASS;
+/** The first one that is free for subclasses of this. */
+export const SOCKET_SUBCLASS = 2 * SHAKING;
+
 export class SocketStream extends BufferEvent {
   #fd: number;
   #readEvent: EventHandle | undefined = undefined;
   #writeEvent: EventHandle | undefined = undefined;
   /** @internal TLS over the socket; what is plain has none, and pays for asking only. */
   _tls: TlsTransport | undefined = undefined;
-  /** @internal What TLS begins with when it has connected. */
-  _plan: TlsPlan | undefined = undefined;
-  /** What to use for a name that the context of its TLS has nothing for; 0: that context. */
-  #ask: NameContext | undefined = undefined;
-  /** Its events are the handshake's. */
-  #shaking = false;
-  /** @internal Called by close() while it is connecting or in the handshake after that. */
-  _cancel: (() => void) | undefined = undefined;
 
   /** @internal `fd` -1: it is still to be connected. */
   constructor(base: EventBase, fd: number, options: BevOptions = {}) {
@@ -49,6 +47,18 @@ export class SocketStream extends BufferEvent {
       this._readHeld = this._writeHeld = Hold.CONNECTING;
     }
     if (rateLimit !== undefined) this.setRateLimit(rateLimit);
+  }
+
+  /** @internal What TLS begins with when it has connected. */
+  get _plan(): TlsPlan | undefined {
+    return this._extras?.plan;
+  }
+  set _plan(plan: TlsPlan | undefined) {
+    if (plan !== undefined) this._more.plan = plan;
+  }
+  /** @internal Called by close() while it is connecting or in the handshake after that. */
+  set _cancel(cancel: () => void) {
+    this._more.cancel = cancel;
   }
 
   /** The socket, or -1 before it is connected and after it is closed. */
@@ -90,8 +100,7 @@ export class SocketStream extends BufferEvent {
       throw new MultiloopError('ERR_TLS_CONFIG', `${this._name} has TLS and stays on its socket`);
     const { maskRead, old } = { maskRead: this.#readEvent !== undefined, old: this.#fd };
     this.#freeEvents();
-    this._cancel?.();
-    this._cancel = undefined;
+    this.#settled();
     if (options.close === true && old >= 0) native.sysClose(old);
     this.#connected(fd);
     if (maskRead) this._updateReading();
@@ -100,7 +109,7 @@ export class SocketStream extends BufferEvent {
   /** @internal A new connection: what was enabled and written before holds for it. */
   _connected(fd: number): void {
     if (this._plan === undefined) {
-      this._cancel = undefined;
+      this.#takeCancel();
       this.#connected(fd);
       this._eventLater({ connected: true });
       return;
@@ -116,15 +125,20 @@ export class SocketStream extends BufferEvent {
   }
   /** @internal Every address has failed, or it took too long. */
   _notConnected(event: BevEvent): void {
-    this._cancel = undefined;
-    if (this.#shaking) this.#endShaking();
+    this.#takeCancel();
+    if (this._shaking) this.#endShaking();
     if (this._tls !== undefined) native.sockShutdown(this.#fd);
     this._neverOpened(event);
   }
   /** It is connected, with TLS if it has that, or never will be. */
   #settled(): void {
-    this._cancel?.();
-    this._cancel = undefined;
+    this.#takeCancel()?.();
+  }
+  #takeCancel(): (() => void) | undefined {
+    const extras = this._extras;
+    const cancel = extras?.cancel;
+    if (extras !== undefined) extras.cancel = undefined;
+    return cancel;
   }
   #connected(fd: number): void {
     this.#fd = fd;
@@ -136,11 +150,11 @@ export class SocketStream extends BufferEvent {
 
   /** What its handshake came to; undefined for a plain stream and before that. */
   override get tls(): TlsInfo | undefined {
-    return this.#shaking || this.closed ? undefined : this._tls?.info();
+    return this._shaking || this.closed ? undefined : this._tls?.info();
   }
   /** Of a client: what a later stream resumes with; of TLS 1.3 there is none before data came. */
   get tlsSession(): Uint8Array | undefined {
-    return this.#shaking || this.closed ? undefined : this._tls?.session();
+    return this._shaking || this.closed ? undefined : this._tls?.session();
   }
 
   /**
@@ -150,15 +164,15 @@ export class SocketStream extends BufferEvent {
    */
   updateKeys(options: KeyUpdateOptions = {}): void {
     if (this.closed) return;
-    if (!updateKeys(this.#shaking ? undefined : this._tls, options)) this.#writer.add();
+    if (!updateKeys(this._shaking ? undefined : this._tls, options)) this.#writer.add();
   }
 
   /** @internal Begins TLS; what is written meanwhile waits. `connection`: of the ledger, or 0. */
   _secure(plan: TlsPlan, connection: number): this {
     const tls = TlsTransport.open(this.base._id, plan, connection, this.#fd);
     this._tls = tls;
-    this.#ask = plan.ask;
-    this.#shaking = true;
+    if (plan.ask !== undefined) this._more.ask = plan.ask;
+    this._flags |= SHAKING;
     this._readHeld |= Hold.CONNECTING;
     this._writeHeld |= Hold.CONNECTING;
     const late = () => this.#shaken(plan.timeoutMs, true, true);
@@ -168,9 +182,9 @@ export class SocketStream extends BufferEvent {
     this.#shake(false);
     return this;
   }
-  /** @internal Whether it is in its handshake. */
+  /** @internal Whether it is in its handshake, and its events are that. */
   get _shaking(): boolean {
-    return this.#shaking;
+    return (this._flags & SHAKING) !== 0;
   }
 
   /** `direct`: in a callback of the stream's own. */
@@ -203,8 +217,8 @@ export class SocketStream extends BufferEvent {
   }
   /** The handshake rests, out of the kernel's set and of the turns; its deadline runs on. */
   async #findContext(tls: TlsTransport): Promise<void> {
-    const waits = () => this._tls === tls && this.#shaking && !this.closed && !this.base._closed;
-    if (await tls.findContext(this.#ask, waits)) this._reader.activate(Ev.READ);
+    const waits = () => this._tls === tls && this._shaking && !this.closed && !this.base._closed;
+    if (await tls.findContext(this._extras?.ask, waits)) this._reader.activate(Ev.READ);
   }
   /** `code`: of the handshake, or the milliseconds in which it was to be done. */
   #shaken(code: number, late: boolean, direct: boolean): void {
@@ -225,7 +239,7 @@ export class SocketStream extends BufferEvent {
   }
   #endShaking(): void {
     const tls = this._tls as TlsTransport;
-    this.#shaking = false;
+    this._flags &= ~SHAKING;
     HandshakeTurns.of(this.base).forget(this);
     tls.deadline?.free();
     tls.deadline = undefined;
@@ -280,11 +294,11 @@ export class SocketStream extends BufferEvent {
     if (this._tls?.more) reader.activate(Ev.READ);
   }
   protected override _stopReading(): void {
-    if (!this.#shaking) this.#readEvent?.del();
+    if (!this._shaking) this.#readEvent?.del();
   }
 
   #readable(what: EvMask): void {
-    if (this.#shaking) {
+    if (this._shaking) {
       this.#shake(true);
       return;
     }
@@ -328,7 +342,7 @@ export class SocketStream extends BufferEvent {
     this.#write(false);
   }
   protected override _stopWriting(): void {
-    if (!this.#shaking) this.#writeEvent?.del();
+    if (!this._shaking) this.#writeEvent?.del();
   }
 
   /** @internal WRITE is armed: its callback writes what comes. */
@@ -393,7 +407,7 @@ export class SocketStream extends BufferEvent {
 
   #writable(what: EvMask): void {
     const tls = this._tls;
-    if (this.#shaking) {
+    if (this._shaking) {
       this.#shake(true);
       return;
     }
@@ -426,8 +440,7 @@ export class SocketStream extends BufferEvent {
   }
 
   protected override _release(reset: boolean): void {
-    this._cancel?.();
-    this._cancel = undefined;
+    this.#settled();
     this.#freeEvents();
     // Not before the output was written: the peer would take what it has for all of it.
     if (!reset && this.outputLength === 0) this._tls?.finish();
@@ -461,7 +474,7 @@ export class SocketStream extends BufferEvent {
     this.#writeEvent?.del();
   }
   #freeEvents(): void {
-    if (this.#shaking) HandshakeTurns.of(this.base).forget(this);
+    if (this._shaking) HandshakeTurns.of(this.base).forget(this);
     this.#readEvent?.free();
     this.#writeEvent?.free();
     this.#readEvent = this.#writeEvent = undefined;

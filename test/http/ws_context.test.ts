@@ -2,11 +2,11 @@
 // rebalancing, a reload and the death of a loop. The `ws` package's client has zlib's streams.
 
 import { once } from 'node:events';
-import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { WebSocket as Peer, type PerMessageDeflateOptions } from 'ws';
 import { type LoopGroup, serve } from '../../src/index.js';
 import { PATIENCE_MS, rejectionOf, within } from '../event/support.js';
+import { test } from '../hooks.js';
 import { portOf, until } from '../runtime/clients.js';
 import { nothing } from './rig.js';
 
