@@ -520,7 +520,7 @@ export class EvBuffer implements Disposable {
   }
 
   /** @internal As `_writeTo`, to whoever takes them: see offerFrom(). */
-  _offer(max: number, whole: number, take: Parameters<typeof offerFrom>[2], least = 0): number {
+  _offer(max: number, whole: number, take: Parameters<typeof offerFrom>[3], least = 0): number {
     try {
       const count = offerFrom(this.#chain, max, whole, take, least);
       if (count > 0) this._drain(count);
