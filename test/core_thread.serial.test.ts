@@ -1,4 +1,4 @@
-// The core's own tests under TSan, which takes as long as the others together; see core/variants.ts.
+// The core's own tests under TSan, which takes as long again; see core/variants.ts.
 
 import { testCore } from './core/variants.js';
 

@@ -1,17 +1,20 @@
 // Runs the compiled tests: every dist/test/**/*.test.js is a process of its own, so that a crash,
 // an endless loop or a leaked handle in one of them is a failure of that one and of nothing else.
 //
-//   node test/run.mjs [--verbose] [--arm64 | --once] [--without=PART,PART] [part of a file's name ...]
+//   node test/run.mjs [--verbose] [--all | --arm64 | --emulated | --once] [--without=PART,PART]
+//                     [part of a file's name ...]
 //
+// What takes long and seldom fails is left out unless it is named, or with --all: what is compiled
+// for other systems (cross/), the portable build of the addon, and the files marked [emulated].
 // ML_TEST_JOBS is how many run at a time (2), ML_TEST_TIMEOUT how many seconds one may take (240).
 // A file named *.serial.test.ts runs alone, after the others. uvu prints a summary but neither ends
 // a process that still has handles open nor fails when a file has no summary; both are done here.
 //
 // The files of test/event that go over every backend run once more, marked [io_uring], over that one,
-// and once more, marked [emulated], over those of other kernels, with an addon that has emulations
-// of these (test/emulation). With --arm64 nothing runs but files of test/event, marked [linux-arm64],
-// by Node for that processor under qemu-user and with the addon for it (native/cross.mjs); without
-// those it is skipped.
+// and with --all or, alone, --emulated once more, marked [emulated], over those of other kernels,
+// with an addon that has emulations of these (test/emulation). With --arm64 nothing runs but files of
+// test/event, marked [linux-arm64], by Node for that processor under qemu-user and with the addon for
+// it (native/cross.mjs); without those it is skipped.
 
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
@@ -31,6 +34,10 @@ const names = process.argv.slice(2).filter((argument) => !argument.startsWith('-
 const verbose = process.argv.includes('--verbose');
 const onArm64 = process.argv.includes('--arm64');
 const once = process.argv.includes('--once');
+const isAll = process.argv.includes('--all');
+const isEmulated = process.argv.includes('--emulated');
+/** By the beginning of a file's name. */
+const long = ['cross/', 'portable.'];
 const without = process.argv
   .filter((argument) => argument.startsWith('--without='))
   .flatMap((argument) => argument.slice('--without='.length).split(','));
@@ -152,7 +159,10 @@ function findFiles() {
   const all = readdirSync(top, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile() && entry.name.endsWith('.test.js'))
     .map((entry) => relative(top, join(entry.parentPath ?? entry.path, entry.name)));
-  const isAsked = (file) => names.length === 0 || names.some((name) => file.includes(name));
+  const isAsked = (file) =>
+    names.length === 0
+      ? isAll || !long.some((name) => file.startsWith(name))
+      : names.some((name) => file.includes(name));
   const isLeftOut = (file) => without.some((name) => file.includes(name));
   return all.filter((file) => isAsked(file) && !isLeftOut(file)).sort();
 }
@@ -179,8 +189,8 @@ function apart(files) {
 
 /** Once more, over the backends that have to be emulated here. */
 async function emulatedRuns(files) {
-  // They would be the same: no build has both.
-  if (once || process.env.ML_PORTABLE === '1') return [];
+  // In the portable build they would be the same: it has none of them.
+  if (!(isAll || isEmulated) || process.env.ML_PORTABLE === '1') return [];
   const again = files.filter(goesOverBackends);
   if (again.length === 0) return [];
   const {
@@ -246,10 +256,11 @@ if (onArm64) {
   await runAll(await arm64Runs(asked), jobs);
 } else {
   const isParallel = (one) => !isSerial(one);
-  await runAll(files.filter(isParallel), jobs);
+  const first = isEmulated ? [] : files;
+  await runAll(first.filter(isParallel), jobs);
   const again = await emulatedRuns(asked);
   await runAll(again.filter(isParallel), jobs);
-  await runAll([...files, ...again].filter(isSerial), 1);
+  await runAll([...first, ...again].filter(isSerial), 1);
 }
 
 const { passed, failed, skipped } = totals;

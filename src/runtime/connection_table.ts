@@ -1,20 +1,30 @@
 // A loop's connections, by descriptor. A Map would take three times the memory for each.
 
 import { type Connection, fdOf } from './connection.js';
-import { DESCRIPTORS_MAX } from './connection_numbers.js';
+
+/** Descriptors that it has room for at first. More of it at once would have V8 collect garbage. */
+const PLACES_MIN = 1_024;
 
 export class ConnectionTable {
   /** In no order: the last takes the place of one that goes. */
   readonly #all: Connection[] = [];
-  /** By descriptor: its place, counted from 1. Memory is the kernel's until it is written to. */
-  readonly #places = new Int32Array(DESCRIPTORS_MAX);
+  /** By descriptor: its place, counted from 1. */
+  #places = new Int32Array(PLACES_MIN);
 
   get size(): number {
     return this.#all.length;
   }
 
   add(conn: Connection): void {
-    this.#places[fdOf(conn.id)] = this.#all.push(conn);
+    const fd = fdOf(conn.id);
+    if (fd >= this.#places.length) this.#grow(fd);
+    this.#places[fd] = this.#all.push(conn);
+  }
+
+  #grow(fd: number): void {
+    const before = this.#places;
+    this.#places = new Int32Array(2 ** Math.ceil(Math.log2(fd + 1)));
+    this.#places.set(before);
   }
 
   /** Undefined when the descriptor is nobody's, or that of another one by now. */

@@ -1,5 +1,5 @@
-// The threads of a generation's loops: how each starts, what its life comes to, and how it is ended,
-// also when it does not want to. What takes the place of one that has died is the generation's.
+// The threads of a generation's loops: how each starts, what its life comes to, and how it is
+// ended, also when it does not want to. What takes the place of a dead one is the generation's.
 
 import { MultiloopError, systemError } from '../errors.js';
 import { Delivery, native } from '../native.js';

@@ -89,7 +89,7 @@ export function makePolicy(policy: PolicyName | Distribute, host: PolicyHost): P
   }
 }
 
-/** In turn from one on. An array: of a generator there would be more garbage for each connection. */
+/** In turn from one on. An array: a generator would make more garbage for each connection. */
 function from(slots: readonly LoopSlot[], first: number): readonly LoopSlot[] {
   if (first === 0) return slots;
   return slots.map((_, i) => slots[(first + i) % slots.length]);

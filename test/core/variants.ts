@@ -264,9 +264,9 @@ export async function testCore(...names: string[]): Promise<void> {
   const obstacles = new Map<string, string | undefined>();
   for (const variant of asked)
     obstacles.set(variant.name, version ? await findObstacle(variant) : `there is no ${compiler}`);
-  // What it could find besides is found in the ordinary build.
-  if (isPortable && obstacles.has('plain') && obstacles.get('address-undefined') === undefined)
-    obstacles.set('plain', 'the portable core is tested under ASan');
+  // It would find nothing that the same tests do not find there.
+  if (obstacles.has('plain') && obstacles.get('address-undefined') === undefined)
+    obstacles.set('plain', 'they are run under ASan');
   for (const variant of asked) {
     const name = `the core's own tests pass: ${variant.name}`;
     const obstacle = obstacles.get(variant.name);
