@@ -15,9 +15,15 @@ export class ConnectionTable {
     return this.#all.length;
   }
 
+  /**
+   * Its descriptor may have been that of one which is closed and whose loop has still to be told so:
+   * that one is gone from here on.
+   */
   add(conn: Connection): void {
     const fd = fdOf(conn.id);
     if (fd >= this.#places.length) this.#grow(fd);
+    const before = this.#all[this.#places[fd] - 1];
+    if (before !== undefined) this.delete(before);
     this.#places[fd] = this.#all.push(conn);
   }
 
