@@ -16,8 +16,8 @@ export class ConnectionTable {
   }
 
   /**
-   * Its descriptor may have been that of one which is closed and whose loop has still to be told so:
-   * that one is gone from here on.
+   * Its descriptor may have been that of one which is closed, and of which the loop has still to be
+   * told so: that one is gone from here on.
    */
   add(conn: Connection): void {
     const fd = fdOf(conn.id);
