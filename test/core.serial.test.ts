@@ -1,6 +1,5 @@
-// The core's own tests under ASan with UBSan, or plain where these are missing; see
-// core/variants.ts.
+// The core's own tests under ASan with UBSan; see core/variants.ts.
 
 import { testCore } from './core/variants.js';
 
-await testCore('plain', 'address-undefined');
+await testCore('address-undefined');

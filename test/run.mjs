@@ -5,7 +5,8 @@
 //                     [part of a file's name ...]
 //
 // What takes long and seldom fails is left out unless it is named, or with --all: what is compiled
-// for other systems (cross/), the portable build of the addon, and the files marked [emulated].
+// for other systems (cross/), the portable build of the addon, the core without a sanitizer, and the
+// files marked [emulated].
 // ML_TEST_JOBS is how many run at a time (2), ML_TEST_TIMEOUT how many seconds one may take (240).
 // A file named *.serial.test.ts runs alone, after the others. uvu prints a summary but neither ends
 // a process that still has handles open nor fails when a file has no summary; both are done here.
@@ -37,7 +38,7 @@ const once = process.argv.includes('--once');
 const isAll = process.argv.includes('--all');
 const isEmulated = process.argv.includes('--emulated');
 /** By the beginning of a file's name. */
-const long = ['cross/', 'portable.'];
+const long = ['cross/', 'portable.', 'core_plain.'];
 const without = process.argv
   .filter((argument) => argument.startsWith('--without='))
   .flatMap((argument) => argument.slice('--without='.length).split(','));

@@ -6,7 +6,7 @@
 // memory to pages that were written to (mmap(2), MAP_ANONYMOUS).
 
 /** Descriptors that the ledger has room for (native/core/ledger.cc, kFdsMax). */
-export const DESCRIPTORS_MAX = 2 ** 20;
+const DESCRIPTORS_MAX = 2 ** 20;
 
 export interface NumbersMemory {
   /** A byte for each descriptor: whether its connection is at a boundary. */

@@ -59,6 +59,7 @@ export interface LoopContext {
   readonly workerData: unknown;
   /** Aborted when the loop begins to stop or to drain. */
   readonly signal: AbortSignal;
+  /** In no order; each once, also while some of them go. */
   connections(): IterableIterator<Connection>;
   /**
    * Sends a value to a loop of this group, its own included, by structured clone, in order with
